@@ -1,0 +1,194 @@
+"""StochNorm1d, StochNorm2d, StochNorm3d: the state around :func:`stoch_norm`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stochnorm.nn.functional import stoch_norm
+
+__all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
+
+torch.fx.wrap("stoch_norm")
+torch.fx.wrap("draw_use_batch")
+
+
+def check_p(p: float) -> float:
+    """Returns p as a float, or raises ValueError unless it is a probability."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(
+            f"p must be in [0, 1], got {p!r}: it is the probability that a channel is normalized by batch "
+            "statistics (1 is BatchNorm, the paper uses 0.5)"
+        )
+    return float(p)
+
+
+def draw_use_batch(num_features: int, p: float, device: torch.device) -> Tensor:
+    """Draws s ~ Bernoulli(p) per channel from torch's default generator on the device: (num_features,), bool."""
+    return torch.rand(num_features, device=device) < p
+
+
+class _Step(NamedTuple):
+    """What a training step normalizes with, beside its input."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    use_batch: Tensor
+    momentum: float
+
+
+def _inside_backward() -> bool:
+    """Whether autograd is running: a forward pass there is activation checkpointing's second one."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+class _StochNorm(_BatchNorm):
+    """What the three layers share. In eval mode, and at p = 1, the parent class's forward runs untouched."""
+
+    _last_step: _Step | None = None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        p: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not track_running_stats and p != 1.0:
+            raise ValueError(
+                f"StochNorm with p={p} normalizes by moving statistics, which track_running_stats=False does not "
+                "keep: set track_running_stats=True, or p=1"
+            )
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.p = p
+
+    @property
+    def p(self) -> float:
+        """The probability that a channel is normalized by batch statistics."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        self._p = check_p(p)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 1.0:
+            return super().forward(input)
+        return self._stochastic_forward(input)
+
+    def _stochastic_forward(self, input: Tensor) -> Tensor:
+        """Algorithm 1, training: draw, normalize, update the moving statistics."""
+        self._check_input_dim(input)
+        use_batch = draw_use_batch(self.num_features, self.p, input.device)
+        if _inside_backward():
+            return self._recompute(input)
+        mean, var = self.running_mean, self.running_var
+        assert mean is not None and var is not None  # __init__ and convert see to it
+        step = _Step(mean, var, use_batch, self._count_batch())
+        output, new_mean, new_var = self._normalize(input, step)
+        if not torch.compiler.is_compiling():
+            step = _Step(mean.clone(), var.clone(), use_batch, step.momentum)
+            object.__setattr__(self, "_last_step", step)  # nn.Module's own __setattr__ is slow
+        mean.copy_(new_mean)
+        var.copy_(new_var)
+        return output
+
+    def _recompute(self, input: Tensor) -> Tensor:
+        """The last step over again, for activation checkpointing: same mask, same statistics, no update."""
+        if self._last_step is None:
+            raise RuntimeError(
+                "a StochNorm layer ran in training mode inside a backward pass, without a forward pass before it: "
+                "activation checkpointing must first run it in training mode"
+            )
+        output, new_mean, _ = self._normalize(input, self._last_step)
+        # The first pass left the moving mean at what the same input must give again.
+        if not torch.allclose(new_mean, cast(Tensor, self.running_mean), rtol=1e-4, atol=1e-6):
+            raise RuntimeError(
+                "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass: "
+                "the moving statistics that pass used are gone, so the gradient would be wrong. Run backward after "
+                "each forward pass, or leave this layer out of the checkpointed part"
+            )
+        return output
+
+    def _normalize(self, input: Tensor, step: _Step) -> tuple[Tensor, Tensor, Tensor]:
+        return stoch_norm(
+            input,
+            step.running_mean,
+            step.running_var,
+            self.weight,
+            self.bias,
+            use_batch=step.use_batch,
+            momentum=step.momentum,
+            eps=self.eps,
+        )
+
+    def _count_batch(self) -> float:
+        """Counts this step's batch and returns its weight in the moving statistics."""
+        count = self.num_batches_tracked
+        if count is not None:
+            count.add_(1)
+        if self.momentum is None:  # cumulative moving average
+            return 1.0 / float(cast(Tensor, count))
+        return self.momentum
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}"
+
+
+_DOCSTRING = """p is the probability that a channel is normalized by **batch** statistics; p = 1 is BatchNorm.
+
+A drop-in replacement for :class:`torch.nn.BatchNorm{n}d` that regularizes fine-tuning on little data. In training,
+each channel at each step is normalized by the statistics of the mini-batch (probability p) or by the moving
+statistics inherited from pre-training (probability 1 - p). In eval mode it *is* BatchNorm, and its state dict has
+BatchNorm's keys. *Stochastic Normalization*, Kou et al., NeurIPS 2020, Algorithm 1.
+
+The mask is drawn anew each training step from torch's default generator on the input's device, so
+``torch.manual_seed`` makes it reproducible. The gradient uses the moving statistics from before the step's update.
+Under activation checkpointing the recomputation reuses the step's mask and statistics and updates nothing. Under
+DistributedDataParallel every process draws its own mask and uses its own batch's statistics, as BatchNorm does.
+
+Args:
+    num_features: Number of channels c.
+    eps: Added to the variances.
+    momentum: Weight of the batch statistics in the moving ones (the paper's alpha; it uses 0.1). None keeps their
+        cumulative average.
+    affine: Learn a scale and a shift per channel.
+    track_running_stats: Must be True unless p = 1.
+    p: In [0, 1]; the paper uses 0.5. May be set at any time.
+    device: Of the parameters and buffers.
+    dtype: Of the parameters and buffers.
+
+Shape:
+    - Input: {shape}; at least 2 values per channel in training.
+    - Output: the input's shape, dtype and memory format.
+
+Raises:
+    ValueError: p outside [0, 1]; p < 1 without tracked statistics; one value per channel in training.
+    RuntimeError: Checkpointing recomputes an earlier pass than the last one.
+
+Example:
+    >>> layer = StochNorm{n}d(3, p=0.5)
+    >>> _ = layer.load_state_dict(torch.nn.BatchNorm{n}d(3).state_dict())
+    >>> layer(torch.randn({example})).shape
+    torch.Size([{example}])
+"""
+
+
+class StochNorm1d(_StochNorm, nn.BatchNorm1d):
+    __doc__ = _DOCSTRING.format(n=1, shape="(b, c) or (b, c, l)", example="8, 3")
+
+
+class StochNorm2d(_StochNorm, nn.BatchNorm2d):
+    __doc__ = _DOCSTRING.format(n=2, shape="(b, c, h, w)", example="8, 3, 4, 4")
+
+
+class StochNorm3d(_StochNorm, nn.BatchNorm3d):
+    __doc__ = _DOCSTRING.format(n=3, shape="(b, c, d, h, w)", example="8, 3, 2, 4, 4")
