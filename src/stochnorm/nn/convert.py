@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
@@ -73,9 +73,9 @@ def convert(
         raise ValueError(_nothing_to_convert(model, where is not None))
     for module, counterpart in picked:
         module.__class__ = counterpart
-        module.p = p
+        cast(_StochNorm, module).p = p
         if momentum is not None:
-            module.momentum = momentum
+            cast(_StochNorm, module).momentum = momentum
     return model
 
 
@@ -113,9 +113,7 @@ def _norm_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The BatchNorm and StochNorm layers that hold moving statistics, each once."""
     for name, module in model.named_modules():
         if type(module).__name__ in _WRAPPERS:
-            raise TypeError(
-                f"cannot convert a {type(module).__name__}{_at(name)}: {_WRAPPERS[type(module).__name__]}"
-            )
+            raise TypeError(f"cannot convert a {type(module).__name__}{_at(name)}: {_WRAPPERS[type(module).__name__]}")
         if isinstance(module, _LazyNormBase):
             raise ValueError(
                 f"cannot convert the lazy layer {type(module).__name__}{_at(name)}: it has no statistics yet. Run a "

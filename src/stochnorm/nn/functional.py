@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any, overload
 
 import torch
@@ -168,7 +169,7 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
 def _twice_differentiable_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     """The gradient by autograd through the written formula, for ``create_graph=True``; several passes."""
     input, weight, bias, mean, var, use_batch = ctx.saved_tensors
-    leaves = [t for t, needed in zip((input, weight, bias), map(ctx.needs_input_grad.__getitem__, (0, 3, 4))) if needed]
+    needed = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
     reduced = [dim for dim in range(input.dim()) if dim != 1]
     per_channel = (-1, *[1] * (input.dim() - 2))
     x = _cast(input, mean.dtype)
@@ -180,8 +181,9 @@ def _twice_differentiable_backward(ctx: Any, grad_output: Tensor) -> tuple[Tenso
         output = output * weight.view(per_channel)
     if bias is not None:
         output = output + bias.view(per_channel)
+    leaves = list(compress((input, weight, bias), needed))
     grads = iter(torch.autograd.grad(output.to(input.dtype), leaves, grad_output, create_graph=True))
-    return tuple(next(grads) if ctx.needs_input_grad[i] else None for i in (0, 3, 4))
+    return tuple(next(grads) if need else None for need in needed)
 
 
 @overload

@@ -86,7 +86,7 @@ class _StochNorm(_BatchNorm):
 
     def _stochastic_forward(self, input: Tensor) -> Tensor:
         """Algorithm 1, training: draw, normalize, update the moving statistics."""
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         use_batch = draw_use_batch(self.num_features, self.p, input.device)
         if _inside_backward():
             return self._recompute(input)
@@ -140,7 +140,7 @@ class _StochNorm(_BatchNorm):
         return self.momentum
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, p={self.p}"
+        return f"{super().extra_repr()}, p={self.p}"  # type: ignore[no-untyped-call]
 
 
 _DOCSTRING = """p is the probability that a channel is normalized by **batch** statistics; p = 1 is BatchNorm.

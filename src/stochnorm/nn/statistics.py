@@ -15,9 +15,7 @@ __all__ = ["update_statistics"]
 
 
 @torch.no_grad()
-def update_statistics(
-    model: nn.Module, loader: Iterable[Any], device: torch.device | str | None = None
-) -> nn.Module:
+def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.device | str | None = None) -> nn.Module:
     """Recompute the moving statistics of every BatchNorm and StochNorm layer as the average over batches, in place.
 
     What :func:`torch.optim.swa_utils.update_bn` does for BatchNorm: after weight averaging, or to adapt the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor
 
 from stochnorm.nn.layer import _StochNorm

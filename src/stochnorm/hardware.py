@@ -1,0 +1,71 @@
+"""The device, precision and processes of a run, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+__all__ = ["environment", "launch"]
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def launch(device: str = "auto", precision: str = "auto") -> Fabric:
+    """A Fabric on one device, or on those of the processes that torchrun started.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware, else 32.
+
+    Raises:
+        ValueError: The device is not available.
+    """
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, present in available.items() if present)
+    if not available[device]:
+        raise ValueError(f"device {device}: this machine, or this PyTorch, has none; use cpu")
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(device) else "32"
+    world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local_world_size,
+        num_nodes=world_size // local_world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        precision=_PRECISION[precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def environment(fabric: Fabric) -> dict[str, Any]:
+    """What a result was computed with."""
+    return {
+        **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"cpu {platform.machine()}",
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": precision_of(fabric),
+    }
+
+
+def precision_of(fabric: Fabric) -> str:
+    return str(fabric._precision.precision)
+
+
+def _computes_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu" and platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+    return False

