@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -41,8 +40,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: not a PyTorch file of tensors alone (anything else could run code on this machine); save its "
             "state_dict() with torch.save or safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: not a weight file, or a damaged one ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # whatever a parser makes of a file of another kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not a weight file, or a damaged one ({reason})") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -48,8 +48,9 @@ def cut_per_class(labels: Sequence[str], fraction: float, seed: int, purpose: st
         ``(kept, cut)``, sorted.
 
     Example:
-        >>> cut_per_class(["a"] * 5, fraction=0.2, seed=0, purpose="val")[1]
-        [2]
+        >>> kept, cut = cut_per_class(["a"] * 5, fraction=0.2, seed=0, purpose="val")
+        >>> len(kept), len(cut)
+        (4, 1)
     """
     kept, cut = [], []
     for indices in _permuted_classes(labels, purpose, seed):

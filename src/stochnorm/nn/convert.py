@@ -24,7 +24,6 @@ _WRAPPERS = {
     "DistributedDataParallel": "convert the model before wrapping it: DDP(stochnorm.convert(model))",
     "FullyShardedDataParallel": "convert the model before wrapping it",
     "OptimizedModule": "convert the model before torch.compile: torch.compile(stochnorm.convert(model))",
-    "RecursiveScriptModule": "convert the model before torch.jit.script, and script it after stochnorm.restore",
 }
 
 
@@ -56,7 +55,7 @@ def convert(
 
     Raises:
         ValueError: p outside [0, 1]; no layer to convert; an uninitialized lazy layer.
-        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``, TorchScript) or a
+        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``) or a
             BatchNorm subclass of unknown forward pass.
 
     Example:

@@ -157,7 +157,7 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
     if not ctx.needs_input_grad[0]:
         return None, grad_weight, grad_bias
 
-    through_statistics = scale * (use_batch * (-input.size(1) / input.numel()))
+    through_statistics = scale * use_batch * (-input.size(1) / input.numel())
     grad_input = _normalize(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
     if scaled_grad is None:
         grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))

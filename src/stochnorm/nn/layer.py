@@ -12,9 +12,6 @@ from stochnorm.nn.functional import stoch_norm
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
-torch.fx.wrap("stoch_norm")
-torch.fx.wrap("draw_use_batch")
-
 
 def check_p(p: float) -> float:
     """Returns p as a float, or raises ValueError unless it is a probability."""

@@ -22,7 +22,7 @@ def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.dev
     statistics to new data. For the pass, StochNorm layers normalize by batch statistics in every channel (p = 1):
     with p < 1 they would normalize by the very statistics that are being recomputed. Unlike ``update_bn``, all other
     layers run in eval mode, so that the statistics are those of inference (no dropout, no stochastic depth).
-    p, ``momentum`` and every module's ``training`` flag are as before afterwards, also after an error.
+    p, ``momentum`` and every module's ``training`` flag are as before afterwards; after an error the statistics too.
 
     Args:
         model: The module; called with one batch of inputs.
@@ -45,30 +45,32 @@ def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.dev
     if not layers:
         raise ValueError(f"{type(model).__name__} has no BatchNorm or StochNorm layer with moving statistics")
     training = {module: module.training for module in model.modules()}
-    momentum = {layer: layer.momentum for layer in layers}
-    probabilities = {layer: layer.p for layer in layers if isinstance(layer, _StochNorm)}
+    settings = [(layer, layer.momentum, getattr(layer, "p", None)) for layer in layers]
+    buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
+    batches = 0
     try:
         model.eval()
         for layer in layers:
             layer.train()
+            layer.reset_running_stats()
             layer.momentum = None  # cumulative average
-        for layer in probabilities:
-            layer.p = 1.0
-        batches = 0
+            if isinstance(layer, _StochNorm):
+                layer.p = 1.0
         for batch in loader:
-            if batches == 0:  # an empty loader leaves the statistics as they were
-                for layer in layers:
-                    layer.reset_running_stats()
             inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
             model(inputs if device is None else inputs.to(device))
             batches += 1
+        if batches == 0:
+            raise ValueError("the loader gave no batch: there is nothing to compute the statistics from")
+    except BaseException:
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        raise
     finally:
-        for layer, value in momentum.items():
-            layer.momentum = value
-        for layer, p in probabilities.items():
-            layer.p = p
+        for layer, momentum, p in settings:
+            layer.momentum = momentum
+            if isinstance(layer, _StochNorm) and p is not None:
+                layer.p = p
         for module, flag in training.items():
             module.training = flag
-    if batches == 0:
-        raise ValueError("the loader gave no batch: there is nothing to compute the statistics from")
     return model

@@ -1,0 +1,142 @@
+"""From the file to the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stochnorm.data import ImageStore, Preprocessing, Row, Split, read_source
+
+SMALL = Preprocessing(image_size=14, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def test_sizes_keep_the_papers_ratio() -> None:
+    assert Preprocessing(224).resize == 256
+    assert SMALL.resize == 16
+
+
+def test_every_mode_of_image_is_read(tmp_path: Path) -> None:
+    pixels = np.full((20, 20), 128, dtype=np.uint8)
+    grey16 = Image.fromarray((np.arange(400).reshape(20, 20) * 164).astype(np.uint16))
+    images = {
+        "grey": Image.fromarray(pixels),
+        "color": Image.fromarray(pixels).convert("RGB"),
+        "alpha": Image.fromarray(pixels).convert("RGBA"),
+        "palette": Image.fromarray(pixels).convert("P"),
+        "bilevel": Image.fromarray(pixels).convert("1"),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / f"{name}.png")
+        assert SMALL.read(tmp_path / f"{name}.png").shape == (3, 16, 16)
+    Image.fromarray(pixels).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    assert SMALL.read(tmp_path / "cmyk.jpg").shape == (3, 16, 16)
+    grey16.save(tmp_path / "grey16.png")
+    values = SMALL.read(tmp_path / "grey16.png")[0].float()
+    assert values[0].mean() < 20  # not cut at 255, which would make all but the first pixels white
+    assert 110 < values.mean() < 145
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (32, 32))
+    image.paste((255, 255, 255), (0, 0, 32, 16))  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees: the upper half is shown on the right
+    image.save(tmp_path / "turned.png", exif=exif)
+    shown = SMALL.read(tmp_path / "turned.png")[0].float()
+    assert shown[:, 9:].mean() > 250
+    assert shown[:, :7].mean() < 5
+
+
+def test_crops_and_normalization() -> None:
+    images = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    assert SMALL.center_crop(images)[0, 0, 0].tolist() == list(range(1, 15))
+    ten = SMALL.ten_crop(images)
+    assert ten.shape == (1, 10, 3, 14, 14)
+    assert [crop[0, 0, 0].item() for crop in ten[0]] == [0, 2, 0, 2, 1, 15, 13, 15, 13, 14]
+    x = SMALL.normalize(torch.full((2, 3, 4, 4), 255, dtype=torch.uint8))
+    assert torch.equal(x, torch.full((2, 3, 4, 4), 2.0))
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def broken_files(photos: Path) -> None:
+    (photos / "red/000.png").write_bytes(b"not an image")
+    whole = (photos / "red/001.png").read_bytes()
+    (photos / "red/001.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "red/002.png").write_bytes(b"")
+
+
+def test_images_that_cannot_be_read_are_counted_and_named(photos: Path) -> None:
+    broken_files(photos)
+    source = read_source(photos)
+    with pytest.warns(UserWarning, match=r"left out 3 of 30 images: .*red/000.png.*red/001.png.*red/002.png"):
+        store = ImageStore(source.root, source.rows, SMALL)
+    assert len(store) == 27
+    assert {row.path for row in source.rows} - {row.path for row in store.rows} == {f"red/00{i}.png" for i in range(3)}
+
+
+def test_strict_stops_at_the_first_bad_image(photos: Path) -> None:
+    broken_files(photos)
+    source = read_source(photos)
+    with pytest.raises(ValueError, match=r"red/000.png: cannot be read as an image"):
+        ImageStore(source.root, source.rows, SMALL, strict=True)
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of 1 images can be read"):
+        ImageStore(tmp_path, [Row("x.png", "a")], SMALL)
+
+
+def test_images_kept_in_memory_are_those_on_disk(photos: Path) -> None:
+    source = read_source(photos)
+    kept, reread = (ImageStore(source.root, source.rows, SMALL, max_bytes=size) for size in (1e9, 0))
+    assert all(torch.equal(kept[i], reread[i]) for i in range(30))
+
+
+@pytest.fixture
+def split(photos: Path) -> Split:
+    source = read_source(photos)
+    store = ImageStore(source.root, source.rows, SMALL)
+    return Split(store, list(range(5, 30)), [0] * 5 + [1] * 10 + [2] * 10)
+
+
+def test_batches_do_not_depend_on_where_one_starts_or_on_workers(split: Split) -> None:
+    whole = list(split.training_batches(8, range(7), seed=3))
+    for other in (
+        list(split.training_batches(8, range(4, 7), seed=3)),
+        list(split.training_batches(8, range(4, 7), seed=3, workers=2)),
+    ):
+        for (images, labels), (expected, expected_labels) in zip(other, whole[4:], strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, expected_labels)
+
+
+def test_an_epoch_sees_each_image_once(split: Split) -> None:
+    labels = torch.cat([labels for _, labels in split.training_batches(5, range(5), seed=0)])
+    assert labels.bincount().tolist() == [5, 10, 10]
+
+
+def test_processes_share_each_batch(split: Split) -> None:
+    (images, labels) = next(iter(split.training_batches(8, range(1), seed=0)))
+    shares = [next(iter(split.training_batches(8, range(1), seed=0, rank=r, world_size=2))) for r in (0, 1)]
+    for rank, (part, part_labels) in enumerate(shares):
+        assert torch.equal(part, images[rank::2])
+        assert torch.equal(part_labels, labels[rank::2])
+
+
+def test_loading_leaves_the_generator_of_the_masks_alone(split: Split) -> None:
+    batches = split.training_batches(8, range(2), seed=0)
+    iterator = iter(batches)
+    after_start = torch.get_rng_state()
+    next(iterator), next(iterator)
+    assert torch.equal(torch.get_rng_state(), after_start)
+
+
+def test_evaluation_is_in_order(split: Split, write_images: Callable[..., list[Path]]) -> None:
+    images = torch.cat(list(split.evaluation_batches(4)))
+    assert torch.equal(images, torch.stack([split.store[i] for i in range(5, 30)]))

@@ -1,0 +1,110 @@
+"""Folders, manifests and known data sets, good and bad."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stochnorm.data import Row, format_manifest, read_source
+
+Write = Callable[..., list[Path]]
+
+
+def test_a_folder_per_class(photos: Path) -> None:
+    source = read_source(photos)
+    assert Counter(row.label for row in source.rows) == {"blue": 10, "green": 10, "red": 10}
+    assert source.rows[0] == Row("blue/000.png", "blue", "")
+    assert source.root == photos.resolve()
+
+
+def test_train_valid_test_folders_and_nested_images(tmp_path: Path, write_images: Write) -> None:
+    for split in ("train", "valid", "test"):
+        for label in ("a", "b"):
+            write_images(tmp_path / split / label / "deeper", 2)
+    assert Counter(row.split for row in read_source(tmp_path).rows) == {"train": 4, "val": 4, "test": 4}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path, write_images: Write) -> None:
+    for label in ("train", "bus"):
+        write_images(tmp_path / label, 2)
+    assert {row.label for row in read_source(tmp_path).rows} == {"train", "bus"}
+
+
+def test_files_that_are_no_images_are_left_out_with_a_warning(photos: Path) -> None:
+    (photos / "red/notes.txt").write_text("x")
+    (photos / "red/.DS_Store").write_text("x")
+    with pytest.warns(UserWarning, match=r"red: left out 1 files that are no images: notes.txt"):
+        assert len(read_source(photos).rows) == 30
+
+
+def test_a_written_manifest_reads_back(photos: Path) -> None:
+    rows = [row._replace(split="train", label='a "quoted", label') for row in read_source(photos).rows[:10]]
+    rows += [row._replace(split="test") for row in read_source(photos).rows[10:]]
+    (photos / "list.csv").write_text(format_manifest(rows))
+    assert read_source(photos / "list.csv").rows == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,class\nred/000.png,red\n", r"list.csv: .*columns path,label\[,split\], got file,class"),
+        ("path,label\nred/000.png,\n", r"list.csv:2: the label of 'red/000.png' is missing"),
+        ("path,label\n,red\n", r"list.csv:2: path is missing"),
+        ("path,label,split\nred/000.png,red,trian\n", r"list.csv:2: split must be train, val or test, got 'trian'"),
+        ("path,label\n../outside.png,red\n", r"list.csv:2: '../outside.png' lies outside"),
+        ("path,label\n/etc/passwd,red\n", r"list.csv:2: '/etc/passwd' lies outside"),
+        ("path,label\nred/000.png,red\nred/../red/000.png,blue\n", r"list.csv:3: 'red/000.png' stands in line 2"),
+        ("path,label\n", r"lists no images"),
+        ("", r"got nothing"),
+    ],
+)
+def test_a_bad_manifest_is_named_with_its_line(photos: Path, text: str, message: str) -> None:
+    (photos / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_source(photos / "list.csv")
+
+
+def test_missing_images_of_a_manifest_are_counted_and_named(photos: Path) -> None:
+    (photos / "list.csv").write_text("path,label\nred/000.png,red\nred/x.png,red\nblue/y.png,blue\n")
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 listed images do not exist .*red/x.png, blue/y.png"):
+        read_source(photos / "list.csv")
+
+
+def test_bad_folders_are_named(tmp_path: Path, photos: Path, write_images: Write) -> None:
+    (photos / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"photos/empty: this class folder holds no images"):
+        read_source(photos)
+    write_images(tmp_path / "loose", 2)
+    with pytest.raises(ValueError, match=r"loose: expected a folder per class, found only loose images"):
+        read_source(tmp_path / "loose")
+    write_images(tmp_path / "one/cat", 2)
+    with pytest.raises(ValueError, match=r"at least 2 classes, found only 'cat'"):
+        read_source(tmp_path / "one")
+    write_images(tmp_path / "one", 1)
+    with pytest.raises(ValueError, match=r"1 images beside the class folders \(000.png"):
+        read_source(tmp_path / "one")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; DATA is"):
+        read_source(tmp_path / "nowhere")
+
+
+def test_a_class_without_training_images_is_named(tmp_path: Path, write_images: Write) -> None:
+    for split, labels in (("train", "ab"), ("test", "abc")):
+        for label in labels:
+            write_images(tmp_path / split / label, 2)
+    with pytest.raises(ValueError, match="classes without training images: c"):
+        read_source(tmp_path)
+
+
+def test_elpv_has_its_published_counts() -> None:
+    pytest.importorskip("elpv_dataset")
+    source = read_source("elpv")
+    assert Counter(row.label for row in source.rows) == {
+        "mono functional": 588,
+        "mono defective": 486,
+        "poly functional": 920,
+        "poly defective": 630,
+    }
+    assert all((source.root / row.path).is_file() for row in source.rows)

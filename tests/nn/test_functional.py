@@ -1,0 +1,140 @@
+"""stoch_norm against the golden vectors of Algorithm 1 and against its own derivatives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stochnorm.nn import stoch_norm
+
+CASES = [
+    "2d_p0.0", "2d_p0.5", "2d_p1.0", "1d_nc", "1d_ncl", "3d", "2d_noaffine", "2d_momentum0.001", "2d_single_image",
+]  # fmt: skip
+
+
+def golden(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settings = next(c for c in json.loads((shared / "golden/algorithm1.json").read_text()) if c["name"] == name)
+    arrays = np.load(shared / "golden/algorithm1.npz")
+    prefix = f"{name}/"
+    return settings, {
+        key.removeprefix(prefix): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(prefix)
+    }
+
+
+def test_every_golden_case_is_listed(shared: Path) -> None:
+    assert [c["name"] for c in json.loads((shared / "golden/algorithm1.json").read_text())] == CASES
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", CASES)
+def test_golden_outputs_gradients_and_statistics(shared: Path, name: str, memory_format: torch.memory_format) -> None:
+    settings, case = golden(shared, name)
+    if memory_format is torch.channels_last and case["x"].dim() != 4:
+        pytest.skip("channels_last has 4 dimensions")
+    x = case["x"].contiguous(memory_format=memory_format).requires_grad_()
+    weight, bias = (case[key].requires_grad_() if settings["affine"] else None for key in ("weight", "bias"))
+    y, mean, var = stoch_norm(
+        x,
+        case["running_mean"],
+        case["running_var"],
+        weight,
+        bias,
+        use_batch=case["use_batch"],
+        momentum=settings["momentum"],
+        eps=settings["eps"],
+    )
+    y.backward(case["grad_y"])
+    expected = {"y": y, "grad_x": x.grad, "new_running_mean": mean, "new_running_var": var}
+    if weight is not None and bias is not None:
+        expected |= {"grad_weight": weight.grad, "grad_bias": bias.grad}
+    for key, value in expected.items():
+        torch.testing.assert_close(value, case[key], rtol=1e-12, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def arguments(shape: tuple[int, ...] = (4, 3, 2, 3)) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias, mean, var = (
+        torch.randn(size, dtype=torch.float64, generator=generator) for size in (shape, *[(shape[1],)] * 4)
+    )
+    return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), mean, var.abs() + 0.1
+
+
+MASKS = {"p = 0": [False] * 3, "p = 0.5": [True, False, True], "p = 1": [True] * 3}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2), (4, 3, 2, 3), (2, 3, 2, 2, 2)])
+def test_gradcheck_and_gradgradcheck(mask: list[bool], shape: tuple[int, ...]) -> None:
+    x, weight, bias, mean, var = arguments(shape)
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return stoch_norm(x, mean, var, weight, bias, use_batch=torch.tensor(mask))[0]
+
+    assert torch.autograd.gradcheck(function, (x, weight, bias))
+    assert torch.autograd.gradgradcheck(function, (x, weight, bias))
+
+
+def test_the_function_changes_none_of_its_arguments() -> None:
+    x, weight, bias, mean, var = arguments()
+    before = [t.clone() for t in (x, weight, bias, mean, var)]
+    y, new_mean, _ = stoch_norm(x, mean, var, weight, bias, use_batch=torch.tensor([True, False, True]))
+    y.sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, weight, bias, mean, var), strict=True))
+    assert not torch.equal(new_mean, mean)
+
+
+def test_channels_by_moving_statistics_pass_no_gradient_through_the_statistics() -> None:
+    x, weight, bias, mean, var = arguments()
+    y = stoch_norm(x, mean, var, weight, bias, use_batch=torch.zeros(3, dtype=torch.bool))[0]
+    (grad,) = torch.autograd.grad(y[0].sum(), x)
+    assert grad[0].abs().min() > 0
+    assert not grad[1:].any()  # one image does not see the others
+
+
+def test_only_the_gradients_asked_for_are_computed() -> None:
+    x, weight, bias, mean, var = arguments()
+    use_batch = torch.tensor([True, False, True])
+    full = torch.autograd.grad(stoch_norm(x, mean, var, weight, bias, use_batch=use_batch)[0].square().sum(), weight)[0]
+    frozen = stoch_norm(x.detach(), mean, var, weight, bias.detach(), use_batch=use_batch)[0]
+    assert torch.equal(torch.autograd.grad(frozen.square().sum(), weight)[0], full)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_computes_as_float32_and_returns_half(dtype: torch.dtype) -> None:
+    x = torch.randn(8, 6, 5, 5).to(dtype).requires_grad_()
+    mean, var, use_batch = torch.randn(6), torch.rand(6) + 0.5, torch.tensor([True, False] * 3)
+    weight, bias, grad = torch.randn(6), torch.randn(6), torch.randn(8, 6, 5, 5).to(dtype)
+    results = []
+    for input in (x, x.detach().float().requires_grad_()):
+        y, new_mean, new_var = stoch_norm(input, mean, var, weight, bias, use_batch=use_batch)
+        y.backward(grad.to(y.dtype))
+        assert y.dtype == input.dtype
+        results.append([y.detach(), new_mean, new_var, input.grad])
+    resolution = torch.finfo(dtype).eps
+    for half, full in zip(*results, strict=True):
+        torch.testing.assert_close(half.float(), full, rtol=2 * resolution, atol=4 * resolution)
+
+
+def test_wrong_arguments_are_named() -> None:
+    x, mean, var = torch.randn(4, 3, 2, 2), torch.zeros(3), torch.ones(3)
+    with pytest.raises(TypeError, match=r"use_batch must be a bool tensor.*float32"):
+        stoch_norm(x, mean, var, use_batch=torch.ones(3))
+    with pytest.raises(ValueError, match="3 channels, got 2, 3 and 3"):
+        stoch_norm(x, mean, var, use_batch=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        stoch_norm(torch.randn(1, 3), mean, var, use_batch=torch.ones(3, dtype=torch.bool))
+
+
+def test_all_batch_statistics_is_batch_norm() -> None:
+    x, weight, bias, mean, var = arguments()
+    y, new_mean, new_var = stoch_norm(x, mean, var, weight, bias, use_batch=torch.ones(3, dtype=torch.bool))
+    expected = F.batch_norm(x, mean, var, weight, bias, training=True)
+    for ours, theirs in ((y, expected), (new_mean, mean), (new_var, var)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)

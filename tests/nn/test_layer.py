@@ -1,0 +1,262 @@
+"""StochNorm1d/2d/3d as a citizen of PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stochnorm.nn import StochNorm1d, StochNorm2d, StochNorm3d
+
+LAYERS = [
+    pytest.param(StochNorm1d, nn.BatchNorm1d, (8, 5), id="(b, c)"),
+    pytest.param(StochNorm1d, nn.BatchNorm1d, (8, 5, 3), id="(b, c, l)"),
+    pytest.param(StochNorm2d, nn.BatchNorm2d, (4, 5, 3, 2), id="(b, c, h, w)"),
+    pytest.param(StochNorm3d, nn.BatchNorm3d, (2, 5, 2, 3, 2), id="(b, c, d, h, w)"),
+]
+
+
+def pair(stoch: type, batch: type, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """A StochNorm and a BatchNorm layer of 5 channels in the same state, which is not the initial one."""
+    p = options.pop("p", 0.5)
+    theirs = batch(5, **options)
+    with torch.no_grad():
+        for tensor in theirs.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 2.0)
+    ours = stoch(5, p=p, **options)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.001, None])
+@pytest.mark.parametrize(("stoch", "batch", "shape"), LAYERS)
+def test_p_one_is_batch_norm(stoch: type, batch: type, shape: tuple[int, ...], momentum: float | None) -> None:
+    ours, theirs = pair(stoch, batch, p=1.0, momentum=momentum)
+    for _ in range(3):
+        x, grad = torch.randn(shape), torch.randn(shape)
+        results = []
+        for layer in (ours, theirs):
+            input = x.clone().requires_grad_()
+            output = layer(input)
+            grads = torch.autograd.grad(output, [input, *layer.parameters()], grad)
+            results.append([output, *grads, *layer.buffers()])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("stoch", "batch", "shape"), LAYERS)
+def test_eval_is_batch_norm(stoch: type, batch: type, shape: tuple[int, ...]) -> None:
+    ours, theirs = pair(stoch, batch)
+    x = torch.randn(shape)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_moving_statistics_are_those_of_batch_norm_whatever_p(momentum: float | None) -> None:
+    ours, theirs = pair(StochNorm2d, nn.BatchNorm2d, momentum=momentum)
+    for _ in range(3):
+        x = torch.randn(4, 5, 3, 2)
+        ours(x), theirs(x)
+    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_each_channel_is_one_branch_of_the_two() -> None:
+    ours, theirs = pair(StochNorm2d, nn.BatchNorm2d)
+    x = torch.randn(4, 5, 3, 2) * 2 + 1
+    moving = copy.deepcopy(theirs).eval()(x)
+    batch = theirs(x)
+    seen = set()
+    for _ in range(20):
+        y = copy.deepcopy(ours)(x)
+        for c in range(5):
+            of_batch, of_moving = (torch.allclose(y[:, c], branch[:, c], atol=1e-6) for branch in (batch, moving))
+            assert of_batch != of_moving
+            seen.add(of_batch)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.9])
+def test_p_is_the_probability_of_batch_statistics(p: float) -> None:
+    torch.manual_seed(0)
+    layer = StochNorm1d(10_000, p=p)
+    y = layer(torch.randn(4, 10_000) + 5)  # by batch statistics the mean of a channel is 0, by moving ones about 5
+    share = (y.mean(0).abs() < 1e-4).double().mean().item()
+    assert share == pytest.approx(p, abs=0.02)
+
+
+def test_the_mask_is_drawn_anew_each_step_from_torchs_generator() -> None:
+    layer, x = StochNorm1d(64), torch.randn(8, 64) + 5
+    torch.manual_seed(1)
+    first, second = copy.deepcopy(layer)(x), copy.deepcopy(layer)(x)
+    torch.manual_seed(1)
+    again = copy.deepcopy(layer)(x)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_other_generators_are_untouched() -> None:
+    states = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    StochNorm1d(64)(torch.randn(8, 64))
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+
+
+def test_evaluation_draws_nothing() -> None:
+    layer, state = StochNorm1d(64).eval(), torch.get_rng_state()
+    layer(torch.ones(8, 64))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dtype_and_memory_format_come_out_as_they_go_in(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    x = torch.randn(4, 6, 5, 3).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
+    layer = StochNorm2d(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16 if dtype is torch.float32 else dtype):
+        y = layer(x)
+    y.backward(torch.randn_like(y))
+    assert x.grad is not None
+    for tensor in (y, x.grad):
+        assert tensor.dtype == dtype
+        assert tensor.is_contiguous(memory_format=memory_format)
+    assert {t.dtype for t in (*layer.parameters(), layer.weight.grad, layer.running_var)} == {torch.float32}
+
+
+def test_deep_copy_and_pickle_keep_everything_and_share_nothing() -> None:
+    layer = StochNorm2d(5, p=0.3, momentum=0.2, eps=1e-3)
+    layer(torch.randn(4, 5, 3, 3))
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
+        assert repr(twin) == repr(layer)
+        assert "p=0.3" in repr(twin)
+        assert all(torch.equal(a, b) for a, b in zip(layer.buffers(), twin.buffers(), strict=True))
+        twin(torch.randn(4, 5, 3, 3))
+        assert not torch.equal(twin.running_mean, layer.running_mean)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_p_outside_the_unit_interval_is_an_error(p: float) -> None:
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\]"):
+        StochNorm2d(3, p=p)
+    layer = StochNorm2d(3)
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\]"):
+        layer.p = p
+
+
+def test_one_value_per_channel_raises_as_batch_norm_does() -> None:
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training") as theirs:
+        nn.BatchNorm1d(3)(torch.randn(1, 3))
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training") as ours:
+        StochNorm1d(3)(torch.randn(1, 3))
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_wrong_number_of_dimensions_raises_as_batch_norm_does() -> None:
+    with pytest.raises(ValueError, match="expected 4D input"):
+        StochNorm2d(3)(torch.randn(4, 3))
+
+
+def test_no_moving_statistics_is_an_error_unless_p_is_one() -> None:
+    with pytest.raises(ValueError, match="track_running_stats"):
+        StochNorm2d(3, track_running_stats=False)
+    x = torch.randn(4, 3, 2, 2)
+    assert torch.equal(
+        StochNorm2d(3, track_running_stats=False, p=1)(x), nn.BatchNorm2d(3, track_running_stats=False)(x)
+    )
+
+
+def saved_bytes(layer: nn.Module, x: Tensor) -> int:
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        output = layer(x)
+    del output
+    return sum(saved.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_saved_for_backward_is_batch_norms_plus_vectors_of_length_c(dtype: torch.dtype) -> None:
+    x, c = torch.randn(16, 32, 28, 28).to(dtype).requires_grad_(), 32
+    ours, theirs = saved_bytes(StochNorm2d(c), x), saved_bytes(nn.BatchNorm2d(c), x)
+    assert theirs >= x.nbytes
+    assert ours <= theirs + 8 * c * 4
+
+
+def block() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        StochNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 8, 3),
+        StochNorm2d(8, momentum=None),
+    )
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_activation_checkpointing_changes_neither_gradients_nor_statistics(use_reentrant: bool) -> None:
+    plain = block()
+    checkpointed = copy.deepcopy(plain)
+    x = torch.randn(4, 3, 10, 10, requires_grad=True)
+    for step in range(2):
+        torch.manual_seed(step)
+        plain(x).square().mean().backward()
+        torch.manual_seed(step)
+        checkpoint(checkpointed, x, use_reentrant=use_reentrant).square().mean().backward()
+    for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)  # type: ignore[arg-type]
+    for a, b in zip(plain.buffers(), checkpointed.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpointing_an_earlier_pass_is_an_error(use_reentrant: bool) -> None:
+    net = block()
+    first, second = (
+        checkpoint(net, torch.randn(4, 3, 10, 10, requires_grad=True), use_reentrant=use_reentrant) for _ in range(2)
+    )
+    with pytest.raises(RuntimeError, match="other inputs than its last forward pass"):
+        (first + second).mean().backward()
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("training", [True, False])
+@torch._inductor.config.patch(fallback_random=True)  # draw the same mask as eager
+def test_compiles_as_one_graph(training: bool) -> None:
+    eager, _ = pair(StochNorm2d, nn.BatchNorm2d)
+    eager.train(training)
+    layer = copy.deepcopy(eager)
+    compiled = torch.compile(layer, fullgraph=True)
+    x, grad = torch.randn(4, 5, 6, 6), torch.randn(4, 5, 6, 6)
+    results = []
+    for module in (eager, compiled):
+        torch.manual_seed(0)
+        input = x.clone().requires_grad_()
+        output = module(input)
+        results.append([output, *torch.autograd.grad(output, [input, *module.parameters()], grad)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(eager.buffers(), layer.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert (eager.num_batches_tracked == 1) == training
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_exports_in_eval() -> None:
+    layer, _ = pair(StochNorm2d, nn.BatchNorm2d)
+    layer.eval()
+    x = torch.randn(4, 5, 6, 6)
+    assert torch.equal(torch.export.export(layer, (x,)).module()(x), layer(x))

@@ -1,0 +1,61 @@
+"""update_statistics against torch's update_bn."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from stochnorm import convert, update_statistics
+
+
+def batches() -> list[Tensor]:
+    return list(torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 2)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_statistics_are_those_of_update_bn_whatever_p(p: float) -> None:
+    model = torchvision.models.resnet18(num_classes=3)
+    reference = copy.deepcopy(model)
+    update_bn(batches(), reference)
+    update_statistics(convert(model, p=p), [(x, torch.zeros(4)) for x in batches()])
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
+
+
+def test_p_momentum_and_modes_are_as_before() -> None:
+    model = convert(nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.Dropout(), nn.BatchNorm2d(3)), p=0.2)
+    model[2].eval()
+    update_statistics(model, batches())
+    assert (model[0].p, model[0].momentum, model[2].momentum) == (0.2, 0.3, 0.1)
+    assert [m.training for m in model] == [True, True, False]
+
+
+def test_dropout_does_not_enter_the_statistics() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3))
+    update_statistics(model, [torch.ones(4, 3, 2, 2)])
+    assert torch.equal(model[1].running_mean, torch.ones(3))
+
+
+def test_an_error_on_the_way_leaves_everything_as_it_was() -> None:
+    model = convert(nn.Sequential(nn.BatchNorm2d(3)), p=0.2)
+    model(batches()[0])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="expected 4D"):
+        update_statistics(model, [batches()[0], torch.ones(2, 3)])
+    assert model[0].p == 0.2
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_nothing_to_do_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no BatchNorm or StochNorm layer"):
+        update_statistics(nn.Linear(2, 2), batches())
+    model = nn.BatchNorm2d(3)
+    model(batches()[0])
+    mean = model.running_mean.clone()
+    with pytest.raises(ValueError, match="no batch"):
+        update_statistics(model, [])
+    assert torch.equal(model.running_mean, mean)

@@ -1,0 +1,166 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stochnorm.cli import main
+from stochnorm.weights import read_state_dict
+
+TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8"]
+TINY += ["--steps", "12", "--eval-every", "4", "--precision", "32", "--device", "cpu"]
+
+
+def run(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stochnorm.cli", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+        check=False,
+    )
+
+
+def test_finetune_and_predict(photos: Path, tmp_path: Path) -> None:
+    trained = run("finetune", photos, *TINY, "--p", "0.3", "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    for text in (
+        "3 classes, 18 train / 6 val / 6 test images",
+        "stochnorm p=0.3",
+        "val top-1",
+        "test",
+        "95 % interval",
+    ):
+        assert text in trained.stdout
+    predicted = run("predict", tmp_path / "run", photos / "red", "--csv", tmp_path / "out.csv")
+    assert predicted.returncode == 0, predicted.stderr
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 10
+    assert set(rows[0]) == {"path", "predicted", "probability", "p(blue)", "p(green)", "p(red)"}
+    assert all(row["predicted"] in predicted.stdout for row in rows)
+
+
+def test_errors_are_one_line_without_traceback(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty").mkdir()
+    failed = run("finetune", photos, *TINY, "--out", tmp_path / "run")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: {photos}/empty: this class folder holds no images")
+    assert failed.stderr.count("\n") == 1
+    assert "Traceback" not in failed.stderr
+    assert "Traceback" in run("finetune", photos, *TINY, STOCHNORM_TRACEBACK="1").stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["finetune", "nowhere"], "error: nowhere: no such folder"),
+        (["predict", "nowhere", "x.png"], "error: nowhere: no such model"),
+    ],
+)
+def test_bad_input_is_named(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_value_out_of_range_is_named() -> None:
+    failed = run("finetune", "x", "--p", "2")
+    assert failed.returncode == 2
+    assert "p must be in [0, 1], got 2.0" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_cannot_take_the_model_is_one_line_and_leaves_nothing_half(photos: Path, tmp_path: Path) -> None:
+    """A limit of 200 kB a file stands in for a full disk: the metrics fit, the model (1.5 MB) does not."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    code += "from stochnorm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "finetune", photos, *TINY, "--out", tmp_path / "run"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: cannot write {tmp_path}/run/model.safetensors: ")
+    assert failed.stderr.count("\n") == 1
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+
+
+def test_warnings_are_lines(photos: Path, tmp_path: Path) -> None:
+    (photos / "red/000.png").write_bytes(b"")
+    trained = run("finetune", photos, *TINY, "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.startswith("warning: left out 1 of 30 images")
+    strict = run("finetune", photos, *TINY, "--out", tmp_path / "strict", "--strict")
+    assert strict.returncode == 1
+    assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(photos: Path, tmp_path: Path, kind: signal.Signals) -> None:
+    long = ["finetune", photos, *TINY, "--steps", "150", "--eval-every", "50", "--workers", "1", "--out"]
+    assert run(*long, tmp_path / "whole").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stochnorm.cli", *map(str, long), str(tmp_path / "parts")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "parts/checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped after step" in errors
+    assert f"go on with: stochnorm finetune {photos}" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "parts/result.json").exists()
+    assert run(*long, tmp_path / "parts", "--resume").returncode == 0
+    whole, parts = (read_state_dict(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_two_processes_train_one_model(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    trained = subprocess.run(
+        [*command, "-m", "stochnorm.cli", "finetune", photos, *TINY, "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("95 % interval") == 1
+    result = (tmp_path / "run/result.json").read_text()
+    assert '"processes": 2' in result
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from stochnorm import FinetuneConfig
+
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for field in fields(FinetuneConfig):
+        assert field.name == "data" or f"--{field.name.replace('_', '-')}" in text
+
+
+def test_importing_the_package_needs_torch_alone() -> None:
+    heavy = ["timm", "torchvision", "lightning_fabric", "matplotlib", "tyro", "rich"]
+    code = f"import sys, stochnorm; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
