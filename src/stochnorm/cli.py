@@ -24,9 +24,9 @@ __all__ = ["main"]
 class Predict:
     """Classify images with the model of a run."""
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of a finished run, or its model.safetensors."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Image files, and folders of images."""
     csv: str = ""
     """Write class and probabilities of every image to this file."""
@@ -76,6 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 prog="stochnorm",
                 description="Fine-tune pre-trained ConvNets on small image data sets without over-fitting.",
                 args=args,
+                config=(tyro.conf.FlagCreatePairsOff,),
             )
             _run(command)
         except KeyboardInterrupt as stop:

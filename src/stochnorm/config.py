@@ -14,7 +14,7 @@ __all__ = ["FinetuneConfig"]
 class FinetuneConfig:
     """Fine-tune a pre-trained backbone on your images; keep the best model on validation; test it once."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder with one folder per class, a folder with train/, [val/,] test/ above those, a CSV file with the
     columns path,label[,split], or elpv (the demo's data set)."""
 
@@ -47,7 +47,7 @@ class FinetuneConfig:
     """Images per step, over all processes."""
     image_size: int = 160
     """Side of the network's input, pixels."""
-    lr: float = 0.01
+    lr: float = 0.003
     """Learning rate of the backbone."""
     head_lr_factor: float = 10.0
     """The new head learns this many times as fast."""

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.hardware import precision_of
+from stochnorm.models import Classifier
 from stochnorm.runs import Run
 
 if TYPE_CHECKING:
@@ -47,16 +48,21 @@ class Display:
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
-    def header(self, config: FinetuneConfig, classes: int, images: dict[str, int], fabric: Fabric) -> None:
+    def header(self, config: FinetuneConfig, classifier: Classifier, images: dict[str, int], fabric: Fabric) -> None:
+        """What the run works on and with."""
         norm = f"stochnorm p={config.p:g}" if config.norm == "stochnorm" else config.norm
         counts = " / ".join(f"{count} {name}" for name, count in images.items())
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()
         for name, value in (
-            ("data", f"{config.data}: {classes} classes, {counts} images (rate {config.rate:g} %)"),
-            ("model", f"{config.backbone}, {config.weights} weights, {norm}, {config.image_size} px"),
-            ("compute", f"{fabric.device.type}, {precision_of(fabric)}, {fabric.world_size} process(es)"),
+            ("data", f"{config.data}: {len(classifier.classes)} classes, {counts} images (rate {config.rate:g} %)"),
+            ("model", f"{config.backbone}, {classifier.weights} weights, {norm}, {config.image_size} px"),
+            (
+                "compute",
+                f"{fabric.device.type}, {precision_of(fabric)}"
+                + (f", {fabric.world_size} processes" if fabric.world_size > 1 else ""),
+            ),
         ):
             table.add_row(name, _plain(value))
         self.console.print(table)

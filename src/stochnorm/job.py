@@ -102,7 +102,7 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
     if fabric.is_global_zero:
         run.open(config)
         write_text(run.split, format_manifest(store.rows))
-    display.header(config, len(classes), counts, fabric)
+    display.header(config, classifier, counts, fabric)
     fabric.barrier()
     history = fit(config, fabric, run, display, classifier, splits["train"], splits["val"])
 
@@ -119,6 +119,7 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
             write_text(run.predictions, predictions)
         record = {
             "config": asdict(config),
+            "weights": classifier.weights,
             "classes": classes,
             "images": counts,
             "left_out": len(rows) - len(store.rows),

@@ -33,6 +33,8 @@ class Classifier:
     head: list[nn.Module]
     """The new layers; one, but for backbones with two classifiers."""
     backbone: str
+    weights: str
+    """bundled, pretrained, random, or a file."""
     classes: tuple[str, ...]
     preprocessing: Preprocessing
 
@@ -94,7 +96,7 @@ def build_classifier(
             own = [n for n, module in model.named_modules() if any(module is h for h in head)]
             source = f"{weights} weights" if weights == "bundled" else weights
             load_weights(model, state, [*own, *dropped], source, backbone)
-    return Classifier(model, head, backbone, classes, preprocessing)
+    return Classifier(model, head, backbone, weights, classes, preprocessing)
 
 
 def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -> None:
@@ -107,6 +109,7 @@ def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -
     """
     about = {
         "backbone": classifier.backbone,
+        "weights": classifier.weights,
         "classes": classifier.classes,
         "preprocessing": classifier.preprocessing.as_dict(),
         **notes,

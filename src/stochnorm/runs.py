@@ -20,7 +20,7 @@ class Run:
 
     ========================  ==============================================================
     ``config.json``           the settings
-    ``split.csv``             the images used and their split; itself a manifest
+    ``split.csv``             the images used and their split, as a manifest
     ``metrics.jsonl``         a line per validation: step, epoch, loss, accuracy, speed
     ``curves.png``, ``.svg``  loss and accuracy over the steps
     ``checkpoint.pt``         what ``--resume`` goes on from; removed when the run is done

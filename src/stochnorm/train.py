@@ -49,7 +49,7 @@ def fit(
     model, optimizer = fabric.setup(network, optimizer)
     state: dict[str, Any] = {"model": model, "optimizer": optimizer, "step": 0, "history": [], "sums": [0.0] * 4}
     if config.resume and run.checkpoint.is_file():
-        state |= fabric.load(run.checkpoint, {"model": model, "optimizer": optimizer})
+        state |= fabric.load(run.checkpoint, {"model": model, "optimizer": optimizer}, weights_only=True)
 
     per_epoch = len(train) // config.batch_size
     eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))

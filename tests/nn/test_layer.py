@@ -260,3 +260,12 @@ def test_exports_in_eval() -> None:
     layer.eval()
     x = torch.randn(4, 5, 6, 6)
     assert torch.equal(torch.export.export(layer, (x,)).module()(x), layer(x))
+
+
+def test_other_devices_take_another_kernel_for_the_statistics() -> None:
+    """What MPS would run, on the device that computes nothing."""
+    layer = StochNorm2d(4, device="meta")
+    x = torch.empty(2, 4, 5, 5, device="meta", requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape

@@ -10,7 +10,6 @@ from torch import Tensor
 
 __all__ = ["stoch_norm"]
 
-_HALF = (torch.bfloat16, torch.float16)
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
@@ -71,9 +70,8 @@ def stoch_norm(
         >>> torch.equal(y[:, 1], x[:, 1] / (1 + 1e-5) ** 0.5)
         True
     """
-    channels = input.size(1) if input.dim() > 1 else 0
-    if input.numel() < 2 * channels or channels == 0:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+    check_values_per_channel(input)
+    channels = input.size(1)
     if use_batch.dtype is not torch.bool:
         raise TypeError(f"use_batch must be a bool tensor, one value per channel, got {use_batch.dtype}")
     if not channels == use_batch.numel() == running_mean.numel() == running_var.numel():
@@ -81,14 +79,67 @@ def stoch_norm(
             f"use_batch, running_mean and running_var must hold one value for each of the input's {channels} channels, "
             f"got {use_batch.numel()}, {running_mean.numel()} and {running_var.numel()}"
         )
-    output, new_mean, new_var = _StochNormFunction.apply(
-        input, running_mean, running_var, weight, bias, use_batch, momentum, eps
-    )
+    new_mean, new_var = running_mean.clone(), running_var.clone()
+    output, *_ = stoch_norm_(input, new_mean, new_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps)
     return output, new_mean, new_var
 
 
-class _StochNormFunction(torch.autograd.Function):
-    """A composition of ATen's batch-norm kernels, which exist on every device.
+def check_values_per_channel(input: Tensor) -> None:
+    """Raises ValueError, as batch normalization does, where a channel has fewer than two values."""
+    if input.dim() < 2 or input.numel() < 2 * input.size(1):
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+
+
+def stoch_norm_(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    use_batch: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`stoch_norm` computes, with the moving statistics updated in place and no argument checked.
+
+    Returns:
+        ``(output, mean, var, batch_mean)``, where mean and var are those that each channel was normalized by.
+    """
+    dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
+    moving_mean, moving_var = running_mean.to(dtype, copy=True), running_var.to(dtype, copy=True)
+    batch_mean, batch_var = batch_statistics_(input, running_mean, running_var, momentum, dtype)
+    mean = torch.where(use_batch, batch_mean, moving_mean)
+    var = torch.where(use_batch, batch_var, moving_var)
+    return normalize(input, mean, var, weight, bias, use_batch, eps), mean, var, batch_mean
+
+
+def batch_statistics_(
+    input: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Batch mean and biased variance in one pass, without gradient; updates the moving statistics in place."""
+    input = input.detach()
+    # The fused kernel exists for CPU and CUDA and has no decomposition; the compiler fuses what stands below.
+    if input.device.type in ("cpu", "cuda") and running_mean.dtype == dtype and not torch.compiler.is_compiling():
+        return torch.batch_norm_update_stats(input, running_mean, running_var, momentum)
+    reduced = [dim for dim in range(input.dim()) if dim != 1]
+    var, mean = torch.var_mean(_cast(input, dtype), reduced, correction=0)
+    m = input.numel() // input.size(1)
+    running_mean.lerp_(_cast(mean, running_mean.dtype), momentum)
+    running_var.lerp_(_cast(var * (m / (m - 1)), running_var.dtype), momentum)
+    return mean, var
+
+
+def normalize(
+    input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, use_batch: Tensor, eps: float
+) -> Tensor:
+    """Normalize by chosen statistics; where ``use_batch``, they are the batch's and gradients flow through them."""
+    output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
+    return output
+
+
+class _Normalize(torch.autograd.Function):
+    """A composition of ATen's batch-norm kernels.
 
     Saved for backward: the input and vectors of length c, as for batch normalization. (No ``setup_context``: PyTorch
     binds its arguments by ``inspect.signature`` at each call, which costs as much as a small layer.)
@@ -98,39 +149,25 @@ class _StochNormFunction(torch.autograd.Function):
     def forward(
         ctx: Any,
         input: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
+        mean: Tensor,
+        var: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         use_batch: Tensor,
-        momentum: float,
         eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = torch.float32 if input.dtype in _HALF else input.dtype
-        moving_mean, moving_var = _cast(running_mean, dtype), _cast(running_var, dtype)
-        batch_mean, batch_var, new_mean, new_var = _update_statistics(input, moving_mean, moving_var, momentum)
-        mean = torch.where(use_batch, batch_mean, moving_mean)
-        var = torch.where(use_batch, batch_var, moving_var)
-        output = _normalize(input, mean, var, _cast(weight, dtype), _cast(bias, dtype), eps)
-        new_mean, new_var = _cast(new_mean, running_mean.dtype), _cast(new_var, running_var.dtype)
-
-        ctx.mark_non_differentiable(new_mean, new_var)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(input, weight, bias, mean, var, use_batch)
+    ) -> Tensor:
+        ctx.save_for_backward(input, mean, var, weight, use_batch)
         ctx.eps = eps
-        return output, new_mean, new_var
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return _affine(input, mean, var, _cast(weight, mean.dtype), _cast(bias, mean.dtype), eps)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_output = grad_outputs[0]
-        if grad_output is None:
-            return (None,) * 8
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            grads = _twice_differentiable_backward(ctx, grad_output)
+            grad_input, grad_weight, grad_bias = _twice_differentiable_backward(ctx, grad_output)
         else:
-            grads = _backward(ctx, grad_output)
-        grad_input, grad_weight, grad_bias = grads
-        return grad_input, None, None, grad_weight, grad_bias, None, None, None
+            grad_input, grad_weight, grad_bias = _backward(ctx, grad_output)
+        return grad_input, None, None, grad_weight, grad_bias, None, None
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -139,51 +176,52 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
     With m values per channel:  dx = gamma / sqrt(var + eps) * (g - s / m * (sum(g) + x_hat * sum(g * x_hat))).
     A moving channel (s = 0) keeps the first term alone: its statistics do not depend on the input.
     """
-    input, weight, bias, mean, var, use_batch = ctx.saved_tensors
+    input, mean, var, weight, use_batch = ctx.saved_tensors
+    needs_input, _, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
     eps = ctx.eps
     invstd = torch.rsqrt(var + eps)
-    scale = invstd if weight is None else invstd * weight
+    scaled_grad = None
     if input.dtype == mean.dtype:
         _, sum_gx, sum_g = _batch_norm_backward(
             grad_output, input, None, None, None, mean, invstd, True, eps, [False, True, True]
         )
-        scaled_grad = None
     else:  # half precision: take scale * g from the kernel, since addcmul_ on mixed dtypes is 6-10x slower on CPUs
         scaled_grad, sum_gx, sum_g = _batch_norm_backward(
             grad_output, input, _cast(weight, mean.dtype), mean, var, None, None, False, eps, [True, True, True]
         )
-    grad_weight = _cast(sum_gx, weight.dtype) if ctx.needs_input_grad[3] else None
-    grad_bias = _cast(sum_g, bias.dtype) if ctx.needs_input_grad[4] else None
-    if not ctx.needs_input_grad[0]:
-        return None, grad_weight, grad_bias
-
-    through_statistics = scale * use_batch * (-input.size(1) / input.numel())
-    grad_input = _normalize(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
-    if scaled_grad is None:
-        grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))
-    else:
-        grad_input += scaled_grad
+    grad_input = None
+    if needs_input:
+        scale = invstd if weight is None else invstd * weight
+        through_statistics = scale * use_batch * (-input.size(1) / input.numel())
+        grad_input = _affine(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
+        if scaled_grad is None:
+            grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))
+        else:
+            grad_input += scaled_grad
+    grad_weight = _cast(sum_gx, weight.dtype) if needs_weight else None
+    grad_bias = _cast(sum_g, ctx.bias_dtype) if needs_bias else None
     return grad_input, grad_weight, grad_bias
 
 
-def _twice_differentiable_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+def _twice_differentiable_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradient by autograd through the written formula, for ``create_graph=True``; several passes."""
-    input, weight, bias, mean, var, use_batch = ctx.saved_tensors
-    needed = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
+    input, mean, var, weight, use_batch = ctx.saved_tensors
+    needs_input, _, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
     reduced = [dim for dim in range(input.dim()) if dim != 1]
     per_channel = (-1, *[1] * (input.dim() - 2))
-    x = _cast(input, mean.dtype)
-    batch_var, batch_mean = torch.var_mean(x, reduced, correction=0)
+    batch_var, batch_mean = torch.var_mean(_cast(input, mean.dtype), reduced, correction=0)
     mean = torch.where(use_batch, batch_mean, mean).view(per_channel)
     var = torch.where(use_batch, batch_var, var).view(per_channel)
-    output = (x - mean) * torch.rsqrt(var + ctx.eps)
+    output = (input - mean) * torch.rsqrt(var + ctx.eps)
     if weight is not None:
         output = output * weight.view(per_channel)
-    if bias is not None:
-        output = output + bias.view(per_channel)
-    leaves = list(compress((input, weight, bias), needed))
-    grads = iter(torch.autograd.grad(output.to(input.dtype), leaves, grad_output, create_graph=True))
-    return tuple(next(grads) if need else None for need in needed)
+    leaves = list(compress((input, weight), (needs_input, needs_weight)))
+    output = _cast(output, input.dtype)
+    grads = iter(torch.autograd.grad(output, leaves, grad_output, create_graph=True) if leaves else ())
+    grad_input = next(grads) if needs_input else None
+    grad_weight = next(grads) if needs_weight else None
+    grad_bias = _cast(grad_output.sum(reduced), ctx.bias_dtype) if needs_bias else None
+    return grad_input, grad_weight, grad_bias
 
 
 @overload
@@ -194,22 +232,6 @@ def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
-def _update_statistics(
-    input: Tensor, moving_mean: Tensor, moving_var: Tensor, momentum: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Batch mean and biased variance, and the updated moving mean and variance, in one pass over the input."""
-    if torch.compiler.is_compiling():  # the kernel below has no decomposition; the compiler fuses this one
-        reduced = [dim for dim in range(input.dim()) if dim != 1]
-        var, mean = torch.var_mean(_cast(input, moving_mean.dtype), reduced, correction=0)
-        m = input.numel() // input.size(1)
-        return mean, var, moving_mean.lerp(mean, momentum), moving_var.lerp(var * (m / (m - 1)), momentum)
-    new_mean, new_var = moving_mean.clone(), moving_var.clone()
-    mean, var = torch.batch_norm_update_stats(input, new_mean, new_var, momentum)
-    return mean, var, new_mean, new_var
-
-
-def _normalize(
-    input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
+def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """``weight * (input - mean) / sqrt(var + eps) + bias`` per channel, in one pass."""
     return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]

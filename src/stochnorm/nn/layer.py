@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.nn.functional import stoch_norm
+from stochnorm.nn.functional import batch_statistics_, check_values_per_channel, normalize, stoch_norm_
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
@@ -28,15 +28,6 @@ def draw_use_batch(num_features: int, p: float, device: torch.device) -> Tensor:
     return torch.rand(num_features, device=device) < p
 
 
-class _Step(NamedTuple):
-    """What a training step normalizes with, beside its input."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    use_batch: Tensor
-    momentum: float
-
-
 def _inside_backward() -> bool:
     """Whether autograd is running: a forward pass there is activation checkpointing's second one."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
@@ -45,7 +36,8 @@ def _inside_backward() -> bool:
 class _StochNorm(_BatchNorm):
     """What the three layers share. In eval mode, and at p = 1, the parent class's forward runs untouched."""
 
-    _last_step: _Step | None = None
+    # For activation checkpointing, of the last training step: mask, chosen mean and variance, batch mean.
+    _last_step: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -84,18 +76,22 @@ class _StochNorm(_BatchNorm):
     def _stochastic_forward(self, input: Tensor) -> Tensor:
         """Algorithm 1, training: draw, normalize, update the moving statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        check_values_per_channel(input)
         use_batch = draw_use_batch(self.num_features, self.p, input.device)
         if _inside_backward():
             return self._recompute(input)
-        mean, var = self.running_mean, self.running_var
-        assert mean is not None and var is not None  # __init__ and convert see to it
-        step = _Step(mean, var, use_batch, self._count_batch())
-        output, new_mean, new_var = self._normalize(input, step)
-        if not torch.compiler.is_compiling():
-            step = _Step(mean.clone(), var.clone(), use_batch, step.momentum)
-            object.__setattr__(self, "_last_step", step)  # nn.Module's own __setattr__ is slow
-        mean.copy_(new_mean)
-        var.copy_(new_var)
+        output, *step = stoch_norm_(
+            input,
+            cast(Tensor, self.running_mean),
+            cast(Tensor, self.running_var),
+            self.weight,
+            self.bias,
+            use_batch=use_batch,
+            momentum=self._count_batch(),
+            eps=self.eps,
+        )
+        if not torch.compiler.is_compiling():  # past nn.Module's own __setattr__, which is slow
+            object.__setattr__(self, "_last_step", (use_batch, *step))
         return output
 
     def _recompute(self, input: Tensor) -> Tensor:
@@ -105,27 +101,15 @@ class _StochNorm(_BatchNorm):
                 "a StochNorm layer ran in training mode inside a backward pass, without a forward pass before it: "
                 "activation checkpointing must first run it in training mode"
             )
-        output, new_mean, _ = self._normalize(input, self._last_step)
-        # The first pass left the moving mean at what the same input must give again.
-        if not torch.allclose(new_mean, cast(Tensor, self.running_mean), rtol=1e-4, atol=1e-6):
+        use_batch, mean, var, expected = self._last_step
+        batch_mean, batch_var = batch_statistics_(input, mean.clone(), var.clone(), 0.0, mean.dtype)
+        if ((batch_mean - expected).abs() > 1e-3 * (batch_var + self.eps).sqrt()).any():
             raise RuntimeError(
                 "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass: "
                 "the moving statistics that pass used are gone, so the gradient would be wrong. Run backward after "
                 "each forward pass, or leave this layer out of the checkpointed part"
             )
-        return output
-
-    def _normalize(self, input: Tensor, step: _Step) -> tuple[Tensor, Tensor, Tensor]:
-        return stoch_norm(
-            input,
-            step.running_mean,
-            step.running_var,
-            self.weight,
-            self.bias,
-            use_batch=step.use_batch,
-            momentum=step.momentum,
-            eps=self.eps,
-        )
+        return normalize(input, mean, var, self.weight, self.bias, use_batch, self.eps)
 
     def _count_batch(self) -> float:
         """Counts this step's batch and returns its weight in the moving statistics."""
