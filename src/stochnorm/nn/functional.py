@@ -107,7 +107,7 @@ def stoch_norm_(
         ``(output, mean, var, batch_mean)``, where mean and var are those that each channel was normalized by.
     """
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
-    moving_mean, moving_var = running_mean.to(dtype, copy=True), running_var.to(dtype, copy=True)
+    moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
     batch_mean, batch_var = batch_statistics_(input, running_mean, running_var, momentum, dtype)
     mean = torch.where(use_batch, batch_mean, moving_mean)
     var = torch.where(use_batch, batch_var, moving_var)

@@ -23,11 +23,6 @@ def check_p(p: float) -> float:
     return float(p)
 
 
-def draw_use_batch(num_features: int, p: float, device: torch.device) -> Tensor:
-    """Draws s ~ Bernoulli(p) per channel from torch's default generator on the device: (num_features,), bool."""
-    return torch.rand(num_features, device=device) < p
-
-
 def _inside_backward() -> bool:
     """Whether autograd is running: a forward pass there is activation checkpointing's second one."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
@@ -69,7 +64,7 @@ class _StochNorm(_BatchNorm):
         self._p = check_p(p)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 1.0:
+        if not self.training or self._p == 1.0:
             return super().forward(input)
         return self._stochastic_forward(input)
 
@@ -77,7 +72,7 @@ class _StochNorm(_BatchNorm):
         """Algorithm 1, training: draw, normalize, update the moving statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         check_values_per_channel(input)
-        use_batch = draw_use_batch(self.num_features, self.p, input.device)
+        use_batch = torch.rand(self.num_features, device=input.device) < self._p
         if _inside_backward():
             return self._recompute(input)
         output, *step = stoch_norm_(
