@@ -34,7 +34,7 @@ def test_finetune_and_predict(photos: Path, tmp_path: Path) -> None:
     trained = run("finetune", photos, *TINY, "--p", "0.3", "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     for text in (
-        "3 classes, 18 train / 6 val / 6 test images",
+        "18 train / 6 val / 6 test, 3 classes",
         "stochnorm p=0.3",
         "val top-1",
         "test",

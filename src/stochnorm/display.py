@@ -56,7 +56,8 @@ class Display:
         table.add_column(style="dim")
         table.add_column()
         for name, value in (
-            ("data", f"{config.data}: {len(classifier.classes)} classes, {counts} images (rate {config.rate:g} %)"),
+            ("data", config.data),
+            ("images", f"{counts}, {len(classifier.classes)} classes, rate {config.rate:g} %"),
             ("model", f"{config.backbone}, {classifier.weights} weights, {norm}, {config.image_size} px"),
             (
                 "compute",

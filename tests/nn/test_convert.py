@@ -10,6 +10,7 @@ import torchvision
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import Conv2dNormActivation
 
 from stochnorm import StochNorm1d, StochNorm2d, StochNorm3d, convert, restore
 from stochnorm.nn.timm_act import StochNormAct2d
@@ -134,7 +135,8 @@ class Custom(nn.BatchNorm2d):
     ("model", "kind", "message"),
     [
         (nn.Linear(2, 2), ValueError, "nothing to convert in Linear: it has no normalization layer"),
-        (nn.Sequential(nn.LayerNorm(3)), ValueError, "its normalization is LayerNorm"),
+        (nn.Sequential(nn.LayerNorm(3)), ValueError, "its normalization is LayerNorm, without"),
+        (Conv2dNormActivation(3, 3, norm_layer=None), ValueError, "it has no normalization layer"),
         (nn.Sequential(nn.SyncBatchNorm(3)), ValueError, "its normalization is SyncBatchNorm"),
         (nn.Sequential(nn.LazyBatchNorm2d()), ValueError, "lazy layer LazyBatchNorm2d at '0'.*forward pass first"),
         (nn.Sequential(Custom(3)), TypeError, "Custom at '0'.*where=lambda"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
@@ -143,7 +144,8 @@ def _counterpart(name: str, module: nn.Module) -> type[_StochNorm]:
 
 
 def _nothing_to_convert(model: nn.Module, picky: bool) -> str:
-    kinds = sorted({type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__})
+    names = {type(m).__name__ for m in model.modules()}
+    kinds = sorted(name for name in names if re.search(r"^(?!Conv).*Norm(Act)?(\dd)?$", name))
     if picky and next(_norm_layers(model), None) is not None:
         reason = "where() picked none of its BatchNorm layers"
     elif kinds:
