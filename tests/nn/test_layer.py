@@ -132,6 +132,15 @@ def test_dtype_and_memory_format_come_out_as_they_go_in(dtype: torch.dtype, memo
     assert {t.dtype for t in (*layer.parameters(), layer.weight.grad, layer.running_var)} == {torch.float32}
 
 
+def test_a_layer_in_half_precision_tracks_in_half_precision() -> None:
+    layer, x = StochNorm2d(6).bfloat16(), torch.randn(8, 6, 5, 3).bfloat16().add(2).requires_grad_()
+    y = layer(x)
+    y.square().sum().backward()
+    assert {t.dtype for t in (y, x.grad, layer.weight.grad, layer.running_mean)} == {torch.bfloat16}
+    expected = 0.1 * x.detach().float().mean((0, 2, 3))
+    torch.testing.assert_close(layer.running_mean.float(), expected, rtol=1e-2, atol=1e-3)
+
+
 def test_deep_copy_and_pickle_keep_everything_and_share_nothing() -> None:
     layer = StochNorm2d(5, p=0.3, momentum=0.2, eps=1e-3)
     layer(torch.randn(4, 5, 3, 3))
