@@ -82,10 +82,9 @@ def main(args: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stop:
             errors.print(str(stop) or "stopped", markup=False)
             if str(stop):
-                resumed = args if "--resume" in args else [*args, "--resume"]
-                errors.print(
-                    f"go on with: stochnorm {shlex.join(a for a in resumed if a != '--overwrite')}", markup=False
-                )
+                again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+                again += ["--resume"] if args[0] == "finetune" else []  # the demo goes on by itself
+                errors.print(f"go on with: stochnorm {shlex.join(again)}", markup=False)
             return 130
         except Exception as error:
             if os.environ.get("STOCHNORM_TRACEBACK"):

@@ -102,7 +102,7 @@ def _verdict(top1: dict[str, list[float]], records: dict[str, list[dict[str, Any
     )
     if len({gain > 0 for gain in gains}) > 1 or abs(statistics.mean(gains)) < (high - low) / 2:
         return f"{text}: this demo is too small to tell the two apart."
-    return f"{text}; {len(gains)} seeds on one data set show a tendency, not a proof."
+    return f"{text}; {len(gains)} seeds on one data set are a hint, not a result."
 
 
 def _plot(records: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
