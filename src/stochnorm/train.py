@@ -62,6 +62,8 @@ def fit(
         world_size=fabric.world_size,
     )
     with stop_signal() as stop, display.training(config.steps, per_epoch, state["step"]) as bars:
+        for record in state["history"]:
+            bars.validated(record)
         start = time.perf_counter()
         for images, labels in batches:
             step = state["step"]
