@@ -178,6 +178,20 @@ def test_other_directories_are_left_alone(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         finetune(config(photos, tmp_path / "new", resume=True), quiet=True)
     assert len(list(photos.iterdir())) == 3
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        finetune(config(photos, tmp_path / "foreign", overwrite=True), quiet=True)
+
+
+def test_a_run_does_not_resume_on_other_images(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(stochnorm.train, "agreed", lambda fabric, stop: True)
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 1 of 12"):
+            finetune(config(photos, tmp_path / "run", eval_every=1), quiet=True)
+    (photos / "red/000.png").unlink()
+    with pytest.raises(ValueError, match=r"cannot resume .*: the images of .* are not those"):
+        finetune(config(photos, tmp_path / "run", eval_every=1, resume=True), quiet=True)
 
 
 def test_a_run_is_named_by_what_its_result_depends_on(photos: Path) -> None:

@@ -100,8 +100,14 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
     counts = {name: len(split) for name, split in splits.items()}
 
     if fabric.is_global_zero:
+        manifest = format_manifest(store.rows)
+        if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != manifest:
+            raise ValueError(
+                f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test images "
+                "could be trained on; put the images back, or start anew with --overwrite"
+            )
         run.open(config)
-        write_text(run.split, format_manifest(store.rows))
+        write_text(run.split, manifest)
     display.header(config, classifier, counts, fabric)
     fabric.barrier()
     history = fit(config, fabric, run, display, classifier, splits["train"], splits["val"])

@@ -173,6 +173,8 @@ def _create(library: str, name: str, pretrained: bool) -> nn.Module:
         model = timm.create_model(name, pretrained=pretrained)
     else:
         model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        if hasattr(model, "transform_input"):  # what the weights of Inception-v3 and GoogLeNet expect, wherever from
+            model.transform_input = True  # type: ignore[assignment]
     return model
 
 

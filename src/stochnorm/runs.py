@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Run:
         """
         if config.resume:
             self._check_same(config)
-        elif self.config.is_file():
+        elif self._is_run():
             if not config.overwrite:
                 state = "a finished run" if self.result.is_file() else "an unfinished run: add --resume to go on"
                 raise FileExistsError(f"{self.path} holds {state}; --overwrite starts anew, --out DIR goes elsewhere")
@@ -70,10 +69,27 @@ class Run:
         self.check(config)
         if config.resume:
             return
-        if self.config.is_file():
-            shutil.rmtree(self.path)
+        for name in (
+            "checkpoint.pt",
+            "config.json",
+            "curves.png",
+            "curves.svg",
+            "metrics.jsonl",
+            "model.safetensors",
+            "result.json",
+            "split.csv",
+            "test_predictions.csv",
+        ):  # and nothing that is not a run's
+            (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
+
+    def _is_run(self) -> bool:
+        """Whether the directory holds settings of a run, and not some other program's config.json."""
+        try:
+            return "norm" in json.loads(self.config.read_text())
+        except (OSError, ValueError, TypeError):
+            return False
 
     def _check_same(self, config: FinetuneConfig) -> None:
         if not self.config.is_file():

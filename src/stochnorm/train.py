@@ -92,7 +92,7 @@ def fit(
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": [0.0] * 4}
                 _save_checkpoint(fabric, run, state)
-            elif agreed(fabric, stop.is_set()):
+            if state["step"] < config.steps and agreed(fabric, stop.is_set()):
                 _save_checkpoint(fabric, run, state)
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {config.steps}; checkpoint in {run.path}")
             start = time.perf_counter()

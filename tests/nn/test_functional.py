@@ -126,8 +126,10 @@ def test_wrong_arguments_are_named() -> None:
     x, mean, var = torch.randn(4, 3, 2, 2), torch.zeros(3), torch.ones(3)
     with pytest.raises(TypeError, match=r"use_batch must be a bool tensor.*float32"):
         stoch_norm(x, mean, var, use_batch=torch.ones(3))
-    with pytest.raises(ValueError, match="3 channels, got 2, 3 and 3"):
+    with pytest.raises(ValueError, match=r"use_batch must be of shape \(3,\), a value per channel, got \(2,\)"):
         stoch_norm(x, mean, var, use_batch=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"weight must be of shape \(3,\)"):
+        stoch_norm(x, mean, var, torch.ones(2), use_batch=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         stoch_norm(torch.randn(1, 3), mean, var, use_batch=torch.ones(3, dtype=torch.bool))
 

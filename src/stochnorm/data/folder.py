@@ -22,7 +22,7 @@ def read_folder(root: Path) -> Source:
     Raises:
         ValueError: No class folders, images beside them, an empty class folder, or a class that only test or val has.
     """
-    train = root / "train"
+    train = next((folder for folder in _subfolders(root) if folder.name.lower() == "train"), root / "train")
     if train.is_dir() and not image_files(train, recursive=False) and any(p.is_dir() for p in train.iterdir()):
         folders = {folder: SPLITS[folder.name.lower()] for folder in _subfolders(root) if folder.name.lower() in SPLITS}
         rows = [row for folder, split in folders.items() for row in _read_classes(root, folder, split)]

@@ -74,11 +74,10 @@ def stoch_norm(
     channels = input.size(1)
     if use_batch.dtype is not torch.bool:
         raise TypeError(f"use_batch must be a bool tensor, one value per channel, got {use_batch.dtype}")
-    if not channels == use_batch.numel() == running_mean.numel() == running_var.numel():
-        raise ValueError(
-            f"use_batch, running_mean and running_var must hold one value for each of the input's {channels} channels, "
-            f"got {use_batch.numel()}, {running_mean.numel()} and {running_var.numel()}"
-        )
+    vectors = {"running_mean": running_mean, "running_var": running_var, "use_batch": use_batch}
+    for name, tensor in (vectors | {"weight": weight, "bias": bias}).items():
+        if tensor is not None and tensor.shape != (channels,):
+            raise ValueError(f"{name} must be of shape ({channels},), a value per channel, got {tuple(tensor.shape)}")
     new_mean, new_var = running_mean.clone(), running_var.clone()
     output, *_ = stoch_norm_(input, new_mean, new_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps)
     return output, new_mean, new_var

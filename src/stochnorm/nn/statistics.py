@@ -51,7 +51,7 @@ def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.dev
     try:
         model.eval()
         for layer in layers:
-            layer.train()
+            layer.training = True  # not train(), which would switch on the dropout that timm's layers carry
             layer.reset_running_stats()
             layer.momentum = None  # cumulative average
             if isinstance(layer, _StochNorm):
