@@ -166,7 +166,9 @@ def test_a_finished_run_is_kept(photos: Path, tmp_path: Path) -> None:
     assert finetune(replace(settings, resume=True), quiet=True).record == first.record
     with pytest.raises(ValueError, match=r"cannot resume .*: lr was 0.02, now 0.5; seed was 0, now 1"):
         finetune(replace(settings, resume=True, lr=0.5, seed=1), quiet=True)
+    (tmp_path / "run/notes.txt").write_text("mine")
     again = finetune(replace(settings, overwrite=True), quiet=True)
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
     assert again.test == first.test
 
 

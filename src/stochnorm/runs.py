@@ -65,7 +65,7 @@ class Run:
             raise FileExistsError(f"{self.path} holds other files; give another directory with --out")
 
     def open(self, config: FinetuneConfig) -> None:
-        """Make the directory, empty but for the settings; with ``resume`` leave it as it is."""
+        """Make the directory, without the files of a run before; with ``resume`` leave it as it is."""
         self.check(config)
         if config.resume:
             return

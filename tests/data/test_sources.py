@@ -27,6 +27,14 @@ def test_train_valid_test_folders_and_nested_images(tmp_path: Path, write_images
     assert Counter(row.split for row in read_source(tmp_path).rows) == {"train": 4, "val": 4, "test": 4}
 
 
+def test_split_folders_may_be_capitalised(tmp_path: Path, write_images: Write) -> None:
+    for split in ("Train", "Test"):
+        for label in ("a", "b"):
+            write_images(tmp_path / split / label, 2)
+    rows = read_source(tmp_path).rows
+    assert Counter((row.split, row.label) for row in rows) == {(s, c): 2 for s in ("train", "test") for c in "ab"}
+
+
 def test_a_class_may_be_called_train(tmp_path: Path, write_images: Write) -> None:
     for label in ("train", "bus"):
         write_images(tmp_path / label, 2)

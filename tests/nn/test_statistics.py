@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torchvision
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -38,6 +39,14 @@ def test_dropout_does_not_enter_the_statistics() -> None:
     model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3))
     update_statistics(model, [torch.ones(4, 3, 2, 2)])
     assert torch.equal(model[1].running_mean, torch.ones(3))
+
+
+def test_dropout_inside_a_normalization_layer_stays_off() -> None:
+    model = nn.Sequential(BatchNormAct2d(3, apply_act=False, drop_layer=nn.Dropout), nn.BatchNorm2d(3))
+    twins = [copy.deepcopy(model) for _ in range(2)]
+    for twin in twins:
+        update_statistics(twin, batches())
+    assert torch.equal(twins[0][1].running_var, twins[1][1].running_var)
 
 
 def test_an_error_on_the_way_leaves_everything_as_it_was() -> None:
