@@ -34,6 +34,7 @@ def test_every_golden_case_is_listed(shared: Path) -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("implementation")
 def test_golden_outputs_gradients_and_statistics(shared: Path, name: str, memory_format: torch.memory_format) -> None:
     settings, case = golden(shared, name)
     if memory_format is torch.channels_last and case["x"].dim() != 4:
@@ -71,6 +72,7 @@ MASKS = {"p = 0": [False] * 3, "p = 0.5": [True, False, True], "p = 1": [True] *
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
 @pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2), (4, 3, 2, 3), (2, 3, 2, 2, 2)])
+@pytest.mark.usefixtures("implementation")
 def test_gradcheck_and_gradgradcheck(mask: list[bool], shape: tuple[int, ...]) -> None:
     x, weight, bias, mean, var = arguments(shape)
 

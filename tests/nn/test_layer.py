@@ -61,6 +61,7 @@ def test_eval_is_batch_norm(stoch: type, batch: type, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.usefixtures("implementation")
 def test_moving_statistics_are_those_of_batch_norm_whatever_p(momentum: float | None) -> None:
     ours, theirs = pair(StochNorm2d, nn.BatchNorm2d, momentum=momentum)
     for _ in range(3):
@@ -70,6 +71,7 @@ def test_moving_statistics_are_those_of_batch_norm_whatever_p(momentum: float | 
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.usefixtures("implementation")
 def test_each_channel_is_one_branch_of_the_two() -> None:
     ours, theirs = pair(StochNorm2d, nn.BatchNorm2d)
     x = torch.randn(4, 5, 3, 2) * 2 + 1
@@ -119,6 +121,7 @@ def test_evaluation_draws_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.usefixtures("implementation")
 def test_dtype_and_memory_format_come_out_as_they_go_in(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     x = torch.randn(4, 6, 5, 3).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
     layer = StochNorm2d(6)
@@ -197,6 +200,7 @@ def saved_bytes(layer: nn.Module, x: Tensor) -> int:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("implementation")
 def test_memory_saved_for_backward_is_batch_norms_plus_vectors_of_length_c(dtype: torch.dtype) -> None:
     x, c = torch.randn(16, 32, 28, 28).to(dtype).requires_grad_(), 32
     ours, theirs = saved_bytes(StochNorm2d(c), x), saved_bytes(nn.BatchNorm2d(c), x)
@@ -216,6 +220,7 @@ def block() -> nn.Module:
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.usefixtures("implementation")
 def test_activation_checkpointing_changes_neither_gradients_nor_statistics(use_reentrant: bool) -> None:
     plain = block()
     checkpointed = copy.deepcopy(plain)
@@ -232,6 +237,7 @@ def test_activation_checkpointing_changes_neither_gradients_nor_statistics(use_r
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.usefixtures("implementation")
 def test_checkpointing_an_earlier_pass_is_an_error(use_reentrant: bool) -> None:
     net = block()
     first, second = (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import compress
+from collections.abc import Iterable
 from typing import Any, overload
 
 import torch
 from torch import Tensor
+
+from stochnorm.nn import kernel
+from stochnorm.nn.double_backward import twice_differentiable_backward
 
 __all__ = ["stoch_norm"]
 
@@ -99,21 +102,26 @@ def stoch_norm_(
     use_batch: Tensor,
     momentum: float,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Iterable[Tensor]]:
     """What :func:`stoch_norm` computes, with the moving statistics updated in place and no argument checked.
 
     Returns:
-        ``(output, mean, var, batch_mean)``, where mean and var are those that each channel was normalized by.
+        ``(output, (mean, var, batch_mean))``, where mean and var are those that each channel was normalized by.
     """
+    if kernel.fits(input, running_mean, running_var, weight, bias):
+        return kernel.stoch_norm_(
+            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps
+        )
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
-    batch_mean, batch_var = batch_statistics_(input, running_mean, running_var, momentum, dtype)
+    batch_mean, batch_var = _batch_statistics_(input, running_mean, running_var, momentum, dtype)
     mean = torch.where(use_batch, batch_mean, moving_mean)
     var = torch.where(use_batch, batch_var, moving_var)
-    return normalize(input, mean, var, weight, bias, use_batch, eps), mean, var, batch_mean
+    output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
+    return output, (mean, var, batch_mean)
 
 
-def batch_statistics_(
+def _batch_statistics_(
     input: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Batch mean and biased variance in one pass, without gradient; updates the moving statistics in place."""
@@ -127,14 +135,6 @@ def batch_statistics_(
     running_mean.lerp_(_cast(mean, running_mean.dtype), momentum)
     running_var.lerp_(_cast(var * (m / (m - 1)), running_var.dtype), momentum)
     return mean, var
-
-
-def normalize(
-    input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, use_batch: Tensor, eps: float
-) -> Tensor:
-    """Normalize by chosen statistics; where ``use_batch``, they are the batch's and gradients flow through them."""
-    output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
-    return output
 
 
 class _Normalize(torch.autograd.Function):
@@ -163,7 +163,11 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            grad_input, grad_weight, grad_bias = _twice_differentiable_backward(ctx, grad_output)
+            needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
+            grad_input, grad_weight, grad_bias = twice_differentiable_backward(
+                grad_output, *ctx.saved_tensors, ctx.eps, needs
+            )
+            grad_bias = _cast(grad_bias, ctx.bias_dtype)
         else:
             grad_input, grad_weight, grad_bias = _backward(ctx, grad_output)
         return grad_input, None, None, grad_weight, grad_bias, None, None
@@ -199,27 +203,6 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             grad_input += scaled_grad
     grad_weight = _cast(sum_gx, weight.dtype) if needs_weight else None
     grad_bias = _cast(sum_g, ctx.bias_dtype) if needs_bias else None
-    return grad_input, grad_weight, grad_bias
-
-
-def _twice_differentiable_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradient by autograd through the written formula, for ``create_graph=True``; several passes."""
-    input, mean, var, weight, use_batch = ctx.saved_tensors
-    needs_input, _, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-    reduced = [dim for dim in range(input.dim()) if dim != 1]
-    per_channel = (-1, *[1] * (input.dim() - 2))
-    batch_var, batch_mean = torch.var_mean(_cast(input, mean.dtype), reduced, correction=0)
-    mean = torch.where(use_batch, batch_mean, mean).view(per_channel)
-    var = torch.where(use_batch, batch_var, var).view(per_channel)
-    output = (input - mean) * torch.rsqrt(var + ctx.eps)
-    if weight is not None:
-        output = output * weight.view(per_channel)
-    leaves = list(compress((input, weight), (needs_input, needs_weight)))
-    output = _cast(output, input.dtype)
-    grads = iter(torch.autograd.grad(output, leaves, grad_output, create_graph=True) if leaves else ())
-    grad_input = next(grads) if needs_input else None
-    grad_weight = next(grads) if needs_weight else None
-    grad_bias = _cast(grad_output.sum(reduced), ctx.bias_dtype) if needs_bias else None
     return grad_input, grad_weight, grad_bias
 
 

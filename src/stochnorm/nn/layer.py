@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.nn.functional import batch_statistics_, check_values_per_channel, normalize, stoch_norm_
+from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
@@ -31,8 +32,9 @@ def _inside_backward() -> bool:
 class _StochNorm(_BatchNorm):
     """What the three layers share. In eval mode, and at p = 1, the parent class's forward runs untouched."""
 
-    # For activation checkpointing, of the last training step: mask, chosen mean and variance, batch mean.
-    _last_step: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    # Of the last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
+    _last_step: tuple[Tensor, Iterable[Tensor]] | None = None
+    _held = False  # see stochnorm.nn.hold_statistics
 
     def __init__(
         self,
@@ -72,10 +74,14 @@ class _StochNorm(_BatchNorm):
         """Algorithm 1, training: draw, normalize, update the moving statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         check_values_per_channel(input)
+        if input.size(1) != self.num_features:
+            raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
+        if self._held:
+            return self._repeat(input, expect_same=False)
         use_batch = torch.rand(self.num_features, device=input.device) < self._p
         if _inside_backward():
-            return self._recompute(input)
-        output, *step = stoch_norm_(
+            return self._repeat(input, expect_same=True)
+        output, statistics = stoch_norm_(
             input,
             cast(Tensor, self.running_mean),
             cast(Tensor, self.running_var),
@@ -86,25 +92,27 @@ class _StochNorm(_BatchNorm):
             eps=self.eps,
         )
         if not torch.compiler.is_compiling():  # past nn.Module's own __setattr__, which is slow
-            object.__setattr__(self, "_last_step", (use_batch, *step))
+            object.__setattr__(self, "_last_step", (use_batch, statistics))
         return output
 
-    def _recompute(self, input: Tensor) -> Tensor:
-        """The last step over again, for activation checkpointing: same mask, same statistics, no update."""
+    def _repeat(self, input: Tensor, *, expect_same: bool) -> Tensor:
+        """The last step over again: same mask, the moving statistics from before it, no update."""
         if self._last_step is None:
             raise RuntimeError(
-                "a StochNorm layer ran in training mode inside a backward pass, without a forward pass before it: "
-                "activation checkpointing must first run it in training mode"
+                "a StochNorm layer was to repeat its last training step (for activation checkpointing, or within "
+                "hold_statistics), but there was none: run a forward pass in training mode first"
             )
-        use_batch, mean, var, expected = self._last_step
-        batch_mean, batch_var = batch_statistics_(input, mean.clone(), var.clone(), 0.0, mean.dtype)
-        if ((batch_mean - expected).abs() > 1e-3 * (batch_var + self.eps).sqrt()).any():
+        use_batch, (mean, var, expected) = self._last_step
+        output, (_, _, batch_mean) = stoch_norm_(
+            input, mean.clone(), var.clone(), self.weight, self.bias, use_batch=use_batch, momentum=0.0, eps=self.eps
+        )
+        if expect_same and ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
             raise RuntimeError(
                 "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass: "
                 "the moving statistics that pass used are gone, so the gradient would be wrong. Run backward after "
                 "each forward pass, or leave this layer out of the checkpointed part"
             )
-        return normalize(input, mean, var, self.weight, self.bias, use_batch, self.eps)
+        return output
 
     def _count_batch(self) -> float:
         """Counts this step's batch and returns its weight in the moving statistics."""

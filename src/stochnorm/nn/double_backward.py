@@ -1,0 +1,52 @@
+"""The gradient of Stochastic Normalization as a function that autograd can differentiate again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+
+import torch
+from torch import Tensor
+
+__all__ = ["twice_differentiable_backward"]
+
+
+def twice_differentiable_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    use_batch: Tensor,
+    eps: float,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """By autograd through the written formula, for ``create_graph=True``; several passes.
+
+    Args:
+        grad_output: Of the output.
+        input, weight, use_batch, eps: As passed in.
+        mean, var: What each channel was normalized by.
+        needs: Whether the gradients of input, weight and bias are wanted.
+
+    Returns:
+        Those gradients, or None.
+    """
+    dtype = mean.dtype
+    reduced = [dim for dim in range(input.dim()) if dim != 1]
+    per_channel = (-1, *[1] * (input.dim() - 2))
+    with torch.enable_grad():
+        batch_var, batch_mean = torch.var_mean(input.to(dtype), reduced, correction=0)
+        mean = torch.where(use_batch, batch_mean, mean).view(per_channel)
+        var = torch.where(use_batch, batch_var, var).view(per_channel)
+        output = (input - mean) * torch.rsqrt(var + eps)
+        if weight is not None:
+            output = output * weight.view(per_channel)
+        output = output.to(input.dtype)
+    leaves = list(compress((input, weight), needs[:2]))
+    create_graph = torch.is_grad_enabled()
+    grads = iter(torch.autograd.grad(output, leaves, grad_output, create_graph=create_graph) if leaves else ())
+    grad_input = next(grads) if needs[0] else None
+    grad_weight = next(grads) if needs[1] else None
+    grad_bias = grad_output.sum(reduced, dtype=dtype) if needs[2] else None
+    return grad_input, grad_weight, grad_bias

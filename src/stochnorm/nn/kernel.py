@@ -1,0 +1,173 @@
+"""Algorithm 1 on CPUs in one call per direction: ``kernel.cpp``, compiled at installation where there is a compiler.
+
+It computes what :mod:`stochnorm.nn.functional` composes of ATen's kernels, for plain tensors of float32, float64 and
+bfloat16, and is left out where it was not built: ``stochnorm.nn.kernel.library`` is None then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from stochnorm.nn.double_backward import twice_differentiable_backward
+
+__all__ = ["fits", "stoch_norm_"]
+
+_pointer, _int, _index, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+_FORWARD = [_pointer] * 2 + [_index] * 3 + [_int] + [_pointer] * 5 + [_double] * 2 + [_pointer, _int]
+_BACKWARD = [_pointer] * 3 + [_index] * 3 + [_int] + [_pointer] * 3 + [_double, _pointer, _int]
+_ONE_THREAD = 32768  # values; below, other threads cost more than they bring, as in ATen
+
+
+def _load() -> ctypes.CDLL | None:
+    spec = find_spec("stochnorm.nn._kernel")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(spec.origin)
+        for dtype in ("float32", "float64", "bfloat16"):
+            for name, types in (("forward", _FORWARD), ("backward", _BACKWARD)):
+                function = getattr(loaded, f"stoch_norm_{name}_{dtype}")
+                function.argtypes, function.restype = types, None
+    except (OSError, AttributeError):  # built for another machine, or by another version
+        return None
+    return loaded
+
+
+library = _load()
+_functions: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {}
+if library is not None:
+    for _name, _statistics in (("float32", "float32"), ("float64", "float64"), ("bfloat16", "float32")):
+        _functions[getattr(torch, _name)] = (
+            getattr(library, f"stoch_norm_forward_{_name}"),
+            getattr(library, f"stoch_norm_backward_{_name}"),
+            getattr(torch, _statistics),
+        )
+
+
+def fits(input: Tensor, *vectors: Tensor | None) -> bool:
+    """Whether the kernel was built and takes these tensors: on the CPU, of its dtypes, neither traced nor wrapped."""
+    functions = _functions.get(input.dtype)
+    if functions is None or input.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    dtype, channels = functions[2], input.size(1)
+    for vector in vectors:
+        if vector is not None and not (
+            vector.dtype is dtype and vector.is_cpu and vector.numel() == channels and vector.is_contiguous()
+        ):
+            return False
+    return (
+        type(input) in (Tensor, Parameter)
+        and torch._C._has_storage(input)  # which the batched tensors of vmap have not
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def stoch_norm_(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    use_batch: Tensor,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`stochnorm.nn.functional.stoch_norm_`, for arguments that :func:`fits`."""
+    statistics = running_mean.new_empty(3, input.size(1))
+    use_batch = use_batch.contiguous()
+    output: Tensor = _Fused.apply(input, weight, bias, running_mean, running_var, use_batch, momentum, eps, statistics)
+    return output, statistics
+
+
+class _Fused(torch.autograd.Function):
+    """Fills ``statistics`` and updates the moving ones; saves what the composition of ATen's kernels saves."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+        use_batch: Tensor,
+        momentum: float,
+        eps: float,
+        statistics: Tensor,
+    ) -> Tensor:
+        layout, memory_format = _layout(input)
+        input = input.contiguous(memory_format=memory_format)
+        output = torch.empty_like(input)
+        _functions[input.dtype][0](
+            input.data_ptr(),
+            output.data_ptr(),
+            *layout,
+            running_mean.data_ptr(),
+            running_var.data_ptr(),
+            _address(weight),
+            _address(bias),
+            use_batch.data_ptr(),
+            momentum,
+            eps,
+            statistics.data_ptr(),
+            _threads(input),
+        )
+        ctx.save_for_backward(input, statistics, weight, use_batch)
+        ctx.eps = eps
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, statistics, weight, use_batch = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):
+            mean, var, _ = statistics
+            grads = twice_differentiable_backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
+            return (*grads, *[None] * 6)
+        layout, memory_format = _layout(input)
+        grad_output = grad_output.contiguous(memory_format=memory_format)
+        grad_input = torch.empty_like(input) if needs[0] else None
+        gradients = torch.empty_like(statistics[:2])
+        _functions[input.dtype][1](
+            grad_output.data_ptr(),
+            input.data_ptr(),
+            _address(grad_input),
+            *layout,
+            statistics.data_ptr(),
+            _address(weight),
+            use_batch.data_ptr(),
+            ctx.eps,
+            gradients.data_ptr(),
+            _threads(input),
+        )
+        grad_weight, grad_bias = gradients
+        return (grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, *[None] * 6)
+
+
+def _layout(input: Tensor) -> tuple[tuple[int, int, int, bool], torch.memory_format]:
+    """``(n, c, s, channels_last)`` as in ``kernel.cpp``, and the memory format that the input must be brought to."""
+    b, c = input.shape[:2]
+    values = input.numel() // c
+    if values == b:  # one value per channel and image: rows of channels whatever the strides are called
+        return (1, c, b, True), torch.contiguous_format
+    if not input.is_contiguous():
+        for memory_format in (torch.channels_last, torch.channels_last_3d):
+            if input.is_contiguous(memory_format=memory_format):
+                return (1, c, values, True), memory_format
+    return (b, c, values // b, False), torch.contiguous_format
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _threads(input: Tensor) -> int:
+    return torch.get_num_threads() if input.numel() >= _ONE_THREAD else 1
