@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ def twice_differentiable_backward(
         if weight is not None:
             output = output * weight.view(per_channel)
         output = output.to(input.dtype)
-    leaves = list(compress((input, weight), needs[:2]))
+    leaves = [leaf for leaf, needed in zip((input, weight), needs, strict=False) if needed and leaf is not None]
     create_graph = torch.is_grad_enabled()
     grads = iter(torch.autograd.grad(output, leaves, grad_output, create_graph=create_graph) if leaves else ())
     grad_input = next(grads) if needs[0] else None

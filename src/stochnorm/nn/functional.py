@@ -163,9 +163,10 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            input, mean, var, weight, use_batch = ctx.saved_tensors
             needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
             grad_input, grad_weight, grad_bias = twice_differentiable_backward(
-                grad_output, *ctx.saved_tensors, ctx.eps, needs
+                grad_output, input, mean, var, weight, use_batch, ctx.eps, needs
             )
             grad_bias = _cast(grad_bias, ctx.bias_dtype)
         else:
