@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channel attention is kept apart from the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -46,3 +54,76 @@ def photos(tmp_path: Path, write_images: Callable[..., list[Path]]) -> Path:
     for name, color in (("blue", (40, 40, 200)), ("green", (40, 160, 40)), ("red", (200, 40, 40))):
         write_images(root / name, 10, color)
     return root
+
+
+@pytest.fixture
+def write_official(write_images: Callable[..., list[Path]]) -> Callable[[str, Path], Path]:
+    """Writes a small data set in an official on-disk format; returns its folder."""
+    colors = {0: (40, 40, 200), 1: (40, 160, 40), 2: (200, 40, 40)}
+
+    def image(path: Path, kind: int) -> None:
+        (written,) = write_images(path.parent / "one", 1, colors[kind % 3], path.suffix)
+        written.rename(path)
+        (path.parent / "one").rmdir()
+
+    def lines(path: Path, entries: list[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(entries))  # as NIH's test_list.txt: no newline after the last line
+
+    def cub(root: Path) -> None:
+        names = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
+        images = [(f"{name}/{name[4:]}_{i:04d}.jpg", k) for k, name in enumerate(names) for i in range(10)]
+        lines(root / "classes.txt", [f"{k + 1} {name}" for k, name in enumerate(names)])
+        lines(root / "images.txt", [f"{n + 1} {path}" for n, (path, _) in enumerate(images)])
+        lines(root / "image_class_labels.txt", [f"{n + 1} {k + 1}" for n, (_, k) in enumerate(images)])
+        lines(root / "train_test_split.txt", [f"{n + 1} {int(n % 10 < 6)}" for n in range(20)])
+        for path, k in images:
+            image(root / "images" / path, k)
+
+    def cars(root: Path) -> None:
+        (root / "devkit").mkdir(parents=True)
+        names = np.array(["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012"], dtype=object)
+        savemat(root / "devkit/cars_meta.mat", {"class_names": names})
+        for split, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+            keys = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+            dtype = [(key, object) for key in keys]
+            records = [(1, 2, np.uint16(569), 20, n % 2 + 1, f"{n + 1:05d}.jpg") for n in range(12)]
+            savemat(root / file, {"annotations": np.array(records, dtype=dtype)[None]})
+            for n in range(12):
+                image(root / f"cars_{split}/{n + 1:05d}.jpg", n % 2)
+
+    def aircraft(root: Path) -> None:
+        names = ["707-320", "F/A-18", "Boeing 717"]
+        lines(root / "data/variants.txt", names)
+        numbers = [f"{1000000 + n}" for n in range(36)]
+        for split, part in (
+            ("train", slice(12)),
+            ("val", slice(12, 24)),
+            ("trainval", slice(24)),
+            ("test", slice(24, 36)),
+        ):
+            entries = [f"{number} {names[int(number) % 3]}" for number in numbers[part]]
+            lines(root / f"data/images_variant_{split}.txt", entries)
+        for number in numbers:
+            image(root / f"data/images/{number}.jpg", int(number))
+
+    def chestxray14(root: Path) -> None:
+        header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        header += "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+        labels = ["No Finding", "Effusion", "Cardiomegaly|Effusion", "Hernia", "No Finding"]
+        names, entries = [], [header]
+        for patient in range(1, 21):
+            for follow_up in range(patient % 3 + 1):
+                names.append(f"{patient:08d}_{follow_up:03d}.png")
+                label = labels[(patient + follow_up) % 5]
+                entries.append(f"{names[-1]},{label},{follow_up},{patient},58,M,PA,2682,2749,0.143,0.143,")
+                image(root / f"images_{patient % 2 + 1:03d}/images/{names[-1]}", patient + follow_up)
+        lines(root / "Data_Entry_2017.csv", entries)
+        lines(root / "train_val_list.txt", [name for name in names if int(name[:8]) <= 14])
+        lines(root / "test_list.txt", [name for name in names if int(name[:8]) > 14])
+
+    def write(name: str, root: Path) -> Path:
+        {"cub": cub, "cars": cars, "aircraft": aircraft, "chestxray14": chestxray14}[name](root)
+        return root
+
+    return write

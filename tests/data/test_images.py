@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stochnorm.data import ImageStore, Preprocessing, Row, Split, read_source
+from stochnorm.data import ImageStore, Preprocessing, Row, Split, encode_labels, read_source
 
 SMALL = Preprocessing(image_size=14, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -50,6 +50,17 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     shown = SMALL.read(tmp_path / "turned.png")[0].float()
     assert shown[:, 9:].mean() > 250
     assert shown[:, :7].mean() < 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_floats_that_are_not_finite_are_unreadable_and_not_black(tmp_path: Path, value: float) -> None:
+    pixels = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    Image.fromarray(pixels).save(tmp_path / "good.tif")
+    assert SMALL.read(tmp_path / "good.tif").float().mean() > 100
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(tmp_path / "bad.tif")
+    with pytest.raises(ValueError, match=r"bad.tif: cannot be read as an image \(its values are not all finite\)"):
+        SMALL.read(tmp_path / "bad.tif")
 
 
 def test_crops_and_normalization() -> None:
@@ -140,3 +151,36 @@ def test_loading_leaves_the_generator_of_the_masks_alone(split: Split) -> None:
 def test_evaluation_is_in_order(split: Split, write_images: Callable[..., list[Path]]) -> None:
     images = torch.cat(list(split.evaluation_batches(4)))
     assert torch.equal(images, torch.stack([split.store[i] for i in range(5, 30)]))
+
+
+def test_a_split_is_made_of_a_stores_rows(photos: Path) -> None:
+    rows = [
+        Row("red/000.png", "red", "train", "p"),
+        Row("blue/000.png", "blue", "test"),
+        Row("red/001.png", "red", "test"),
+    ]
+    split = Split.of(ImageStore(photos, rows, SMALL), "test", ("red", "blue"))  # the order that is given, not sorted
+    assert split.paths == ["blue/000.png", "red/001.png"]
+    assert split.targets.dtype == torch.int64
+    assert split.targets.tolist() == split.labels == [1, 0]
+    assert split.groups == ["", ""]
+    assert not split.multi_label
+
+
+def test_multi_label_batches_hold_the_findings_of_their_images(photos: Path) -> None:
+    labels = ["Mass|Edema", "", "Edema", "Mass"]
+    rows = [Row(f"red/{i:03d}.png", label, "train", f"p{i}") for i, label in enumerate(labels)]
+    split = Split.of(ImageStore(photos, rows, SMALL), "train", ("Edema", "Mass"), multi_label=True)
+    assert split.targets.dtype == torch.float32
+    assert split.targets.tolist() == [[1, 1], [0, 0], [1, 0], [0, 1]]
+    assert split.groups == ["p0", "p1", "p2", "p3"]
+    images, targets = next(iter(split.training_batches(4, range(1), seed=0)))
+    assert images.shape == (4, 3, 14, 14)
+    assert sorted(targets.tolist()) == sorted(split.targets.tolist())
+    with pytest.raises(ValueError, match="take its targets"):
+        _ = split.labels
+
+
+def test_a_label_that_is_no_class_is_named() -> None:
+    with pytest.raises(ValueError, match="labels that are no classes: c, d; the classes are a, b"):
+        encode_labels(["a", "d", "c"], ["a", "b"])

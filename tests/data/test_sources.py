@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +98,105 @@ def test_bad_folders_are_named(tmp_path: Path, photos: Path, write_images: Write
         read_source(tmp_path / "one")
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; DATA is"):
         read_source(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"000.png: is a single file; DATA is a folder .* use stochnorm predict"):
+        read_source(photos / "red/000.png")
+
+
+@pytest.mark.parametrize("stray", ["testing", "holdout"])
+def test_a_folder_beside_train_that_is_no_split_is_refused(tmp_path: Path, write_images: Write, stray: str) -> None:
+    for split in ("train", stray):
+        for label in "ab":
+            write_images(tmp_path / split / label, 2)
+    with pytest.raises(ValueError, match=rf"beside which only val/ and test/ are known; found {stray}: rename"):
+        read_source(tmp_path)
+
+
+def test_a_class_called_train_with_folders_swallows_no_other_class(tmp_path: Path, write_images: Write) -> None:
+    for folder in ("train/2001", "bus", "tram"):
+        write_images(tmp_path / folder, 2)
+    with pytest.raises(ValueError, match=r"found bus, tram: .*if train is a class"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("training", "testing"), ("val", "test")])
+def test_splits_without_train_are_no_classes(tmp_path: Path, write_images: Write, names: tuple[str, ...]) -> None:
+    for split in names:
+        for label in "ab":
+            write_images(tmp_path / split / label, 2)
+    with pytest.raises(ValueError, match="hold folders as splits do, but there is no split called train"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "model.safetensors"])
+def test_a_run_among_the_classes_is_refused(photos: Path, write_images: Write, file: str) -> None:
+    run = photos / "runs/photos-stochnorm-1a2b3c4d"
+    write_images(run, 1)
+    for name in ("config.json", file):
+        (run / name).write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"runs/photos-stochnorm-1a2b3c4d is a run of stochnorm.*move it out of .*photos"
+    ):
+        read_source(photos)
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are Unicode there")
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"notes\xe9.txt"])
+def test_a_file_name_that_is_not_utf_8_is_an_error(photos: Path, name: bytes) -> None:
+    (photos / "red/000.png").rename(photos / "red" / os.fsdecode(name))
+    with pytest.raises(ValueError, match=r"\\xe9.* is not UTF-8; rename it") as caught:
+        read_source(photos)
+    str(caught.value).encode()  # the message itself can be printed
+
+
+def test_a_manifest_that_is_not_utf_8_is_named_with_its_line(photos: Path) -> None:
+    (photos / "list.csv").write_bytes("path,label\nred/000.png,rot\nblue/000.png,grün\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list.csv:3: is not UTF-8 text \(byte 0xfc\); save it as UTF-8"):
+        read_source(photos / "list.csv")
+
+
+def test_linked_images_keep_the_name_the_manifest_gives_them(tmp_path: Path, photos: Path) -> None:
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for label in ("red", "blue"):
+        (folder / f"{label}.png").symlink_to(photos / label / "000.png")
+    (folder / "list.csv").write_text("path,label\nred.png,red\n./x/../blue.png,blue\n")
+    source = read_source(folder / "list.csv")
+    assert source.rows == [Row("red.png", "red"), Row("blue.png", "blue")]
+
+
+def test_multi_label_manifests_with_groups_read_back(photos: Path) -> None:
+    rows = [
+        Row("red/000.png", "Mass|Edema", "train", "7"),
+        Row("red/001.png", "", "train", "7"),
+        Row("blue/000.png", "Edema", "test", "8, junior"),
+    ]
+    (photos / "list.csv").write_text(format_manifest(rows, multi_label=True))
+    source = read_source(photos / "list.csv")
+    assert source.rows == rows
+    assert source.multi_label
+    assert source.classes == ("Edema", "Mass")
+    assert source.name == "list"
+
+
+def test_a_single_label_manifest_keeps_its_groups_and_bars(photos: Path) -> None:
+    rows = [Row("red/000.png", "a|b", "train", "1"), Row("red/001.png", "c", "train", "2")]
+    (photos / "list.csv").write_text(format_manifest(rows))
+    source = read_source(photos / "list.csv")
+    assert (source.rows, source.classes, source.multi_label) == (rows, ("a|b", "c"), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,labels\nred/000.png,a,b\n", r"must name the columns path,label\[,split\], got path,label,labels"),
+        ("path,label,group\nred/000.png,a,\n", r"list.csv:2: the group of 'red/000.png' is missing"),
+        ("path,labels\nred/000.png,\n", "no image has a finding"),
+    ],
+)
+def test_a_bad_grouped_or_multi_label_manifest_is_named(photos: Path, text: str, message: str) -> None:
+    (photos / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_source(photos / "list.csv")
 
 
 def test_a_class_without_training_images_is_named(tmp_path: Path, write_images: Write) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from stochnorm.data import Row, assign_splits
+from stochnorm.data.cars import list_cars
+from stochnorm.data.chestxray14 import list_chestxray14
 from stochnorm.data.splits import cut_per_class, sample_per_class
 
 
@@ -91,3 +93,86 @@ def test_grocery_manifest_is_read_as_it_stands(shared: Path) -> None:
     with (shared / "data/grocery/manifest.csv").open() as file:
         assert len(by_manifest.rows) == sum(1 for _ in csv.reader(file)) - 1
     assert Counter(row.split for row in by_folder.rows) == {"train": 2640, "val": 296, "test": 2485}
+
+
+@pytest.mark.parametrize(("rate", "total"), [(15, 1310), (30, 2531), (50, 4123)])
+def test_published_sizes_of_stanford_cars(shared: Path, rate: float, total: int) -> None:
+    train = list_cars(shared / "data/annotations/Stanford_Cars").rows
+    assert len(sample_per_class([row.label for row in train], rate, seed=0)) == total
+
+
+@pytest.mark.parametrize(("rate", "total"), [(15, 1067), (30, 2067), (50, 3367)])
+def test_published_sizes_of_aircraft_come_from_train_and_val_together(rate: float, total: int) -> None:
+    # 6,667 images of 100 variants, 66 or 67 of each, halved
+    given = [
+        Row(f"{split}{c}-{i}.jpg", str(c), split)
+        for c in range(100)
+        for split, n in (("train", 34 if c < 34 else 33), ("val", 33 if c < 34 or c >= 67 else 34), ("test", 33))
+        for i in range(n)
+    ]
+    assert Counter(row.split for row in given) == {"train": 3334, "val": 3333, "test": 3300}
+    assigned = assign_splits(given, rate=rate, val_fraction=0.2, test_fraction=0.2, seed=0, pool_val=True)
+    parts = Counter(row.split for row in assigned)
+    assert parts["train"] + parts["val"] == total
+    assert parts["val"] == pytest.approx(total / 5, abs=50)
+
+
+def patients(count: int, *, multi_label: bool) -> list[Row]:
+    labels = ["", "Effusion", "Mass|Effusion", "Hernia"] if multi_label else ["a", "b", "c", "c"]
+    return [
+        Row(f"{p:03d}-{i}.png", labels[(p + i) % 4] if p % 10 or not multi_label else "Effusion", "", f"patient {p}")
+        for p in range(count)
+        for i in range(p % 3 + 1)
+    ]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("rate", [5, 15, 100])
+def test_no_patient_is_in_two_splits_and_none_loses_an_image(multi_label: bool, rate: float) -> None:
+    given = patients(200, multi_label=multi_label)
+    assigned = assign_splits(given, rate=rate, val_fraction=0.2, test_fraction=0.2, seed=3, multi_label=multi_label)
+    parts = {split: {row.group for row in assigned if row.split == split} for split in ("train", "val", "test")}
+    assert sum(len(groups) for groups in parts.values()) == len(set.union(*parts.values()))
+    whole, kept = (Counter(row.group for row in some_rows) for some_rows in (given, assigned))
+    assert all(whole[group] == n for group, n in kept.items())
+    assert len(parts["test"]) == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("rate", [5, 10, 15])
+def test_the_rate_counts_patients_of_a_multi_label_source(rate: float) -> None:
+    given = [row._replace(split="train") for row in patients(190, multi_label=True)]
+    given += [Row("test.png", "Mass", "test", "patient 999")]
+    assigned = assign_splits(given, rate=rate, val_fraction=0.2, test_fraction=0.2, seed=0, multi_label=True)
+    assert len({row.group for row in assigned if row.split != "test"}) == math.ceil(rate * 190 / 100)
+
+
+def test_the_official_training_part_of_nih_is_sampled_by_patient(shared: Path) -> None:
+    source = list_chestxray14(shared / "data/annotations/NIH_ChestXray14")
+    training = {row.group for row in source.rows if row.split == "train"}
+    assigned = assign_splits(source.rows, rate=5, val_fraction=0.2, test_fraction=0.2, seed=0, multi_label=True)
+    parts = {split: {row.group for row in assigned if row.split == split} for split in ("train", "val", "test")}
+    assert len(parts["train"] | parts["val"]) == math.ceil(0.05 * len(training))
+    assert not parts["train"] & parts["val"]
+    assert sum(row.split == "test" for row in assigned) == 25596
+
+
+def test_the_rarest_finding_is_on_both_sides_of_every_cut() -> None:
+    given = [Row(f"{i}.png", "Effusion", "", str(i)) for i in range(60)]
+    given += [Row(f"h{i}.png", "Effusion|Hernia", "", f"h{i}") for i in range(3)]
+    for seed in range(5):
+        assigned = assign_splits(given, rate=100, val_fraction=0.2, test_fraction=0.2, seed=seed, multi_label=True)
+        hernia = Counter(row.split for row in assigned if "Hernia" in row.label)
+        assert hernia == {"train": 1, "val": 1, "test": 1}
+
+
+def test_images_without_groups_are_drawn_as_before_groups_were_known() -> None:
+    plain = assign_splits(rows("", 50), rate=30, val_fraction=0.2, test_fraction=0.2, seed=1)
+    own = [row._replace(group=row.path) for row in rows("", 50)]  # a group of each image's own
+    grouped = assign_splits(own, rate=30, val_fraction=0.2, test_fraction=0.2, seed=1)
+    assert [row._replace(group="") for row in grouped] == plain
+
+
+def test_a_group_that_the_source_divides_is_an_error() -> None:
+    given = [Row("1.png", "a", "train", "patient 7"), Row("2.png", "a", "test", "patient 7")]
+    with pytest.raises(ValueError, match=r"1 groups .* have images in two splits: patient 7; .*in one split"):
+        assign_splits(given, rate=100, val_fraction=0.2, test_fraction=0.2, seed=0)

@@ -4,39 +4,74 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stochnorm.data.catalogue import DATASETS, recognise, verify
+from stochnorm.data.download import download
 from stochnorm.data.elpv import read_elpv
 from stochnorm.data.folder import read_folder
-from stochnorm.data.manifest import Row, Source, format_manifest, read_manifest
+from stochnorm.data.lists import export_lists, read_lists
+from stochnorm.data.manifest import Row, Source, findings, format_manifest, read_manifest
+from stochnorm.data.official import DataSet, Report, read_official
 from stochnorm.data.preprocessing import Preprocessing
 from stochnorm.data.splits import assign_splits
 from stochnorm.data.store import ImageStore
-from stochnorm.data.stream import Split
+from stochnorm.data.stream import Split, encode_labels
 
-__all__ = ["ImageStore", "Preprocessing", "Row", "Source", "Split", "assign_splits", "format_manifest", "read_source"]
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "ImageStore",
+    "Preprocessing",
+    "Report",
+    "Row",
+    "Source",
+    "Split",
+    "assign_splits",
+    "download",
+    "encode_labels",
+    "export_lists",
+    "findings",
+    "format_manifest",
+    "read_lists",
+    "read_source",
+    "verify",
+]
 
 _KNOWN = {"elpv": read_elpv}
+_DATA = "DATA is a folder with one folder per class, a CSV file with the columns path,label, the folder of a data set"
 
 
 def read_source(data: str | Path) -> Source:
-    """List the labelled images of a folder, a CSV manifest, or a data set known by name (``elpv``).
+    """List the labelled images of a folder, a CSV manifest, or a known data set.
+
+    A data set in its official format (CUB-200-2011, Stanford Cars, FGVC-Aircraft, NIH ChestX-ray14) is recognised by
+    the files in the folder; ``elpv`` is one by name.
 
     Raises:
-        FileNotFoundError: There is no such file, folder or name.
+        FileNotFoundError: There is no such file, folder or name, or listed images do not exist.
         ValueError: Fewer than two classes, or what the reader of that kind says.
     """
     path = Path(data)
     if path.is_dir():
-        source = read_folder(path)
+        known = recognise(path)
+        source = read_official(*known) if known else read_folder(path)
     elif path.is_file() and path.suffix.lower() == ".csv":
         source = read_manifest(path)
     elif str(data) in _KNOWN:
         source = _KNOWN[str(data)]()
+    elif path.is_file():
+        raise ValueError(
+            f"{data}: is a single file; {_DATA}, or one of: {', '.join(_KNOWN)}. "
+            "To classify one image, use stochnorm predict"
+        )
     else:
         raise FileNotFoundError(
-            f"{data}: no such {'CSV file' if path.suffix.lower() == '.csv' else 'folder'}; DATA is a folder with one "
-            f"folder per class, a CSV file with the columns path,label, or one of: {', '.join(_KNOWN)}"
+            f"{data}: no such {'CSV file' if path.suffix.lower() == '.csv' else 'folder'}; {_DATA} in its official "
+            f"format ({', '.join(name for name in DATASETS if name not in _KNOWN)}), or one of: {', '.join(_KNOWN)}"
         )
-    classes = sorted({row.label for row in source.rows})
-    if len(classes) < 2:
-        raise ValueError(f"{data}: classification needs at least 2 classes, found only {classes[0]!r}")
+    least = 1 if source.multi_label else 2
+    if len(source.classes) < least:
+        raise ValueError(
+            f"{data}: {'no image has a finding' if source.multi_label else 'classification needs at least 2 classes, '}"
+            + ("" if source.multi_label else f"found only {source.classes[0]!r}")
+        )
     return source

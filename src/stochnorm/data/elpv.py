@@ -10,8 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stochnorm.data.manifest import Row, Source
+from stochnorm.data.official import DataSet
 
-__all__ = ["read_elpv"]
+__all__ = ["ELPV", "read_elpv"]
+
+ELPV = DataSet(
+    name="elpv",
+    title="ELPV solar cells",
+    counts={"classes": 4, "images": 2624},
+    licence="CC BY-NC-SA 4.0, not for commercial use",
+    homepage="https://github.com/zae-bayern/elpv-dataset",
+    files=(),
+    obtain="it comes with a package: pip install 'stochnorm[demo]', and its name is the DATA",
+)
 
 
 def read_elpv() -> Source:
@@ -29,4 +40,4 @@ def read_elpv() -> Source:
         path, probability, kind = line.split()
         state = "functional" if float(probability) == 0.0 else "defective"
         rows.append(Row(path, f"{kind} {state}"))
-    return Source(root, rows)
+    return Source(root, rows, name="elpv")

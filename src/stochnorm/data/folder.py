@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -20,19 +21,39 @@ def read_folder(root: Path) -> Source:
     "train"). Files that are no images by their extension are left out with a warning; hidden ones silently.
 
     Raises:
-        ValueError: No class folders, images beside them, an empty class folder, or a class that only test or val has.
+        ValueError: No class folders, images beside them, an empty class folder, a class that only test or val has,
+            a folder beside train/ that is no split, a run of stochnorm among the images, or a file name that is not
+            UTF-8.
     """
-    train = next((folder for folder in _subfolders(root) if folder.name.lower() == "train"), root / "train")
-    if train.is_dir() and not image_files(train, recursive=False) and any(p.is_dir() for p in train.iterdir()):
-        folders = {folder: SPLITS[folder.name.lower()] for folder in _subfolders(root) if folder.name.lower() in SPLITS}
-        rows = [row for folder, split in folders.items() for row in _read_classes(root, folder, split)]
+    _check_runs(root)
+    folders = _subfolders(root)
+    splits = {folder: SPLITS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLITS}
+    if any(split == "train" and _holds_classes(folder) for folder, split in splits.items()):
+        strays = [folder.name for folder in folders if folder not in splits]
+        if strays:
+            raise ValueError(
+                f"{root}: train/ holds folders, so it is read as the training split, beside which only val/ and test/ "
+                f"are known; found {some(strays)}: rename or move them (if train is a class, take the folders out of "
+                "it)"
+            )
+        rows = [row for folder, split in splits.items() for row in _read_classes(root, folder, split)]
         trained = {row.label for row in rows if row.split == "train"}
         strangers = sorted({row.label for row in rows} - trained)
         if strangers:
-            raise ValueError(f"{root}: classes without training images: {some(strangers)}; add them to {train}")
+            raise ValueError(f"{root}: classes without training images: {some(strangers)}; add them to {root}/train")
     else:
+        strays = [p.name for p in folders if p.name.lower() in {*SPLITS, "training", "testing"} and _holds_classes(p)]
+        if strays:
+            raise ValueError(
+                f"{root}: {some(strays)} hold folders as splits do, but there is no split called train; call the "
+                "splits train, val and test (a class of that name holds its images itself)"
+            )
         rows = _read_classes(root, root, "")
-    return Source(root.resolve(), rows)
+    return Source(root.resolve(), rows, name=root.resolve().name)
+
+
+def _holds_classes(folder: Path) -> bool:
+    return bool(_subfolders(folder)) and not image_files(folder, recursive=False)
 
 
 def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
@@ -54,24 +75,49 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
     return rows
 
 
+def _check_runs(root: Path) -> None:
+    """A run's curves.png would become an image of the class "runs"."""
+    for config in root.rglob("config.json"):
+        run = config.parent
+        hidden = any(part.startswith(".") for part in run.relative_to(root).parts)
+        if not hidden and any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
+            raise ValueError(
+                f"{run} is a run of stochnorm, whose plots would be read as images; move it out of {root}, and give "
+                "runs another place with --out"
+            )
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return _named([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
 
 
 def image_files(folder: Path, recursive: bool = True) -> list[Path]:
-    files = sorted(
-        path
-        for path in (folder.rglob("*") if recursive else folder.iterdir())
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    files = _named(
+        [
+            path
+            for path in (folder.rglob("*") if recursive else folder.iterdir())
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+        ]
     )
-    images = [path for path in files if path.suffix.lower() in _extensions()]
-    others = [path.name for path in files if path.suffix.lower() not in _extensions()]
+    images = [path for path in files if path.suffix.lower() in extensions()]
+    others = [path.name for path in files if path.suffix.lower() not in extensions()]
     if recursive and others:
         warnings.warn(f"{folder}: left out {len(others)} files that are no images: {some(others)}", stacklevel=2)
     return images
 
 
+def _named(paths: list[Path]) -> list[Path]:
+    """Sorted; names that no text file could hold are an error here, before a whole run ends in one."""
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from error
+    return sorted(paths)
+
+
 @cache
-def _extensions() -> frozenset[str]:
+def extensions() -> frozenset[str]:
+    """Of the image files that Pillow reads."""
     Image.init()
     return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {".pdf"}

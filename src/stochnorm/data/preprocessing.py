@@ -84,6 +84,8 @@ class Preprocessing:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit grey by its upper byte; wider integers and floats stretched from their own range."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("its values are not all finite")  # they would stretch the rest to black
     if image.mode.startswith("I;16"):
         values = values / 257
     else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
 
-from stochnorm.data.manifest import Row
+from stochnorm.data.manifest import Row, findings, some
 
 __all__ = ["assign_splits", "cut_per_class", "sample_per_class"]
 
@@ -61,33 +61,93 @@ def cut_per_class(labels: Sequence[str], fraction: float, seed: int, purpose: st
 
 
 def assign_splits(
-    rows: Sequence[Row], *, rate: float, val_fraction: float, test_fraction: float, seed: int
+    rows: Sequence[Row],
+    *,
+    rate: float,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    multi_label: bool = False,
+    pool_val: bool = False,
 ) -> list[Row]:
     """Give every image its split; images that the rate leaves out are dropped.
 
     1. Test: as the source says, else ``test_fraction`` of each class (0: no test split).
-    2. Sample: ceil(rate % of n_c) of each class's training images.
+    2. Sample: ceil(rate % of n_c) of each class's training images; of a multi-label source ceil(rate % of n) of all.
     3. Validation: as the source says, else ``val_fraction`` of the *sampled* images: at 15 % the labels of 15 % of
        the images are known, and validation is paid out of them. (The paper takes 20 % of the training data and does
        not say whether before or after sampling.)
+
+    What is counted and drawn are images, or groups (such as patients) where the rows have them: a group is never
+    split. A group of several classes, or a multi-label image, counts in step 1 and 3 for the rarest of them, so that
+    the rarest finding has positives on both sides if two groups have it; commoner ones need not. In step 2 a
+    multi-label source is drawn from as a whole.
+
+    Args:
+        rows: The images.
+        rate: Percent, in (0, 100].
+        val_fraction: Share of the sampled training images that validate, where the source has no validation split.
+        test_fraction: Share of all images that test, where the source has no test split.
+        seed: Of all draws.
+        multi_label: Whether labels are findings joined by "|".
+        pool_val: Let the source's own validation images train, and cut validation as for a source without: the
+            released lists of FGVC-Aircraft sample from train and val together.
+
+    Raises:
+        ValueError: The source's own splits divide a group; names it.
     """
-    labelled = [row._replace(split=row.split or "train") for row in rows]
+    labelled = [
+        row._replace(split="train" if not row.split or (pool_val and row.split == "val") else row.split) for row in rows
+    ]
+    check_groups(labelled)
     splits = {row.split for row in labelled}
 
     def cut(fraction: float, split: str) -> None:
-        train = [i for i, row in enumerate(labelled) if row.split == "train"]
-        _, chosen = cut_per_class([labelled[i].label for i in train], fraction, seed, split)
-        for i in chosen:
-            labelled[train[i]] = labelled[train[i]]._replace(split=split)
+        units = _units(labelled)
+        _, chosen = cut_per_class(_rarest_labels(labelled, units, multi_label), fraction, seed, split)
+        for i in (i for unit in chosen for i in units[unit]):
+            labelled[i] = labelled[i]._replace(split=split)
 
     if "test" not in splits and test_fraction > 0:
         cut(test_fraction, "test")
-    train = [row for row in labelled if row.split == "train"]
-    sampled = [train[i] for i in sample_per_class([row.label for row in train], rate, seed)]
-    labelled = sampled + [row for row in labelled if row.split != "train"]
+    units = _units(labelled)
+    strata = [""] * len(units) if multi_label else _rarest_labels(labelled, units, multi_label)
+    sampled = sorted(i for unit in sample_per_class(strata, rate, seed) for i in units[unit])
+    labelled = [labelled[i] for i in sampled] + [row for row in labelled if row.split != "train"]
     if "val" not in splits:
         cut(val_fraction, "val")
     return sorted(labelled)
+
+
+def check_groups(rows: Sequence[Row]) -> None:
+    """Raises ValueError where a group has images in two splits; names the first ones."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        splits[row.group].add(row.split)
+    divided = [group for group, parts in splits.items() if group and len(parts) > 1]
+    if divided:
+        raise ValueError(
+            f"{len(divided)} groups (such as patients) have images in two splits: {some(divided)}; a model would be "
+            "tested on what it was trained on: put all images of a group in one split"
+        )
+
+
+def _units(rows: Sequence[Row]) -> list[list[int]]:
+    """The training images that stay together: indices of each group's, one each of those without a group."""
+    units: dict[object, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.split == "train":
+            units[row.group or i].append(i)
+    return list(units.values())
+
+
+def _rarest_labels(rows: Sequence[Row], units: Sequence[Sequence[int]], multi_label: bool) -> list[str]:
+    """Of each unit the class that the fewest units have; "" for a unit without findings."""
+    labels = [
+        {n for i in unit for n in (findings(rows[i].label) if multi_label else [rows[i].label])} for unit in units
+    ]
+    counts = Counter(name for names in labels for name in names)
+    return [min(names, key=lambda name: (counts[name], name), default="") for names in labels]
 
 
 def _permuted_classes(labels: Sequence[str], purpose: str, seed: int) -> list[list[int]]:

@@ -1,0 +1,132 @@
+"""NIH ChestX-ray14: 112,120 frontal chest radiographs of 30,805 patients with 14 findings.
+
+Wang et al., *ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks*, CVPR 2017. Multi-label; the labels were
+mined from reports by text processing, and are wrong at times.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+from stochnorm.data.manifest import Row, Source, findings, read_csv, some
+from stochnorm.data.official import DataSet, text_lines
+
+__all__ = ["CHESTXRAY14", "FINDINGS", "list_chestxray14"]
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+"""In the order of the paper."""
+
+_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+
+
+def list_chestxray14(root: Path, min_images: int = 1) -> Source:
+    """Read ``Data_Entry_2017.csv`` (also ``_v2020``, also ``.gz``) and, where they are, the official lists.
+
+    Args:
+        root: The data set's folder. Without train_val_list.txt and test_list.txt the rows have no split; they carry
+            the patient as group, so that whoever splits them does it by patient.
+        min_images: Findings of fewer images outside the test list are no classes; an image with no other finding then
+            counts as one without finding.
+
+    Raises:
+        FileNotFoundError: One of the two lists alone is missing.
+        ValueError: An unknown finding, an image in no list or in both, or one that stands twice.
+    """
+    table = _table(root)
+    data = gzip.decompress(table.read_bytes()) if table.suffix == ".gz" else None
+    columns, records = read_csv(table, data)
+    if not set(_COLUMNS) <= set(columns):
+        raise ValueError(f"{table}: the first line must name the columns {', '.join(_COLUMNS)}; got {columns}")
+    folders = image_folders(root)
+    places = {path.name: folder for folder in folders for path in _files(root / folder)}
+    unknown_place = folders[0] if len(folders) == 1 else "images_*"
+    splits = _splits(root)
+    rows: dict[str, Row] = {}
+    for number, record in records:
+        name, label, patient = (record[column] for column in _COLUMNS)
+        found = [] if label == "No Finding" else findings(label)
+        unknown = sorted(set(found) - set(FINDINGS))
+        if unknown or not name or not patient or name in rows:
+            what = f"unknown findings {some(unknown)}" if unknown else "no image, no patient or an image listed before"
+            raise ValueError(f"{table}:{number}: {what} ({name!r}, {label!r}, patient {patient!r}); mend the line")
+        if splits and name not in splits:
+            raise ValueError(f"{table}:{number}: {name} is in none of {', '.join(_LISTS)}; mend the lists")
+        path = f"{places.get(name, unknown_place)}/{name}"
+        rows[name] = Row(path, "|".join(found), splits.get(name, ""), patient)
+    counts = Counter(name for row in rows.values() if row.split != "test" for name in findings(row.label))
+    classes = tuple(name for name in FINDINGS if counts[name] >= max(min_images, 1))
+    kept = [row._replace(label="|".join(n for n in findings(row.label) if n in classes)) for row in rows.values()]
+    notes = [] if splits else [f"neither {' nor '.join(_LISTS)} in {root}, so images are split by patient"]
+    return Source(root, kept, classes, multi_label=True, name="chestxray14", notes=tuple(notes))
+
+
+def image_folders(root: Path) -> list[str]:
+    """Those that are there of images, images_001/images to images_012/images and images_001 to images_012."""
+    numbered = (f"images_{i:03d}" for i in range(1, 13))
+    names = ["images", *(name + "/images" if (root / name / "images").is_dir() else name for name in numbered)]
+    return [name for name in names if (root / name).is_dir()] or ["images"]
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _table(root: Path) -> Path:
+    tables = _tables(root)
+    if len(tables) != 1:
+        raise ValueError(
+            f"{root}: expected one Data_Entry_2017.csv, found {', '.join(p.name for p in tables) or 'none'}; keep one"
+        )
+    return tables[0]
+
+
+def _tables(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("Data_Entry_2017*.csv*") if path.suffix in (".csv", ".gz"))
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """The split of each image of the official lists; empty where there are none."""
+    if not any((root / name).is_file() for name in _LISTS):
+        return {}
+    splits: dict[str, str] = {}
+    for name, split in _LISTS.items():
+        images = text_lines(root / name)
+        both = sorted(image for image in images if splits.get(image, split) != split)
+        if both:
+            raise ValueError(f"{root}: images in train_val_list.txt and test_list.txt: {some(both)}; mend the lists")
+        splits |= dict.fromkeys(images, split)
+    return splits
+
+
+CHESTXRAY14 = DataSet(
+    name="chestxray14",
+    title="NIH ChestX-ray14",
+    counts={"classes": 14, "images": 112120, "patients": 30805, "train": 86524, "test": 25596},
+    licence="free use with attribution to the NIH Clinical Center",
+    homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    files=("Data_Entry_2017.csv", *_LISTS, "images/*.png or images_001/images/*.png to images_012/images/*.png"),
+    folder="ChestXray-NIHCC",
+    obtain="it lies in a Box folder that has to be opened in a browser: get Data_Entry_2017_v2020.csv, "
+    "train_val_list.txt, test_list.txt and the twelve archives of images from it",
+    recognise=lambda root: bool(_tables(root)),
+    list_images=list_chestxray14,
+    image_folders=image_folders,
+)
