@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ BUNDLED = "tf_efficientnet_lite0"
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
 
-    A checkpoint may nest them under ``state_dict``, ``model`` or ``model_state_dict``; the prefix ``module.`` of
-    DataParallel is removed.
+    A checkpoint may nest them under ``state_dict``, ``model`` or ``model_state_dict``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -46,9 +45,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds no state dict of tensors; save a model's state_dict()")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path}: a state dict maps names to tensors, this one maps {key!r} to {type(value).__name__}; "
+                "save a model's state_dict()"
+            )
+    return dict(content)
 
 
 def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -72,24 +77,43 @@ def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], ignore: Iterable[str], source: str, name: str) -> None:
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    ignore: Iterable[str],
+    source: str,
+    name: str,
+    *,
+    optional: Sequence[str] = (),
+) -> None:
     """Copy all but the ignored parts into a model; nothing may be missing, left over, or of another shape.
+
+    If all names fit after a prefix (``module.``, ``backbone.``, ``module.pre.``) that prefix is removed, and tensors
+    without it, such as another network's in the same file, are left aside.
 
     Args:
         model: Any.
         state: Tensors by name.
-        ignore: Prefixes of module names: the head, whose classes are others.
+        ignore: Module names: the head, whose classes are others. The tensors may have them or not.
         source: Where the tensors come from, for the message.
         name: The model's name, for the message.
+        optional: Module names that model or tensors may lack as a whole: auxiliary classifiers.
 
     Raises:
-        ValueError: The tensors are another architecture's.
+        ValueError: The tensors are another architecture's, or those of two networks that fit.
     """
-    prefixes = tuple(f"{prefix}." for prefix in ignore)
-    state = {key: value for key, value in state.items() if not key.startswith(prefixes)}
-    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(prefixes)}
+    ignored = _under(ignore)
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(ignored)}
     # Files saved before PyTorch 0.4.1, and some converters, leave the counter out.
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
+    state = _without_prefix(state, [key for key in needed if not key.startswith(_under(optional))], source, name)
+    state = {key: value for key, value in state.items() if not key.startswith(ignored)}
+    for part in map(_under, ([module] for module in optional)):
+        if not any(key.startswith(part) for key in wanted):
+            state = {key: value for key, value in state.items() if not key.startswith(part)}
+        elif not any(key.startswith(part) for key in state):
+            needed = [key for key in needed if not key.startswith(part)]
+    missing = [key for key in needed if key not in state]
     surplus = [key for key in state if key not in wanted]
     other = [
         f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
@@ -107,3 +131,23 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], ignore: Iterable
             "give the --backbone that these weights belong to"
         )
     model.load_state_dict(state, strict=False)
+
+
+def _under(modules: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{module}." for module in modules)
+
+
+def _without_prefix(state: Mapping[str, Tensor], needed: list[str], source: str, name: str) -> Mapping[str, Tensor]:
+    """The tensors under the prefix with which every needed name is there; as they are if there is none."""
+    first = needed[0]
+    prefixes = [key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")]
+    fitting = [prefix for prefix in prefixes if all(prefix + key in state for key in needed)]
+    if not fitting or "" in fitting:
+        return state
+    if len(fitting) > 1:
+        raise ValueError(
+            f"{source} holds {len(fitting)} networks that fit {name}, under {' and '.join(fitting)}; "
+            "save the tensors of one of them alone"
+        )
+    prefix = fitting[0]
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

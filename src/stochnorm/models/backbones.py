@@ -1,0 +1,133 @@
+"""Networks of timm and torchvision by name, and what each expects of its input."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from stochnorm.data.manifest import some
+from stochnorm.data.preprocessing import Preprocessing
+
+__all__ = ["Backbone", "find_backbone", "native_image_size"]
+
+# Auxiliary classifiers: names of the branches, and the weight of their losses beside the main one's. Inception-v3:
+# torchvision's and TF-Slim's 0.4; GoogLeNet: 0.3, Szegedy et al. 2015 (arXiv:1409.4842), section 5.
+_AUXILIARY = {
+    ("torchvision", "inception_v3"): (("AuxLogits",), 0.4),
+    ("torchvision", "googlenet"): (("aux1", "aux2"), 0.3),
+    ("timm", "inception_v3"): (("AuxLogits",), 0.4),
+}
+
+
+class Backbone(NamedTuple):
+    """A network that a library knows by name."""
+
+    library: str
+    """timm or torchvision."""
+    name: str
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Its auxiliary classifiers' modules, which only training runs."""
+        return _AUXILIARY.get((self.library, self._architecture), ((), 0.0))[0]
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """Of each auxiliary classifier's loss; 0 without one."""
+        return _AUXILIARY.get((self.library, self._architecture), ((), 0.0))[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images its weights were trained on, pixels."""
+        about = self._about
+        return int(about.input_size[-1] if self.library == "timm" else about.crop_size[0])
+
+    def preprocessing(self, image_size: int) -> Preprocessing:
+        """Mean, standard deviation and interpolation that its weights expect."""
+        about = self._about
+        interpolation = getattr(about.interpolation, "value", about.interpolation)
+        if interpolation not in ("bilinear", "bicubic"):
+            interpolation = "bilinear"
+        return Preprocessing(image_size, tuple(about.mean), tuple(about.std), interpolation)
+
+    def create(self, *, pretrained: bool, auxiliary: bool) -> nn.Module:
+        """The network with its 1000 classes; with ``pretrained``, and its library's weights, downloaded."""
+        options: dict[str, Any] = {"aux_logits": auxiliary} if self.branches else {}
+        model: nn.Module
+        if self.library == "timm":
+            model = timm.create_model(self.name, pretrained=pretrained, **options)
+            if options and auxiliary:
+                model.register_forward_pre_hook(_auxiliary_in_training)
+            return model
+        model = torchvision.models.get_model(self.name, weights="DEFAULT" if pretrained else None, **options)
+        if hasattr(model, "transform_input"):  # what the weights of Inception-v3 and GoogLeNet expect, wherever from
+            model.transform_input = True  # type: ignore[assignment]
+        return model
+
+    @property
+    def _architecture(self) -> str:
+        """The name without timm's tag of the weights."""
+        return self.name.partition(".")[0]
+
+    @property
+    def _about(self) -> Any:
+        """What the library says of its weights."""
+        if self.library == "timm":
+            return timm.get_pretrained_cfg(self.name)
+        return torchvision.models.get_model_weights(self.name).DEFAULT.transforms()
+
+
+def find_backbone(backbone: str) -> Backbone:
+    """The library of a name; what both have is timm's, ``torchvision/NAME`` the other.
+
+    Raises:
+        ValueError: Neither library has it, or timm not these weights of it; suggests names.
+    """
+    prefix, _, name = backbone.rpartition("/")
+    names = {"timm": timm.list_models(), "torchvision": torchvision.models.list_models(module=torchvision.models)}
+    if prefix in ("", "timm") and timm.is_model(name):
+        return Backbone("timm", _timm_name(name))
+    if prefix in ("", "torchvision") and name in names["torchvision"]:
+        return Backbone("torchvision", name)
+    near = difflib.get_close_matches(name, names["timm"] + names["torchvision"], n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(f"unknown backbone {backbone!r}: neither timm nor torchvision has it{hint}")
+
+
+def native_image_size(backbone: str) -> int:
+    """Side of the images that a backbone's weights were trained on, pixels; nothing is built.
+
+    Raises:
+        ValueError: Unknown backbone.
+
+    Example:
+        >>> native_image_size("torchvision/inception_v3"), native_image_size("torchvision/resnet50")
+        (299, 224)
+    """
+    return find_backbone(backbone).image_size
+
+
+def _timm_name(name: str) -> str:
+    """The name under which timm describes the weights."""
+    try:
+        if timm.get_pretrained_cfg(name) is not None:
+            return name
+    except RuntimeError:
+        architecture = name.partition(".")[0]
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise ValueError(f"timm has no weights {name!r}; choose {some([architecture, *tags])}") from None
+    with torch.device("meta"), warnings.catch_warnings():  # an old name, such as gluon_resnet50_v1b
+        warnings.simplefilter("ignore", UserWarning)
+        about: Any = timm.create_model(name).pretrained_cfg
+    return f"{about['architecture']}.{about['tag']}"
+
+
+def _auxiliary_in_training(model: nn.Module, _: object) -> None:
+    """timm's Inception-v3 would run its auxiliary classifier in evaluation too, and return both."""
+    model.aux_logits = model.training  # type: ignore[assignment]

@@ -1,0 +1,138 @@
+"""Build a classifier: backbone, weights, new head."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from stochnorm.models.backbones import Backbone, find_backbone
+from stochnorm.models.classifier import Classifier
+from stochnorm.models.heads import names_of, new_heads
+from stochnorm.modes import evaluating
+from stochnorm.weights import BUNDLED, bundled_state_dict, load_weights, read_state_dict
+
+__all__ = ["assemble", "build_classifier", "check_forward"]
+
+
+def build_classifier(
+    backbone: str,
+    weights: str,
+    classes: tuple[str, ...],
+    *,
+    image_size: int | None = None,
+    seed: int = 0,
+    auxiliary: bool = True,
+    multi_label: bool = False,
+) -> Classifier:
+    """Build a backbone, load its weights, give it a new head, and see that it runs at the image size.
+
+    The head is drawn from N(0, 0.01), its bias is 0 (the paper's code); those of auxiliary classifiers likewise.
+
+    Args:
+        backbone: A name of timm or torchvision; a name both have is timm's, ``torchvision/NAME`` the other.
+        weights: ``auto`` (``bundled`` if it fits, else ``pretrained``), ``bundled``, ``pretrained``, ``random``, or a
+            ``.safetensors`` or ``.pth`` file.
+        classes: The class names.
+        image_size: Side of the input, pixels; None: what the backbone was pre-trained with.
+        seed: Of the head, and of random weights. The global generator is left as it was.
+        auxiliary: Keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
+        multi_label: An image may have several classes; recorded.
+
+    Raises:
+        ValueError: Unknown backbone, weights that do not fit it, or an image size at which it cannot run.
+        FileNotFoundError: There is no such weight file.
+        OSError: The download failed.
+
+    Example:
+        >>> classifier = build_classifier("torchvision/resnet18", "random", ("cat", "dog"), image_size=64)
+        >>> classifier.head
+        [Linear(in_features=512, out_features=2, bias=True)]
+    """
+    classifier = assemble(backbone, weights, classes, image_size=image_size, seed=seed, auxiliary=auxiliary)
+    classifier.multi_label = multi_label
+    check_forward(classifier)
+    return classifier
+
+
+def check_forward(classifier: Classifier) -> None:
+    """Run two blank images through the network, its auxiliary classifiers included; it stays as it was.
+
+    Raises:
+        ValueError: It cannot take images of its ``preprocessing.image_size``; says which size it was made for.
+    """
+    size = classifier.preprocessing.image_size
+    if (fault := _fault(classifier, auxiliary=bool(classifier.auxiliary_heads))) is None:
+        return
+    native = find_backbone(classifier.backbone).image_size
+    mend = "choose another backbone" if size == native else f"give --image-size {native}, which it was made for"
+    who = classifier.backbone
+    if classifier.auxiliary_heads and _fault(classifier, auxiliary=False) is None:
+        who, mend = f"the auxiliary classifier of {who}", f"{mend}, or leave it out with --no-auxiliary"
+    raise ValueError(f"{who} cannot take images of {size} px ({fault}); {mend}")
+
+
+def assemble(
+    backbone: str, weights: str, classes: tuple[str, ...], *, image_size: int | None, seed: int, auxiliary: bool
+) -> Classifier:
+    """:func:`build_classifier` without the trial run."""
+    found = find_backbone(backbone)
+    bundled_fits = found == Backbone("timm", BUNDLED)
+    if weights == "auto":
+        weights = "bundled" if bundled_fits else "pretrained"
+    if weights == "bundled" and not bundled_fits:
+        raise ValueError(f"the bundled weights are {BUNDLED}'s; {backbone} takes pretrained, random, or a weight file")
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        warnings.filterwarnings("ignore", message="The default weight initialization of")
+        warnings.filterwarnings("ignore", message="auxiliary heads in the pretrained googlenet")
+        try:
+            model = found.create(pretrained=weights == "pretrained", auxiliary=auxiliary)
+        except Exception as error:
+            if weights != "pretrained":
+                raise
+            raise OSError(
+                f"could not get {found.library}'s pretrained weights of {found.name} ({_reason(error)}); check the "
+                f"network, or give a file with --weights FILE, or use --backbone {BUNDLED}, whose weights are installed"
+            ) from error
+        state = bundled_state_dict(model) if weights == "bundled" else None
+        if weights not in ("bundled", "pretrained", "random"):
+            state = read_state_dict(Path(weights))
+        head, auxiliary_heads = new_heads(model, len(classes), found.branches)
+    if not head:
+        raise ValueError(f"{backbone} has no classifier to replace; choose a classification model")
+    if state is not None:
+        source = f"{weights} weights" if weights == "bundled" else weights
+        new = names_of(model, [*head, *auxiliary_heads])
+        load_weights(model, state, new, source, backbone, optional=found.branches)
+    return Classifier(
+        model,
+        head,
+        backbone,
+        weights,
+        classes,
+        found.preprocessing(image_size or found.image_size),
+        auxiliary_heads,
+        found.auxiliary_weight if auxiliary_heads else 0.0,
+    )
+
+
+@torch.no_grad()
+def _fault(classifier: Classifier, *, auxiliary: bool) -> str | None:
+    """Why a forward pass fails, or None if it does not."""
+    model, size = classifier.model, classifier.preprocessing.image_size
+    images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
+    with evaluating(model):
+        model.training = auxiliary  # the network's own flag alone: its branches run, but no dropout, no statistics
+        try:
+            logits, _ = classifier.outputs(model(images))
+        except Exception as error:  # whatever a network makes of a size it was not made for
+            return _reason(error)
+    wanted = (2, len(classifier.classes))
+    return None if logits.shape == wanted else f"its output is {tuple(logits.shape)} instead of {wanted}"
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
