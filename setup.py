@@ -8,7 +8,7 @@ kernel = Extension(  # a plain shared library, which stochnorm/nn/kernel.py load
     "stochnorm.nn._kernel",
     ["src/stochnorm/nn/kernel.cpp"],
     language="c++",
-    extra_compile_args=["-O3", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
+    extra_compile_args=["-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
     extra_link_args=["-fopenmp"],
     optional=True,
 )

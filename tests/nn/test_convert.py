@@ -167,7 +167,7 @@ def test_wrong_arguments_change_nothing(net: nn.Sequential) -> None:
         convert(net, p=2)
     with pytest.raises(ValueError, match=r"where\(\) picked none"):
         convert(net, where=lambda name, module: False)
-    with pytest.raises(ValueError, match="no StochNorm layer"):
+    with pytest.raises(ValueError, match="no StochNorm, frozen or Batch-Instance layer"):
         restore(net)
     with pytest.raises(TypeError, match="Custom"):
         convert(nn.Sequential(layer := nn.BatchNorm2d(3), Custom(3)))

@@ -1,8 +1,43 @@
-"""The layer, and what turns a model's BatchNorm into it; needs torch alone."""
+"""The layers, and what turns a model's BatchNorm into them; needs torch alone."""
 
-from stochnorm.nn.convert import convert, restore
+from stochnorm.nn.batch_instance import (
+    BatchInstanceNorm1d,
+    BatchInstanceNorm2d,
+    BatchInstanceNorm3d,
+    batch_instance_norm,
+)
+from stochnorm.nn.convert import convert, convert_batch_instance, restore
+from stochnorm.nn.freeze import freeze, unfreeze
+from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d
 from stochnorm.nn.functional import stoch_norm
+from stochnorm.nn.hold import hold_statistics
+from stochnorm.nn.initial import initialize_statistics
 from stochnorm.nn.layer import StochNorm1d, StochNorm2d, StochNorm3d
+from stochnorm.nn.schedule import schedule, set_p
 from stochnorm.nn.statistics import update_statistics
+from stochnorm.nn.where import name_matches
 
-__all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d", "convert", "restore", "stoch_norm", "update_statistics"]
+__all__ = [
+    "BatchInstanceNorm1d",
+    "BatchInstanceNorm2d",
+    "BatchInstanceNorm3d",
+    "FrozenNorm1d",
+    "FrozenNorm2d",
+    "FrozenNorm3d",
+    "StochNorm1d",
+    "StochNorm2d",
+    "StochNorm3d",
+    "batch_instance_norm",
+    "convert",
+    "convert_batch_instance",
+    "freeze",
+    "hold_statistics",
+    "initialize_statistics",
+    "name_matches",
+    "restore",
+    "schedule",
+    "set_p",
+    "stoch_norm",
+    "unfreeze",
+    "update_statistics",
+]

@@ -1,0 +1,159 @@
+"""Batch-Instance Normalization (Nam & Kim, NeurIPS 2018): function and layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
+
+
+def batch_instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    rho: Tensor,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Mix batch and instance normalization, each channel in its own proportion (equations 1 to 4).
+
+    .. math::
+        y = \gamma \left( \rho \, \hat x^{(B)} + (1 - \rho) \, \hat x^{(I)} \right) + \beta
+
+    The first is batch normalization: batch statistics in training, moving statistics otherwise. The second normalizes
+    each image's channel by its own mean and variance, in training and inference alike. Of a single value per image and
+    channel (a 1x1 map, or an input without spatial axes) it is 0, since a value is its own mean.
+
+    Args:
+        input: The feature map x.
+        running_mean: Moving mean; updated in place in training, as by :func:`torch.nn.functional.batch_norm`.
+        running_var: Moving variance, likewise. Both may be None in training.
+        weight: Scale gamma; None is 1.
+        bias: Shift beta; None is 0.
+        rho: Share of batch normalization, in [0, 1] (not checked); 1 is batch normalization bit for bit.
+        training: Normalize the first part by batch statistics.
+        momentum: Weight of the batch statistics in the updated moving statistics.
+        eps: Added to all variances.
+
+    Shape:
+        - input: (b, c), (b, c, l), (b, c, h, w) or (b, c, d, h, w), floating.
+        - running_mean, running_var, weight, bias, rho: (c,).
+
+    Returns:
+        The output, in the input's shape and dtype. Gradients flow to ``input``, ``weight``, ``bias`` and ``rho``.
+
+    Raises:
+        ValueError: In training, the input has one value per channel; ``rho`` is not of shape (c,).
+
+    Example:
+        >>> x = torch.randn(8, 3, 4, 4)
+        >>> y = batch_instance_norm(x, None, None, rho=torch.zeros(3), training=True)
+        >>> torch.allclose(y, F.instance_norm(x))
+        True
+    """
+    if rho.shape != (input.size(1),):
+        raise ValueError(f"rho must be of shape ({input.size(1)},), a value per channel, got {tuple(rho.shape)}")
+    # Both halves by fused kernels, which take rho with gamma; at rho = 1 the second one adds exactly 0.
+    batch_scale = rho if weight is None else rho * weight
+    output = F.batch_norm(input, running_mean, running_var, batch_scale, bias, training, momentum, eps)
+    if input.shape[2:].numel() == 1:
+        return output
+    instance_scale = 1 - rho if weight is None else (1 - rho) * weight
+    instance = F.instance_norm(input, weight=instance_scale, eps=eps)
+    return output + instance.to(output.dtype)  # autocast computes some kernels in float32
+
+
+class _BatchInstanceNorm(_BatchNorm):
+    """What the three layers share."""
+
+    rho: nn.Parameter
+
+    def __init__(self, num_features: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(num_features, *args, **kwargs)
+        self._add_rho()
+
+    def _add_rho(self) -> None:
+        """The mixing parameter, all 1, where the layer's tensors are."""
+        like = next((t for t in (self.weight, self.running_mean) if t is not None), torch.empty(0))
+        self.rho = nn.Parameter(torch.ones(self.num_features, dtype=like.dtype, device=like.device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        return self._mixed_forward(input)
+
+    def _mixed_forward(self, input: Tensor) -> Tensor:
+        tracks = self.training and self.track_running_stats
+        if self.training:
+            # The paper clips rho after each update; here before its next use, so that no optimizer needs to know.
+            # By .data, since autograd would take the clipping for a change of what an earlier pass has saved.
+            self.rho.data.clamp_(0, 1)
+        constant = self.rho.detach()
+        clipped = constant.clamp(0, 1) + (self.rho - constant)  # clamp's own gradient is 0 at the bounds
+        return batch_instance_norm(
+            input,
+            self.running_mean if tracks or not self.training else None,
+            self.running_var if tracks or not self.training else None,
+            self.weight,
+            self.bias,
+            rho=clipped,
+            training=self.training or self.running_mean is None,
+            momentum=self._count_batch() if tracks else 0.0,
+            eps=self.eps,
+        )
+
+    def _count_batch(self) -> float:
+        """Counts this step's batch and returns its weight in the moving statistics."""
+        if self.num_batches_tracked is None:
+            return self.momentum or 0.0
+        self.num_batches_tracked.add_(1)
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+
+_DOCSTRING = """A mixture of batch and instance normalization, learned per channel; starts as BatchNorm.
+
+``y = weight * (rho * batch_norm(x) + (1 - rho) * instance_norm(x)) + bias``. Where the style of an image (its own
+mean and contrast in a channel) does not matter to the task, rho falls below 1 and removes it. *Batch-Instance
+Normalization for Adaptively Style-Invariant Neural Networks*, Nam and Kim, NeurIPS 2018.
+
+One parameter more than :class:`torch.nn.BatchNorm{n}d`: ``rho``, of ones. It is kept in [0, 1] as in the paper, by
+clipping what the optimizer's step made of it, at the next forward pass; what is normalized with is in range always.
+Its gradient is that of the formula, at 0 and 1 too. Give rho its own parameter group without weight decay, which would
+pull it towards instance normalization; the authors also let it learn ten times as fast. Instance statistics are those
+of the image in eval mode too, so the layer cannot be folded into a convolution. Where an image has one value per
+channel, its instance-normalized value is 0.
+
+Args:
+    num_features: Number of channels c.
+    *args: As for :class:`torch.nn.BatchNorm{n}d`, as are keyword arguments.
+
+Shape:
+    - Input: {shape}; at least 2 values per channel in training.
+    - Output: the input's shape and dtype.
+
+Example:
+    >>> layer = BatchInstanceNorm{n}d(3)
+    >>> x = torch.randn({example})
+    >>> torch.equal(layer(x), nn.BatchNorm{n}d(3)(x))
+    True
+"""
+
+
+class BatchInstanceNorm1d(_BatchInstanceNorm, nn.BatchNorm1d):
+    __doc__ = _DOCSTRING.format(n=1, shape="(b, c) or (b, c, l)", example="8, 3, 5")
+
+
+class BatchInstanceNorm2d(_BatchInstanceNorm, nn.BatchNorm2d):
+    __doc__ = _DOCSTRING.format(n=2, shape="(b, c, h, w)", example="8, 3, 4, 4")
+
+
+class BatchInstanceNorm3d(_BatchInstanceNorm, nn.BatchNorm3d):
+    __doc__ = _DOCSTRING.format(n=3, shape="(b, c, d, h, w)", example="8, 3, 2, 4, 4")
