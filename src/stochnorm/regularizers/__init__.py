@@ -1,0 +1,8 @@
+"""Terms of the loss against over-fitting, one paper a file: for any training loop; needs torch alone."""
+
+from stochnorm.regularizers.bss import BSS, batch_spectral_shrinkage
+from stochnorm.regularizers.delta import DELTA, delta
+from stochnorm.regularizers.l2_sp import L2SP, l2_sp
+from stochnorm.regularizers.regularizer import Regularizer, Step
+
+__all__ = ["BSS", "DELTA", "L2SP", "Regularizer", "Step", "batch_spectral_shrinkage", "delta", "l2_sp"]

@@ -1,0 +1,147 @@
+"""L2-SP (Li et al.: *Explicit Inductive Bias for Transfer Learning with Convolutional Networks*, ICML 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from stochnorm.regularizers.regularizer import Regularizer, Step
+
+__all__ = ["L2SP", "l2_sp"]
+
+SCOPES = ("weights", "all")
+
+
+def l2_sp(parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+    r"""Half the squared distance of parameters to where they started (Section 3).
+
+    .. math:: \Omega(w) = \frac{1}{2} \sum_i \lVert w_i - w^0_i \rVert^2
+
+    The gradient, :math:`w_i - w^0_i`, flows to the parameters alone and is twice differentiable. Memory: one copy of
+    the parameters while the value is computed; nothing but the arguments is kept for backward.
+
+    Args:
+        parameters: w, any shapes and floating dtypes.
+        anchors: The starting point, on the parameters' device; a tensor of the same shape for each parameter.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: There are no parameters, or the anchors' number or shapes are not the parameters'.
+
+    Example:
+        >>> l2_sp([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 0.0])])
+        tensor(2.)
+    """
+    if len(parameters) != len(anchors) or not parameters:
+        raise ValueError(
+            f"l2_sp takes parameters and one anchor for each, got {len(parameters)} parameters and {len(anchors)} "
+            "anchors; clone the parameters before training"
+        )
+    for parameter, anchor in zip(parameters, anchors, strict=True):
+        if parameter.shape != anchor.shape:
+            raise ValueError(
+                f"an anchor must have its parameter's shape, got {tuple(anchor.shape)} for a parameter of shape "
+                f"{tuple(parameter.shape)}; give both in the same order"
+            )
+    distance: Tensor = _HalfSquaredDistance.apply(len(parameters), *parameters, *anchors)
+    return distance
+
+
+class L2SP(Regularizer):
+    r"""Holds the backbone at its pre-trained weights and the new head near zero.
+
+    .. math:: \frac{\alpha}{2} \lVert w - w^0 \rVert^2 + \frac{\beta}{2} \lVert w_{head} \rVert^2
+
+    The anchors :math:`w^0` are float32 copies (float64 of float64) made here, so build it after the weights are
+    loaded and before the first step. They are buffers: ``.to()`` and ``state_dict()`` reach them. The parameters stay
+    the model's; those that do not require a gradient now are left out, and shared ones count once. It takes the place
+    of weight decay for what it covers: set that to 0, as the authors do. Under FSDP, which replaces parameters, it
+    does not work.
+
+    Args:
+        model: The network, with or without its head.
+        head: The new modules, which have no pre-trained weights; may be empty.
+        alpha: Strength of the distance.
+        beta: Strength on the head.
+        scope: ``weights``, those of convolution and linear layers alone (the authors' code); ``all``, also biases and
+            the affine parameters of normalization layers. For backbone and head alike.
+
+    Raises:
+        ValueError: An unknown scope, a negative strength, or a backbone without a parameter to hold.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> regularizer = L2SP(model, [model[1]], alpha=0.1, beta=0.01)
+        >>> loss = model(torch.randn(5, 4)).square().mean() + regularizer()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Sequence[nn.Module],
+        *,
+        alpha: float = 0.1,
+        beta: float = 0.01,
+        scope: str = "weights",
+    ) -> None:
+        super().__init__()
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+        if not (alpha >= 0 and beta >= 0):
+            raise ValueError(f"alpha and beta are strengths, 0 or more, got alpha={alpha} and beta={beta}")
+        self.alpha, self.beta = alpha, beta
+        new = {id(parameter) for module in head for parameter in module.parameters()}
+        backbone = {n: p for n, p in _covered(model, scope) if id(p) not in new}
+        if not backbone:
+            raise ValueError(
+                f"L2-SP found nothing to hold: outside the head, {type(model).__name__} has no parameter that requires "
+                f"a gradient in the scope {scope!r}; unfreeze some, or give scope='all'"
+            )
+        # In tuples, where nn.Module does not take them for its own.
+        self._backbone = tuple(backbone.values())
+        self._head = tuple({id(p): p for module in head for _, p in _covered(module, scope)}.values())
+        for name, parameter in backbone.items():
+            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            anchor = parameter.detach().to(dtype, copy=True)
+            self.register_buffer(f"anchor/{name.replace('.', '/')}", anchor)  # a buffer's name has no dots
+
+    def forward(self, step: Step | None = None) -> Tensor:
+        """The penalty at the present parameters; the step is not looked at."""
+        penalty = self.alpha * l2_sp(self._backbone, list(self.buffers()))
+        for parameter in self._head:
+            penalty = penalty + self.beta / 2 * parameter.square().sum()
+        return penalty
+
+
+def _covered(module: nn.Module, scope: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """The trainable parameters in the scope, each once, with their names."""
+    weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, (nn.Linear, _ConvNd))}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and (scope == "all" or id(parameter) in weights):
+            yield name, parameter
+
+
+class _HalfSquaredDistance(torch.autograd.Function):
+    """A few kernels over all tensors at once; autograd would launch some for each tensor, both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        ctx.count = count
+        ctx.save_for_backward(*tensors)
+        differences = torch._foreach_sub(tensors[:count], tensors[count:])
+        torch._foreach_mul_(differences, differences)
+        # Not _foreach_norm: on CPUs it adds up in float32 without pairing, which is off by 1e-3 at a million values.
+        return torch.stack([squares.sum() for squares in differences]).sum() / 2
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, count = ctx.saved_tensors, ctx.count
+        differences = torch._foreach_sub(tensors[:count], tensors[count:])
+        torch._foreach_mul_(differences, grad)
+        return None, *differences, *[None] * count

@@ -1,0 +1,343 @@
+"""Channel attention against brute force, without its cost; its cache."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stochnorm.regularizers import attention
+from stochnorm.regularizers.attention import (
+    channel_attention,
+    image_losses,
+    loss_increases,
+    softmax_attention,
+    train_head,
+)
+from stochnorm.regularizers.attention_cache import attention_key, cache_directory, cached_attention
+
+
+class Conv(nn.Conv2d):
+    """Counts the images that it computes."""
+
+    images = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return super().forward(x)
+
+
+class Block(nn.Module):
+    def __init__(self, c: int, d: int, act: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm, self.skip = Conv(c, d, 3, 2, 1), nn.BatchNorm2d(d), nn.Conv2d(c, d, 1, 2)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm(self.conv(x))
+        out += self.skip(x)
+        return self.act(out)
+
+
+class Net(nn.Module):
+    """Stages in a ModuleList, an activation shared by all, work between modules, also in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act, self.dropout = Conv(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5)
+        self.blocks = nn.ModuleList(Block(c, c + 2, self.act) for c in (6, 8, 10))
+        self.squeeze, self.head = nn.Conv2d(12, 7, 1), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.stem(2 * x - 1)) + 0.1
+        for block in self.blocks:
+            x = self.act(block(x) - 0.2)
+        return self.head(self.dropout(self.act(self.squeeze(x)).mean((2, 3))))
+
+
+class LongSkip(Net):
+    """What goes into the first block also goes past it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem = self.stem(x)
+        x = self.blocks[2](self.blocks[1](self.blocks[0](stem)))
+        return self.head(self.squeeze(x).mean((2, 3)) + stem.mean((2, 3))[:, :1])
+
+
+class Remembering(Net):
+    """One module reads what another has left behind."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.read(self.blocks[0](self.write(x))))
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = self
+
+        class Write(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                net.memory = net.stem(x)
+                return net.memory
+
+        class Read(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.mean((2, 3))[:, :7] + net.memory.mean((2, 3))[:, :1]
+
+        self.write, self.read = Write(), Read()
+
+
+CHANNELS = {"blocks.0": 8, "blocks.1": 10, "blocks.1.conv": 10, "blocks.1.norm": 10, "blocks.1.skip": 10, "squeeze": 7}
+LAYERS = list(CHANNELS)
+
+
+def network(kind: type[Net] = Net) -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = kind()
+        for module in model.modules():  # statistics that do something
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 1.5)
+        nn.init.normal_(model.head.weight, std=3.0)
+    return model
+
+
+def images(count: int = 5, seed: int = 0, classes: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, 18, 18, generator=generator), torch.randint(classes, (count,), generator=generator)
+
+
+BATCHES = [images(5), images(3, seed=1)]
+
+
+def brute_force(model: nn.Module, layer: str, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """One whole forward pass a channel."""
+    model = copy.deepcopy(model).eval()
+    masked: list[int] = []
+
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, masked] = 0
+        return output
+
+    model.get_submodule(layer).register_forward_hook(hook)
+    with torch.no_grad():
+        plain = [F.cross_entropy(model(x), y) for x, y in batches]
+        increases = []
+        for channel in range(CHANNELS[layer]):
+            masked[:] = [channel]
+            increases.append(
+                sum(F.cross_entropy(model(x), y) - before for (x, y), before in zip(batches, plain, strict=True))
+                / len(batches)
+            )
+    return torch.stack(increases)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**25])
+def test_loss_increases_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
+    monkeypatch.setattr(attention, "_TAIL_BYTES", (chunk_bytes, chunk_bytes))
+    model = network()
+    increases = loss_increases(model, LAYERS, BATCHES)
+    for layer in LAYERS:
+        expected = brute_force(model, layer, BATCHES)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(increases[layer], expected, rtol=0, atol=1e-5)
+
+
+def test_only_the_tail_runs_and_not_for_channels_that_are_zero() -> None:
+    model = network()
+    with torch.no_grad():
+        model.blocks[0].norm.bias[:3] = -100.0  # these end in the ReLU
+    b = 5
+    loss_increases(model, ["blocks.0"], [images(b)])
+    # A forward pass, a trial of the tail, and pairs of an image and one of five channels.
+    assert [model.stem.images, model.blocks[0].conv.images] == [b, b]
+    assert model.blocks[1].conv.images == b + (b + 1) + 5 * b
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_leads_past_the_layer_is_kept_too(count: int) -> None:
+    model, batches = network(LongSkip), [images(count)]
+    increases = loss_increases(model, ["blocks.0"], batches)
+    assert model.stem.images == count
+    torch.testing.assert_close(increases["blocks.0"], brute_force(model, "blocks.0", batches), rtol=0, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_cut_runs_whole_and_says_so() -> None:
+    model = network(Remembering)
+    with pytest.warns(UserWarning, match="Remembering cannot be run from blocks.0 on: the whole network runs for each"):
+        increases = loss_increases(model, ["blocks.0"], BATCHES)
+    torch.testing.assert_close(increases["blocks.0"], brute_force(model, "blocks.0", BATCHES), rtol=0, atol=1e-5)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = network()
+    model.blocks[1].eval()
+    model.stem.weight.requires_grad_(False)
+    before, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    state = torch.get_rng_state()
+    channel_attention(model, model.head, LAYERS, BATCHES, epochs=2)
+    loss_increases(model, LAYERS, BATCHES)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [m.training for m in model.modules()] == flags
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any("forward" in m.__dict__ or m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert model.head.weight.requires_grad
+    assert model.head.weight.grad is None
+
+
+def test_several_labels_an_image() -> None:
+    model = network()
+    x = images(6)[0]
+    y = torch.randint(2, (6, 4), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        image_losses(x[:, 0, 0, :4], y).mean(), F.binary_cross_entropy_with_logits(x[:, 0, 0, :4], y.float())
+    )
+    increases = loss_increases(model, ["squeeze"], [(x, y)])["squeeze"]
+    with torch.no_grad():
+        plain = model.eval()(x)
+        model.head.weight[:, 2] = 0  # behind a mean, a channel set to zero is a feature set to zero
+        masked = model(x)
+    expected = F.binary_cross_entropy_with_logits(masked, y.float()) - F.binary_cross_entropy_with_logits(
+        plain, y.float()
+    )
+    torch.testing.assert_close(increases[2], expected, rtol=0, atol=1e-5)
+
+
+def test_softmax_attention() -> None:
+    increases = torch.tensor([0.0, 1.0, 5.0])
+    z = (increases - 2.0) / (14 / 3) ** 0.5
+    torch.testing.assert_close(softmax_attention(increases), torch.softmax(z / 5, 0))
+    torch.testing.assert_close(softmax_attention(100 * increases - 7), softmax_attention(increases))
+    assert softmax_attention(torch.full((4,), 0.3)).tolist() == [0.25] * 4
+
+
+def test_the_trained_head_is_that_of_training_the_frozen_model_and_repeats() -> None:
+    model = network()
+    x, y = images(6)
+    trained = train_head(model, model.head, [(x[:4], y[:4]), (x[4:], y[4:])], epochs=3, lr=0.1, seed=7)
+    expected = copy.deepcopy(model).eval()
+    for name, parameter in expected.named_parameters():
+        parameter.requires_grad_(name.startswith("head"))
+    optimizer = torch.optim.SGD(expected.head.parameters(), lr=0.1, momentum=0.9)
+    order = torch.Generator().manual_seed(7)
+    for _ in range(3):
+        for indices in torch.randperm(6, generator=order).split(4):
+            optimizer.zero_grad()
+            F.cross_entropy(expected(x[indices]), y[indices]).backward()
+            optimizer.step()
+    torch.testing.assert_close(dict(trained.state_dict()), dict(expected.head.state_dict()))
+    assert not torch.equal(trained.weight, model.head.weight)
+
+
+def test_the_channel_that_the_labels_depend_on_weighs_most() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    nn.init.eye_(model[0].weight.data[:, :, 0, 0])
+    nn.init.zeros_(model[3].weight)
+    nn.init.zeros_(model[3].bias)
+    x, _ = images(64)
+    y = torch.arange(64) % 2
+    x[:, 1] += 2.0 * y[:, None, None]
+    reported: list[float] = []
+    batches = list(zip(x.split(16), y.split(16), strict=True))
+    weights = channel_attention(model, model[3], ["0"], batches, measured=2, lr=0.1, progress=reported.append)["0"]
+    assert weights.argmax() == 1
+    assert weights[1] > 1.2 * weights[[0, 2]].max()  # softmax(z / 5) is soft
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
+    assert weights.dtype == torch.float32
+    assert not weights.is_inference()
+    assert reported == [0.5, 1.0]
+
+
+def test_what_cannot_be_measured_is_an_error() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="got no batch"):
+        loss_increases(model, ["stem"], [])
+    with pytest.raises(ValueError, match=r"head puts out \(5, 4\), no feature map \(b, c, h, w\)"):
+        loss_increases(model, ["head"], BATCHES)
+    with pytest.raises(ValueError, match="act runs 8 times in a forward pass"):
+        loss_increases(model, ["act"], BATCHES)
+    with pytest.raises(ValueError, match="linear head, got Conv2d, in Net; use uniform channel weights"):
+        train_head(model, model.squeeze, BATCHES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="linear head, got Linear, not a part of Net"):
+        train_head(model, nn.Linear(7, 4), BATCHES)
+    with pytest.raises(ValueError, match="got no batch"):
+        train_head(model, model.head, [])
+
+
+SETTINGS = {"layers": ["blocks.0"], "epochs": 10}
+
+
+def test_the_key_follows_weights_data_and_settings() -> None:
+    model, (x, y) = network(), images()
+    key = attention_key(model, [x, y], SETTINGS)
+    assert key == attention_key(copy.deepcopy(model).train(False), [x.clone(), y.clone()], dict(SETTINGS))
+    keys = {key, attention_key(model, [x, y], {**SETTINGS, "epochs": 9}), attention_key(model, [y, x], SETTINGS)}
+    keys |= {attention_key(model, data, SETTINGS) for data in (["ab", "c"], ["a", "bc"], ["abc"], [])}
+    for change in (x.view(-1)[-1:], y[:1]):
+        change += 1
+        keys.add(attention_key(model, [x, y], SETTINGS))
+        change -= 1
+    for name in ("blocks.2.skip.bias", "blocks.2.norm.running_var", "blocks.0.norm.num_batches_tracked"):
+        changed = copy.deepcopy(model)
+        changed.state_dict()[name].view(-1)[:1].add_(1)
+        keys.add(attention_key(changed, [x, y], SETTINGS))
+    assert len(keys) == 12
+
+
+class Computed:
+    """Counts how often it is computed."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> dict[str, Tensor]:
+        self.calls += 1
+        return {"layer1": torch.tensor([0.25, 0.75]), "blocks.0": torch.tensor([1.0])}
+
+
+def test_the_cache_gives_the_same_and_computes_once(tmp_path: Path) -> None:
+    compute = Computed()
+    first = cached_attention(tmp_path / "new", "k1", compute)
+    second = cached_attention(tmp_path / "new", "k1", compute)
+    assert compute.calls == 1
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    cached_attention(tmp_path / "new", "k2", compute)
+    assert compute.calls == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "a flipped bit", "of another key"])
+def test_a_damaged_or_stale_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
+    compute = Computed()
+    cached_attention(tmp_path, "k1", compute)
+    path = tmp_path / "k1.safetensors"
+    content = path.read_bytes()
+    if damage == "of another key":
+        path = path.rename(tmp_path / "k2.safetensors")
+    else:
+        damaged = {"truncated": content[:-3], "empty": b"", "a flipped bit": content[:-1] + bytes([content[-1] ^ 1])}
+        path.write_bytes(damaged[damage])
+    weights = cached_attention(tmp_path, path.stem, compute)
+    assert compute.calls == 2
+    torch.testing.assert_close(weights, compute())
+    cached_attention(tmp_path, path.stem, compute)
+    assert compute.calls == 3  # compute() above; the file is whole again
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(UserWarning, match="not kept for the next run: .*set XDG_CACHE_HOME"):
+        weights = cached_attention(tmp_path / "file", "k", Computed())
+    assert set(weights) == {"layer1", "blocks.0"}
+
+
+def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / "stochnorm" / "attention"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / ".cache" / "stochnorm" / "attention"
