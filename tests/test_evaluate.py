@@ -1,26 +1,19 @@
-"""Metrics against values computed by hand."""
+"""Logits of images, by their center or ten crops, and the metrics that come with them."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stochnorm.data import Preprocessing
-from stochnorm.evaluate import classification_metrics, predict_logits
+from stochnorm.data import ImageStore, Preprocessing, Row, Split
+from stochnorm.evaluate import evaluate, predict_logits
 from stochnorm.hardware import launch
-
-
-def test_metrics_by_hand() -> None:
-    logits = torch.tensor([[2.0, 0, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]])
-    metrics = classification_metrics(logits, torch.tensor([0, 0, 0, 1]))
-    assert metrics["images"] == 4
-    assert metrics["top1"] == 50
-    assert metrics["per_class"] == [pytest.approx(200 / 3), 0, None, None]
-    assert metrics["mean_per_class"] == pytest.approx(100 / 3)  # over the two classes that have images
-    # Wilson's interval for 2 of 4 (Wilson 1927): (p + z^2/2n -+ z sqrt(p q / n + z^2 / 4 n^2)) / (1 + z^2 / n)
-    assert metrics["top1_interval"] == pytest.approx([15.0036, 84.9964], abs=1e-3)
-    assert metrics["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, torch.tensor([0, 0, 0, 1]))))
+from stochnorm.models import Classifier
+from stochnorm.tasks import MultiLabel
 
 
 class Corner(nn.Module):
@@ -46,3 +39,56 @@ def test_evaluation_leaves_the_mode_as_it_was() -> None:
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     predict_logits(model, [images], Preprocessing(14), launch("cpu", "32"))
     assert model.training
+
+
+def test_ten_crops_share_one_batch() -> None:
+    sizes = []
+
+    class Sizes(Corner):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().forward(x)
+
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    predict_logits(Sizes(), [images[:2], images[2:]], Preprocessing(14), launch("cpu", "32"), ten_crop=True)
+    assert sizes == [20, 10]
+
+
+def photo_split(photos: Path, preprocessing: Preprocessing, targets: Any, group: str = "") -> Split:
+    """Three photographs: blue, green, red."""
+    rows = [Row(f"{color}/000.png", color, "test", group) for color in ("blue", "green", "red")]
+    return Split(ImageStore(photos, rows, preprocessing), [0, 1, 2], targets)
+
+
+def classifier_of(preprocessing: Preprocessing, multi_label: bool = False) -> Classifier:
+    return Classifier(Corner(), [], "corner", "random", ("x", "y"), preprocessing, multi_label=multi_label)
+
+
+def test_evaluation_of_one_label_an_image(photos: Path) -> None:
+    preprocessing = Preprocessing(14)
+    split = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]))
+    logits, metrics = evaluate(classifier_of(preprocessing), split, launch("cpu", "32"), batch_size=2)
+    assert logits.shape == (3, 2)
+    assert metrics["top1"] == pytest.approx(100 * float((logits.argmax(1) == split.targets).float().mean()))
+
+
+def test_evaluation_of_several_labels_an_image(photos: Path) -> None:
+    preprocessing = Preprocessing(14)
+    split = photo_split(photos, preprocessing, torch.tensor([[1.0, 0], [0, 0], [1, 0]]))
+    classifier, fabric = classifier_of(preprocessing, multi_label=True), launch("cpu", "32")
+    logits, metrics = evaluate(classifier, split, fabric, batch_size=2)
+    assert metrics == MultiLabel(("x", "y")).metrics(logits, split.targets)
+    assert metrics["per_class"][1] is None
+    weighted = evaluate(classifier, split, fabric, batch_size=2, task=MultiLabel(("x", "y"), torch.tensor([9.0, 1])))
+    assert weighted[1]["loss"] != metrics["loss"]
+
+
+def test_the_groups_of_a_split_reach_its_interval(photos: Path) -> None:
+    preprocessing = Preprocessing(14)
+    classifier, fabric = classifier_of(preprocessing), launch("cpu", "32")
+    one_patient = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]), group="p1")
+    metrics = evaluate(classifier, one_patient, fabric, batch_size=2)[1]
+    assert metrics["top1_interval"] == pytest.approx([metrics["top1"]] * 2)  # one group: nothing to resample
+    ungrouped = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]))
+    low, high = evaluate(classifier, ungrouped, fabric, batch_size=2)[1]["top1_interval"]
+    assert low < high

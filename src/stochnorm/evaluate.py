@@ -1,4 +1,4 @@
-"""Logits of a list of images, and the metrics of logits."""
+"""Logits of a list of images, and their metrics."""
 
 from __future__ import annotations
 
@@ -7,27 +7,44 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from scipy.stats import binomtest
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_stat_scores
 
 from stochnorm.data import Preprocessing, Split
 from stochnorm.models import Classifier
+from stochnorm.tasks import Task, task_for
 
-__all__ = ["classification_metrics", "evaluate", "predict_logits"]
+__all__ = ["evaluate", "predict_logits"]
 
 
 def evaluate(
-    classifier: Classifier, split: Split, fabric: Fabric, *, batch_size: int, workers: int = 0, ten_crop: bool = False
+    classifier: Classifier,
+    split: Split,
+    fabric: Fabric,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    ten_crop: bool = False,
+    task: Task | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Logits (n, num_classes) and metrics of a split.
 
     By the bare model: under DDP only one process evaluates, and the wrapper would wait for the others.
+
+    Args:
+        classifier: The model, its classes and preprocessing.
+        split: Images and labels.
+        fabric: Says device and precision.
+        batch_size: Images, or crops, at a time.
+        workers: Processes that read images.
+        ten_crop: See :func:`predict_logits`.
+        task: The kind of labels; None is the classifier's, without positive weights.
     """
+    task = task or task_for(classifier.classes, classifier.multi_label)
     size = max(batch_size // 10, 1) if ten_crop else batch_size
     batches = split.evaluation_batches(size, workers=workers)
     logits = predict_logits(classifier.model, batches, classifier.preprocessing, fabric, ten_crop=ten_crop)
-    return logits, classification_metrics(logits, torch.tensor(split.labels))
+    groups = split.groups if any(split.groups) else None
+    return logits, task.metrics(logits, split.targets, groups=groups)
 
 
 @torch.no_grad()
@@ -57,30 +74,3 @@ def predict_logits(
         logits.append(output.float().unflatten(0, crops.shape[:2]).mean(1).cpu())
     model.train(training)
     return torch.cat(logits)
-
-
-def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Loss, top-1 and mean per class accuracy, and a 95 % interval of top-1.
-
-    Args:
-        logits: (n, num_classes).
-        labels: (n,), int64.
-
-    Returns:
-        ``loss`` (cross-entropy), ``top1``, ``mean_per_class`` (over the classes that have images) in percent,
-        ``top1_interval`` (Wilson's score interval of the n images as a sample), ``per_class`` (None where a class
-        has no image), ``images``.
-    """
-    num_classes = logits.size(1)
-    per_class = multiclass_accuracy(logits, labels, num_classes, average=None)
-    support = multiclass_stat_scores(logits, labels, num_classes, average=None)[:, 4]
-    correct = int((logits.argmax(1) == labels).sum())
-    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
-    return {
-        "images": len(labels),
-        "loss": float(nn.functional.cross_entropy(logits, labels)),
-        "top1": 100 * correct / len(labels),
-        "top1_interval": [100 * float(interval.low), 100 * float(interval.high)],
-        "mean_per_class": 100 * float(per_class[support > 0].mean()),
-        "per_class": [100 * float(a) if n else None for a, n in zip(per_class, support, strict=True)],
-    }

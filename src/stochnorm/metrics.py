@@ -1,0 +1,202 @@
+"""Metrics of logits, with one label an image or several, and how far chance may have moved them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_calibration_error,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+)
+
+__all__ = ["auc", "classification_metrics", "multilabel_metrics", "resampled"]
+
+_BINS = 15  # of the expected calibration error
+_AT_ONCE = 100  # resamples; bounds the memory
+
+
+def classification_metrics(
+    logits: Tensor, labels: Tensor, *, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Metrics with one label an image.
+
+    Args:
+        logits: (n, num_classes).
+        labels: (n,), int64.
+        groups: What each image belongs to, such as its patient, where images are not independent; "" is itself.
+        resamples: With groups, of the bootstrap.
+        seed: With groups, of the bootstrap.
+
+    Returns:
+        ``images``; ``loss`` (cross-entropy); in percent ``top1``, ``top1_interval`` (95 %; Wilson's score interval of
+        n independent images; with groups, percentiles of a bootstrap that draws groups), ``mean_per_class`` (over the
+        classes that have images), ``per_class`` (None where a class has none), ``ece`` (expected calibration error,
+        15 bins of the predicted class's probability); ``confusion`` (counts; a row per true class, a column per
+        predicted one).
+    """
+    num_classes = logits.size(1)
+    confusion = multiclass_confusion_matrix(logits, labels, num_classes)
+    support, hits = confusion.sum(1), confusion.diagonal()
+    present = support > 0
+    correct = int(hits.sum())
+    if groups is None:
+        wilson = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
+        interval: list[float] | None = [100 * float(wilson.low), 100 * float(wilson.high)]
+    else:
+        right = (logits.argmax(1) == labels).double()
+        draws = (counts.double() for counts in resampled(len(labels), groups, resamples, seed))
+        interval = _interval(torch.cat([right @ counts / counts.sum(0) for counts in draws]))
+    return {
+        "images": len(labels),
+        "loss": float(F.cross_entropy(logits, labels)),
+        "top1": 100 * correct / len(labels),
+        "top1_interval": interval,
+        "mean_per_class": 100 * float((hits[present].double() / support[present]).mean()),
+        "per_class": [100 * int(h) / int(s) if s else None for h, s in zip(hits, support, strict=True)],
+        "ece": 100 * float(multiclass_calibration_error(logits.softmax(1), labels, num_classes, _BINS)),
+        "confusion": confusion.tolist(),
+    }
+
+
+def multilabel_metrics(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Metrics with several labels (findings) an image.
+
+    The bootstrap draws images, or whole groups, with replacement; intervals are its 2.5 and 97.5 percentiles. A
+    resample that draws no positive or no negative image of a finding leaves the finding out: of its own interval, and
+    of that resample's mean.
+
+    Args:
+        logits: (n, findings).
+        targets: (n, findings) in {0, 1}.
+        groups: What each image belongs to, such as its patient, where images are not independent; "" is itself.
+        resamples: Of the bootstrap; 0 leaves the intervals out (None). 1000 of 25,000 images with 14 findings take
+            a fraction of a minute.
+        seed: Of the bootstrap.
+
+    Returns:
+        ``images``; ``loss`` (binary cross-entropy, mean over images and findings); in percent ``mean_auc`` with
+        ``mean_auc_interval``, ``average_precision`` (both means over the findings that have positive and negative
+        images; None without any), ``ece`` (expected calibration error, 15 bins of the finding's probability, mean over
+        all findings), ``per_class`` (area under the ROC curve per finding, None where undefined) with
+        ``per_class_interval``; ``positives`` (images per finding).
+
+    Raises:
+        ValueError: The targets are not of the logits' shape, or hold something else than 0 and 1.
+    """
+    if targets.shape != logits.shape or not ((targets == 0) | (targets == 1)).all():
+        raise ValueError(
+            f"targets must be 0 or 1, a column per finding like the logits {tuple(logits.shape)}, got values from "
+            f"{float(targets.min()):g} to {float(targets.max()):g} of shape {tuple(targets.shape)}"
+        )
+    positive, labels = targets.bool(), targets.long()
+    by_finding = list(zip(logits.double().sigmoid().T.contiguous(), labels.T.contiguous(), strict=True))
+    errors = [binary_calibration_error(p, y, _BINS) for p, y in by_finding]
+    areas = auc(logits, positive)[:, 0]
+    drawn = areas[:, None] * torch.nan
+    if resamples:
+        draws = resampled(len(logits), groups, resamples, seed)
+        drawn = torch.cat([auc(logits, positive, counts) for counts in draws], dim=1)
+    precisions = [
+        float(binary_average_precision(p, y)) if area.isfinite() else torch.nan
+        for (p, y), area in zip(by_finding, areas, strict=True)
+    ]
+    return {
+        "images": len(logits),
+        "loss": float(F.binary_cross_entropy_with_logits(logits, targets.to(logits))),
+        "mean_auc": _percent(areas.nanmean()),
+        "mean_auc_interval": _interval(drawn.nanmean(0)),
+        "average_precision": _percent(torch.tensor(precisions).nanmean()),
+        "ece": _percent(torch.stack(errors).mean()),
+        "per_class": [_percent(area) for area in areas],
+        "per_class_interval": [_interval(areas_drawn) for areas_drawn in drawn],
+        "positives": labels.sum(0).tolist(),
+    }
+
+
+def auc(scores: Tensor, positive: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Area under the ROC curve: how likely a positive image scores above a negative one, ties counted half.
+
+    Counted in integers over the images in order of their scores, so that many resamples cost little more than one and
+    nothing is lost to rounding, or to scores that a sigmoid would make equal.
+
+    Args:
+        scores: (n, findings), of any scale.
+        positive: (n, findings), bool.
+        counts: (n, resamples), int32: how often each image is drawn; None is once, in one resample.
+
+    Returns:
+        (findings, resamples), float64; nan where no positive or no negative image is drawn.
+
+    Example:
+        >>> auc(torch.tensor([[0.1], [0.4], [0.4], [0.8]]), torch.tensor([[False], [True], [False], [True]]))
+        tensor([[0.8750]], dtype=torch.float64)
+    """
+    if counts is None:
+        counts = torch.ones(len(scores), 1, dtype=torch.int32)
+    return torch.stack([_auc_of_one(s, y, counts) for s, y in zip(scores.T, positive.T, strict=True)])
+
+
+def _auc_of_one(scores: Tensor, positive: Tensor, counts: Tensor) -> Tensor:
+    scores, order = scores.sort()
+    positive, counts = positive[order], counts[order]
+    # Of each image: how many negatives stand before the images of its score, and how many before those above it.
+    negatives = F.pad((counts * ~positive[:, None]).cumsum(0, dtype=torch.int32), (0, 0, 1, 0))
+    sizes = torch.unique_consecutive(scores, return_counts=True)[1]
+    ends = sizes.cumsum(0).repeat_interleave(sizes)[positive]
+    starts = ends - sizes.repeat_interleave(sizes)[positive]
+    drawn = counts[positive].long()
+    twice_won = (drawn * (negatives[starts] + negatives[ends])).sum(0)
+    return twice_won.double() / (2 * drawn.sum(0) * negatives[-1])
+
+
+def resampled(n: int, groups: Sequence[str] | None, resamples: int, seed: int) -> Iterator[Tensor]:
+    """How often each image is drawn, when n images, or as many groups as there are, are drawn with replacement.
+
+    Args:
+        n: How many images there are.
+        groups: The group of each, drawn with all its images; an empty name is an image on its own. None draws images.
+        resamples: How often to do so.
+        seed: Of a generator of its own.
+
+    Yields:
+        (n, resamples), int32, for some of the resamples at a time.
+
+    Raises:
+        ValueError: There are not as many groups given as images.
+    """
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"groups must say what each image belongs to, got {len(groups)} for {n} images")
+    names = [name or i for i, name in enumerate(groups or [""] * n)]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    member = torch.tensor([number[name] for name in names])
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, resamples, _AT_ONCE):
+        drawn = torch.randint(len(number), (len(number), min(_AT_ONCE, resamples - start)), generator=generator)
+        counts = torch.zeros_like(drawn, dtype=torch.int32)
+        counts.scatter_add_(0, drawn, torch.ones_like(counts))
+        yield counts[member]
+
+
+def _percent(value: Tensor) -> float | None:
+    """None is what JSON has for nan."""
+    return None if value.isnan() else 100 * float(value)
+
+
+def _interval(values: Tensor) -> list[float] | None:
+    """95 % of the resamples, in percent."""
+    bounds: list[float] = values.nanquantile(values.new_tensor([0.025, 0.975])).mul(100).tolist()
+    return None if values.isnan().all() else bounds
