@@ -35,7 +35,7 @@ def test_finetune_and_predict(photos: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     for text in (
         "18 train / 6 val / 6 test, 3 classes",
-        "stochnorm p=0.3",
+        "Stochastic Normalization p=0.3",
         "val top-1",
         "test",
         "95 % interval",
@@ -73,6 +73,32 @@ def test_bad_input_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(args) == 1
     assert message in capsys.readouterr().err
+
+
+def test_predictions_are_not_begun_where_they_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no such run either, but that is looked at later."""
+    for csv_path, message in (
+        (tmp_path / "missing/out.csv", f"there is no folder {tmp_path}/missing; make it first"),
+        (tmp_path, "it is a folder; give the name of a file"),
+    ):
+        assert main(["predict", "nowhere", "x.png", "--csv", str(csv_path)]) == 1
+        assert capsys.readouterr().err == f"error: cannot write {csv_path}: {message}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_of_several_processes_goes_on_with_torchrun(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt("stopped after step 1 of 2")
+
+    monkeypatch.setattr("stochnorm.job.finetune", stopped)
+    for processes, command in (("1", "stochnorm"), ("2", "torchrun ... -m stochnorm.cli")):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        assert main(["finetune", "my photos", "--overwrite"]) == 130
+        assert f"go on with: {command} finetune 'my photos' --resume\n" in capsys.readouterr().err
 
 
 def test_a_value_out_of_range_is_named() -> None:

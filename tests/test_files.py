@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stochnorm.files import atomic_path, write_text
+from stochnorm.files import atomic_path, check_target, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -27,3 +27,23 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=message), atomic_path(tmp_path / "file.txt"):
         raise full
     assert not list(tmp_path.iterdir())
+
+
+def test_only_a_full_disk_asks_for_space(tmp_path: Path) -> None:
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    with (
+        pytest.raises(OSError, match=r"cannot write .*file.txt: Read-only file system$"),
+        atomic_path(tmp_path / "file.txt"),
+    ):
+        raise read_only
+
+
+def test_a_target_that_cannot_be_written_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    check_target(tmp_path / "file.txt")
+    for act in (check_target, lambda path: write_text(path, "text")):
+        with pytest.raises(IsADirectoryError, match=r"cannot write .*folder: it is a folder; give the name of a file"):
+            act(tmp_path / "folder")
+        with pytest.raises(FileNotFoundError, match=r"cannot write .*file.txt: there is no folder .*missing; make it"):
+            act(tmp_path / "missing/file.txt")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

@@ -1,50 +1,82 @@
 """Fine-tune pre-trained ConvNets on small image data sets: Stochastic Normalization (NeurIPS 2020) for PyTorch.
 
-The layer and the conversion need torch alone; what fine-tunes is imported at its first use.
+The layers, the conversions and :mod:`stochnorm.regularizers` need torch alone; what fine-tunes is imported at its first
+use.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stochnorm.nn import StochNorm1d, StochNorm2d, StochNorm3d, convert, restore, stoch_norm, update_statistics
+from stochnorm.nn import (
+    StochNorm1d,
+    StochNorm2d,
+    StochNorm3d,
+    convert,
+    convert_batch_instance,
+    freeze,
+    hold_statistics,
+    initialize_statistics,
+    restore,
+    stoch_norm,
+    unfreeze,
+    update_statistics,
+)
 
 if TYPE_CHECKING:
     from stochnorm.config import FinetuneConfig
+    from stochnorm.diagnosis import Diagnosis
+    from stochnorm.doctor import diagnose
     from stochnorm.job import Result, finetune
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.prediction import Prediction, predict
+    from stochnorm.tune import Tuned, tune
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Diagnosis",
     "FinetuneConfig",
     "Prediction",
     "Result",
     "StochNorm1d",
     "StochNorm2d",
     "StochNorm3d",
+    "Tuned",
     "build_classifier",
     "convert",
+    "convert_batch_instance",
+    "diagnose",
     "finetune",
+    "freeze",
+    "hold_statistics",
+    "initialize_statistics",
     "load_classifier",
     "predict",
     "restore",
     "stoch_norm",
+    "tune",
+    "unfreeze",
     "update_statistics",
 ]
 
 _LAZY = {
+    "Diagnosis": "stochnorm.diagnosis",
     "FinetuneConfig": "stochnorm.config",
     "Prediction": "stochnorm.prediction",
     "Result": "stochnorm.job",
+    "Tuned": "stochnorm.tune",
     "build_classifier": "stochnorm.models",
+    "diagnose": "stochnorm.doctor",
     "finetune": "stochnorm.job",
     "load_classifier": "stochnorm.models",
     "predict": "stochnorm.prediction",
+    "tune": "stochnorm.tune",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value  # the submodules tune and doctor would take the functions' place otherwise
+        return value
     raise AttributeError(f"module 'stochnorm' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: ``stochnorm finetune | predict | demo``. The only module that parses arguments."""
+"""The command line. The only module that parses arguments; what each command does stands in ``commands.py``."""
 
 from __future__ import annotations
 
@@ -7,51 +7,26 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
+from stochnorm import commands
 from stochnorm.config import FinetuneConfig
 
 __all__ = ["main"]
 
-
-@dataclass(frozen=True)
-class Predict:
-    """Classify images with the model of a run."""
-
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of a finished run, or its model.safetensors."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """Image files, and folders of images."""
-    csv: str = ""
-    """Write class and probabilities of every image to this file."""
-    strict: bool = False
-    """Stop at an image that cannot be read, instead of leaving it out with a warning."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Fine-tune on real images with BatchNorm and with StochNorm, and show both side by side."""
-
-    rate: float = 10.0
-    """Percentage of the training images of each class."""
-    steps: int = 100
-    """Training steps of each run."""
-    seeds: int = 2
-    """Runs per method; the data stay the same."""
-    out: str = "runs/demo"
-    """Directory of the runs and the picture. Finished runs in it are not repeated."""
-
-
 Command = (
-    Annotated[FinetuneConfig, tyro.conf.subcommand("finetune")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    Annotated[commands.Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[commands.Predict, tyro.conf.subcommand("predict")]
+    | Annotated[commands.Tune, tyro.conf.subcommand("tune")]
+    | Annotated[commands.Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[commands.List, tyro.conf.subcommand("ls")]
+    | Annotated[commands.Verify, tyro.conf.subcommand("verify")]
+    | Annotated[commands.Download, tyro.conf.subcommand("download")]
+    | Annotated[commands.Lists, tyro.conf.subcommand("lists")]
+    | Annotated[commands.Demo, tyro.conf.subcommand("demo")]
 )
 
 
@@ -71,65 +46,40 @@ def main(args: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            command: Any = tyro.cli(
-                Command,
-                prog="stochnorm",
-                description="Fine-tune pre-trained ConvNets on small image data sets without over-fitting.",
-                args=args,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-            _run(command)
+            _parse(args).run()
         except KeyboardInterrupt as stop:
             errors.print(str(stop) or "stopped", markup=False)
             if str(stop):
-                again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
-                again += ["--resume"] if args[0] == "finetune" else []  # the demo goes on by itself
-                errors.print(f"go on with: stochnorm {shlex.join(again)}", markup=False)
+                errors.print(f"go on with: {_again(args)}", markup=False)
             return 130
         except Exception as error:
             if os.environ.get("STOCHNORM_TRACEBACK"):
                 raise
-            expected = isinstance(error, (ValueError, OSError, ArithmeticError))
+            expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
             text = str(error) if expected else f"{type(error).__name__}: {error}"
             errors.print(f"error: {_one_line(error, text)}", style="red", markup=False)
             return 1
     return 0
 
 
-def _run(command: FinetuneConfig | Predict | Demo) -> None:
-    if isinstance(command, FinetuneConfig):
-        from stochnorm.job import finetune
-
-        finetune(command)
-    elif isinstance(command, Demo):
-        from stochnorm.demo import demo
-
-        demo(rate=command.rate, steps=command.steps, seeds=command.seeds, out=Path(command.out))
-    else:
-        _predict(command)
+def _parse(args: Sequence[str]) -> Any:
+    options: dict[str, Any] = {"prog": "stochnorm", "config": (tyro.conf.FlagCreatePairsOff,)}
+    description = "Fine-tune pre-trained ConvNets on small image data sets without over-fitting."
+    command: Any = tyro.cli(Command, description=description, args=args, **options)
+    if isinstance(command, commands.Finetune) and command.settings:  # over again, with the file's as defaults
+        default = commands.Finetune(**FinetuneConfig.load(command.settings).as_fields(), settings=command.settings)
+        options["prog"] = "stochnorm finetune"
+        command = tyro.cli(commands.Finetune, default=default, args=args[1:], **options)
+    return command
 
 
-def _predict(command: Predict) -> None:
-    import torch
-
-    from stochnorm.files import write_text
-    from stochnorm.prediction import format_predictions, predict
-
-    predictions = predict(command.run, command.images, strict=command.strict)
-    table = Table(box=None, header_style="dim")
-    for column in ("image", "class"):
-        table.add_column(column, overflow="fold")
-    table.add_column("probability", justify="right")
-    for prediction in predictions:
-        table.add_row(
-            *(text.replace("[", "\\[") for text in (str(prediction.path), prediction.label)),
-            f"{prediction.probability:.3f}",
-        )
-    Console(highlight=False).print(table)
-    if command.csv:
-        classes = list(predictions[0].probabilities)
-        probabilities = torch.tensor([list(p.probabilities.values()) for p in predictions])
-        write_text(Path(command.csv), format_predictions([str(p.path) for p in predictions], probabilities, classes))
+def _again(args: Sequence[str]) -> str:
+    """The command that goes on with an interrupted run."""
+    again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+    again += ["--resume"] if args[0] == "finetune" else []  # the others go on by themselves
+    # Processes that torchrun started do not know its options.
+    start = "torchrun ... -m stochnorm.cli" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "stochnorm"
+    return f"{start} {shlex.join(again)}"
 
 
 def _one_line(error: Exception, text: str) -> str:

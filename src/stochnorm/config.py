@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["FinetuneConfig"]
+from stochnorm.methods import check_method
+
+__all__ = ["BSSConfig", "DELTAConfig", "FinetuneConfig", "L2SPConfig"]
+
+
+@dataclass(frozen=True)
+class L2SPConfig:
+    """L2-SP: the backbone is held at its pre-trained weights."""
+
+    alpha: float = 0.1
+    """Strength of the distance to the pre-trained weights."""
+    beta: float = 0.01
+    """Strength on the new head."""
+    scope: Literal["weights", "all"] = "weights"
+    """Convolution and linear weights, or also biases and normalization."""
+
+
+@dataclass(frozen=True)
+class DELTAConfig:
+    """DELTA: feature maps are held near those of the pre-trained network."""
+
+    alpha: float = 1e-4
+    """Strength of the distance of the feature maps, summed over the batch. (The published 0.01 is for other layers, see
+    docs/methods/delta.md.)"""
+    beta: float = 0.01
+    """Strength on the new head."""
+    attention: Literal["channel", "uniform"] = "channel"
+    """Channels weigh by what the loss loses without them (computed once and cached), or all alike."""
+    attention_images: int = 320
+    """Training images that channel attention is measured on; its cost grows with them (the paper: 320)."""
+    layers: tuple[str, ...] = ()
+    """Whose outputs are compared, by name; none: the outputs of the last four stages."""
+
+
+@dataclass(frozen=True)
+class BSSConfig:
+    """BSS: the smallest singular values of a batch's features are shrunk."""
+
+    eta: float = 0.001
+    """Strength."""
+    k: int = 1
+    """How many singular values."""
 
 
 @dataclass(frozen=True)
@@ -17,19 +60,39 @@ class FinetuneConfig:
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder with one folder per class, a folder with train/, [val/,] test/ above those, a CSV file with the
-    columns path,label[,split], or elpv (the demo's data set)."""
+    columns path,label[,split], the folder of a data set in its official format (stochnorm ls datasets), or elpv (the
+    demo's data set)."""
 
-    norm: Literal["stochnorm", "batchnorm", "frozen"] = "stochnorm"
-    """Normalization while training: Stochastic Normalization, BatchNorm, or BatchNorm by the inherited statistics
-    (scale and shift are trained)."""
+    method: str = "stochnorm"
+    """vanilla, stochnorm, l2sp, delta, bss, bin, frozen, or a sum such as stochnorm+delta+bss (stochnorm ls
+    methods)."""
     p: float = 0.5
     """stochnorm: probability that a channel is normalized by batch statistics, in [0, 1]; 1 is BatchNorm."""
+    p_end: float = 0.5
+    """p at the last step, for a schedule other than constant."""
+    p_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How p goes from --p to --p-end over the training."""
+    norm_layers: str = ""
+    """stochnorm, bin, frozen: only normalization layers in whose name this regular expression is found, such as
+    'layer[34]'; empty: all."""
+    norm_momentum: float | None = None
+    """Weight of the batch in the moving statistics (the paper's alpha, 0.1 there); None: each layer's own."""
+    statistics: Literal["pretrained", "zero_one", "target"] = "pretrained"
+    """Moving statistics at the start: inherited, (0, 1), or computed from the training images."""
+    freeze: Literal["statistics", "affine", "both"] = "statistics"
+    """frozen: keep the inherited statistics, scale and shift, or both."""
+    l2sp: L2SPConfig = field(default_factory=L2SPConfig)
+    delta: DELTAConfig = field(default_factory=DELTAConfig)
+    bss: BSSConfig = field(default_factory=BSSConfig)
 
     backbone: str = "tf_efficientnet_lite0"
     """Any timm or torchvision name; a name both have is timm's, torchvision/NAME the other."""
     weights: str = "auto"
     """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm), pretrained (timm's or
     torchvision's download), random, or a .safetensors/.pth file. auto: bundled where it fits, else pretrained."""
+
+    auxiliary: bool = True
+    """Train the auxiliary classifiers that Inception-v3 and GoogLeNet have, beside the main one."""
 
     rate: float = 100.0
     """Use only this percentage of the training images: ceil(rate % of n) of each class with n."""
@@ -39,6 +102,13 @@ class FinetuneConfig:
     """Share of all images that test, where DATA has no test split; 0 trains without a test."""
     data_seed: int = 0
     """Which images are sampled and split off."""
+    split_lists: str = ""
+    """A folder with train.txt[, val.txt][, test.txt], lists of paths, in place of sampling: a published split."""
+    pool_val: bool = False
+    """Train on the validation images of DATA too, and cut validation from the sample (FGVC-Aircraft's released lists).
+    """
+    balance: bool = False
+    """Several labels an image: weigh positive images of a finding as much as its negative ones."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a warning."""
 
@@ -46,20 +116,27 @@ class FinetuneConfig:
     """Training steps."""
     batch_size: int = 32
     """Images per step, over all processes."""
-    image_size: int = 160
-    """Side of the network's input, pixels."""
+    accumulate: int = 1
+    """Split each batch into this many parts, to save memory: gradients add up over them, batch statistics are those of
+    a part."""
+    image_size: int = 0
+    """Side of the network's input, pixels; 0: that of the backbone's weights, such as 224."""
     lr: float = 0.003
     """Learning rate of the backbone."""
     head_lr_factor: float = 10.0
     """The new head learns this many times as fast."""
     momentum: float = 0.9
     """Of SGD with Nesterov's momentum."""
-    weight_decay: float = 5e-4
-    """On all parameters, as in the paper's code."""
+    weight_decay: float | None = None
+    """None: 5e-4, or 0 beside L2-SP and DELTA, which take its place (their authors')."""
+    decay_norm_bias: bool = True
+    """Weight decay on normalization and biases too, as in the paper's code."""
     decay_at: float = 0.66
     """The learning rates drop to a tenth after this share of the steps; 1 keeps them."""
     eval_every: int = 0
     """Steps between validations; 0: once an epoch, at most 15 times in all."""
+    select: Literal["best", "last"] = "best"
+    """The model that is kept and tested: the best on validation, or that of the last step (the paper's protocol)."""
     ten_crop: bool = False
     """Test on ten crops, their logits averaged, instead of the center."""
     seed: int = 0
@@ -82,6 +159,7 @@ class FinetuneConfig:
         """Raises ValueError where a value is out of its range; names the field."""
         for name, low, high in (
             ("p", 0, 1),
+            ("p_end", 0, 1),
             ("val_fraction", 0.01, 0.9),
             ("test_fraction", 0, 0.9),
             ("decay_at", 0, 1),
@@ -91,16 +169,58 @@ class FinetuneConfig:
                 raise ValueError(f"{name} must be in [{low}, {high}], got {getattr(self, name)}")
         if not 0 < self.rate <= 100:
             raise ValueError(f"rate is a percentage in (0, 100], got {self.rate}")
-        for name, low in (("steps", 1), ("batch_size", 2), ("image_size", 8), ("eval_every", 0), ("workers", 0)):
+        for name, low in (
+            ("steps", 1),
+            ("batch_size", 2),
+            ("accumulate", 1),
+            ("image_size", 0),
+            ("eval_every", 0),
+            ("workers", 0),
+        ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         for name in ("lr", "head_lr_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if not 0 <= self.weight_decay < math.inf:
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be 0 or positive, got {self.weight_decay}")
+        if self.norm_momentum is not None and not 0 <= self.norm_momentum <= 1:
+            raise ValueError(f"norm_momentum must be in [0, 1], got {self.norm_momentum}")
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate {self.accumulate} leaves parts of fewer than 2 images of a batch of {self.batch_size}; "
+                f"give --accumulate {self.batch_size // 2} or less"
+            )
+        methods = check_method(self.method)
+        if self.norm_layers and not {"stochnorm", "bin", "frozen"} & set(methods):
+            raise ValueError(f"norm_layers picks layers for stochnorm, bin or frozen, but the method is {self.method}")
+        if self.split_lists and self.rate != 100:
+            raise ValueError(f"split_lists says which images train; leave out rate {self.rate:g}")
+        if self.p_schedule != "constant" and "stochnorm" not in methods:
+            raise ValueError(f"p_schedule is for stochnorm, but the method is {self.method}")
+
+    @classmethod
+    def load(cls, path: str | Path) -> FinetuneConfig:
+        """The settings in a JSON file: a run's ``config.json``, or what ``stochnorm tune`` chose.
+
+        Raises:
+            ValueError: The file is damaged, or holds a setting that there is not.
+        """
+        try:
+            settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            nested = {"l2sp": L2SPConfig, "delta": DELTAConfig, "bss": BSSConfig}
+            for name, kind in nested.items():
+                settings[name] = kind(**settings.get(name, {}))
+            settings["delta"] = replace(settings["delta"], layers=tuple(settings["delta"].layers))
+            return cls(**settings)
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a file of stochnorm's settings ({error})") from error
+
+    def as_fields(self) -> dict[str, Any]:
+        """The fields as they are, to make another object of."""
+        return {f.name: getattr(self, f.name) for f in fields(FinetuneConfig)}
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that the result depends on, in order; the run is named by them."""
         bookkeeping = {"out", "resume", "overwrite", "strict", "workers"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in bookkeeping}
+        return {name: value for name, value in asdict(self).items() if name not in bookkeeping}

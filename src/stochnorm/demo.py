@@ -18,7 +18,7 @@ from stochnorm.runs import Run
 
 __all__ = ["demo"]
 
-_METHODS = {"batchnorm": "BatchNorm", "stochnorm": "StochNorm"}
+_METHODS = {"vanilla": "BatchNorm", "stochnorm": "StochNorm"}
 
 
 def demo(
@@ -43,30 +43,36 @@ def demo(
 
     Returns:
         Test top-1 in percent, by method, a value per seed.
+
+    Raises:
+        ValueError: There is no readable test image; or what :func:`finetune` raises.
     """
     display = Display()
-    records: dict[str, list[dict[str, Any]]] = {norm: [] for norm in _METHODS}
+    records: dict[str, list[dict[str, Any]]] = {method: [] for method in _METHODS}
     for seed in range(seeds):
-        for norm, name in _METHODS.items():
+        for method, name in _METHODS.items():
             display.note(f"\n{name}, seed {seed}")
             config = FinetuneConfig(
                 data,
-                norm=norm,  # type: ignore[arg-type]
+                method=method,
                 rate=rate,
                 steps=steps,
                 image_size=image_size,
                 seed=seed,
-                out=str(out / f"{norm}-{seed}"),
-                resume=(out / f"{norm}-{seed}" / "config.json").is_file(),
+                out=str(out / f"{method}-{seed}"),
+                resume=(out / f"{method}-{seed}" / "config.json").is_file(),
             )
-            records[norm].append(finetune(config).record)
-    top1 = {norm: [record["test"]["top1"] for record in runs] for norm, runs in records.items()}
+            record = finetune(config).record
+            if record["test"] is None:
+                raise ValueError(f"{data}: no readable test image, so nothing to compare the methods on; add some")
+            records[method].append(record)
+    top1 = {method: [record["test"]["top1"] for record in runs] for method, runs in records.items()}
     _show(display, top1, records, out)
     return top1
 
 
 def _show(display: Display, top1: dict[str, list[float]], records: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    first = records["batchnorm"][0]
+    first = records["vanilla"][0]
     images, config = first["images"], first["config"]
     title = (
         f"{config['data']}: {images['train']} training images of {len(first['classes'])} classes, "
@@ -76,12 +82,12 @@ def _show(display: Display, top1: dict[str, list[float]], records: dict[str, lis
     table.add_column("method")
     for column in ("test top-1 %, mean", "each seed", "mean per class %", "images/s"):
         table.add_column(column, justify="right")
-    for norm, name in _METHODS.items():
-        runs = records[norm]
+    for method, name in _METHODS.items():
+        runs = records[method]
         table.add_row(
             name,
-            f"{statistics.mean(top1[norm]):.1f}",
-            ", ".join(f"{value:.1f}" for value in top1[norm]),
+            f"{statistics.mean(top1[method]):.1f}",
+            ", ".join(f"{value:.1f}" for value in top1[method]),
             f"{statistics.mean(r['test']['mean_per_class'] for r in runs):.1f}",
             f"{statistics.mean(r['cost']['images_per_second'] for r in runs):.0f}",
         )
@@ -93,8 +99,8 @@ def _show(display: Display, top1: dict[str, list[float]], records: dict[str, lis
 
 def _verdict(top1: dict[str, list[float]], records: dict[str, list[dict[str, Any]]]) -> str:
     """The difference and how far it can be trusted, in words."""
-    gains = [s - b for s, b in zip(top1["stochnorm"], top1["batchnorm"], strict=True)]
-    low, high = records["batchnorm"][0]["test"]["top1_interval"]
+    gains = [s - b for s, b in zip(top1["stochnorm"], top1["vanilla"], strict=True)]
+    low, high = records["vanilla"][0]["test"]["top1_interval"]
     text = (
         f"StochNorm - BatchNorm: {statistics.mean(gains):+.1f} points on average "
         f"(by seed {', '.join(f'{gain:+.1f}' for gain in gains)}). "
@@ -108,13 +114,13 @@ def _verdict(top1: dict[str, list[float]], records: dict[str, list[dict[str, Any
 def _plot(records: dict[str, list[dict[str, Any]]], title: str, path: Path) -> None:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     curves, result = figure.subplots(1, 2, width_ratios=[2, 1])
-    for x, (norm, name) in enumerate(_METHODS.items()):
+    for x, (method, name) in enumerate(_METHODS.items()):
         color = (BLUE, ORANGE)[x]
-        for i, record in enumerate(records[norm]):
+        for i, record in enumerate(records[method]):
             history = Run(Path(record["config"]["out"])).read_metrics()
             label = name if i == 0 else None
             curves.plot([r["step"] for r in history], [r["val_loss"] for r in history], color=color, label=label)
-        values = [record["test"]["top1"] for record in records[norm]]
+        values = [record["test"]["top1"] for record in records[method]]
         result.plot([x] * len(values), values, "o", color=color, alpha=0.6)
         result.hlines(statistics.mean(values), x - 0.25, x + 0.25, color=color)
         result.annotate(f"{statistics.mean(values):.1f}", (x + 0.28, statistics.mean(values)), va="center", color=color)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,14 +20,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.hardware import precision_of
+from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.runs import Run
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
 
 __all__ = ["Display", "interval"]
 
@@ -50,7 +52,7 @@ class Display:
 
     def header(self, config: FinetuneConfig, classifier: Classifier, images: dict[str, int], fabric: Fabric) -> None:
         """What the run works on and with."""
-        norm = f"stochnorm p={config.p:g}" if config.norm == "stochnorm" else config.norm
+        size = classifier.preprocessing.image_size
         counts = " / ".join(f"{count} {name}" for name, count in images.items())
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
@@ -58,7 +60,8 @@ class Display:
         for name, value in (
             ("data", config.data),
             ("images", f"{counts}, {len(classifier.classes)} classes, rate {config.rate:g} %"),
-            ("model", f"{config.backbone}, {classifier.weights} weights, {norm}, {config.image_size} px"),
+            ("model", f"{config.backbone}, {classifier.weights} weights, {size} px"),
+            ("method", describe(config)),
             (
                 "compute",
                 f"{fabric.device.type}, {precision_of(fabric)}"
@@ -69,37 +72,51 @@ class Display:
         self.console.print(table)
 
     @contextmanager
+    def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Gives a function to be told the fraction that is done; shows nothing until it is called."""
+        with self._progress(TimeRemainingColumn(compact=True)) as progress:
+            task: TaskID | None = None
+
+            def tell(fraction: float) -> None:
+                nonlocal task
+                if task is None:
+                    task = progress.add_task(what, total=1.0)
+                progress.update(task, completed=fraction)
+
+            yield tell
+
+    @contextmanager
     def training(self, steps: int, per_epoch: int, start: int) -> Iterator[_TrainingBars]:
-        columns = (MofNCompleteColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}"))
+        columns = (MofNCompleteColumn(), _TimeOfTraining(compact=True), TextColumn("{task.fields[note]}"))
         with self._progress(*columns) as progress:
             yield _TrainingBars(progress, steps, per_epoch, start)
 
     def result(self, record: dict[str, Any], run: Run) -> None:
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("split")
-        for name in ("images", "top-1 %", "95 % interval", "mean per class %", "loss"):
-            table.add_column(name, justify="right")
+        multi_label = "mean_auc" in record["validation"]
+        score = "mean_auc" if multi_label else "top1"
+        columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
+        columns |= (
+            {"average_precision": "average precision %"} if multi_label else {"mean_per_class": "mean per class %"}
+        )
+        columns |= {"ece": "calibration error %", "loss": "loss"}
+        for title in columns.values():
+            table.add_column(title, justify="right")
         for split in ("validation", "test"):
             metrics = record[split]
             if metrics:
+                values = {**metrics, "interval": metrics[f"{score}_interval"]}
                 style = "bold" if split == "test" else "dim"
-                table.add_row(
-                    split,
-                    str(metrics["images"]),
-                    f"{metrics['top1']:.1f}",
-                    interval(metrics["top1_interval"]),
-                    f"{metrics['mean_per_class']:.1f}",
-                    f"{metrics['loss']:.3f}",
-                    style=style,
-                )
+                table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
         self.console.print(table)
         cost = record["cost"]
-        selected = record["selected"]["step"]
+        selected = record["selected"]
         self.note(
-            f"selected at step {selected} on validation; trained {cost['seconds'] / 60:.1f} min, "
+            f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
             f"{cost['images_per_second']:.0f} images/s"
         )
-        if record["test"] is None:
+        if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test split: the validation figure is optimistic, since it selected the model")
         self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
 
@@ -115,35 +132,77 @@ class Display:
         )
 
 
+class _TimeOfTraining(TimeRemainingColumn):
+    """The time remaining of the whole training; an epoch's bar starts anew too often to know its own."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
+
+
 class _TrainingBars:
     """An epoch's bar and the whole training's, and a line per validation above them."""
 
     def __init__(self, progress: Progress, steps: int, per_epoch: int, start: int) -> None:
         self.progress, self.steps, self.per_epoch = progress, steps, per_epoch
         self.epochs = -(-steps // per_epoch)
-        self.epoch: TaskID = progress.add_task("epoch", total=per_epoch, note="")
-        self.step: TaskID = progress.add_task("steps", total=steps, completed=start, note="")
+        self.epoch: TaskID = progress.add_task("epoch", total=per_epoch, note="", timed=False)
+        self.step: TaskID = progress.add_task("steps", total=steps, completed=start, note="", timed=True)
         self.titled = False
 
-    def advance(self, step: int, loss: float, correct: float, images: float, seconds: float) -> None:
+    def advance(self, step: int, sums: dict[str, float]) -> None:
         """Shows the state after a step; the sums are those since the last validation."""
+        images, seconds = sums["images"], sums["seconds"]
         epoch, position = divmod(step, self.per_epoch)
         self.progress.update(
             self.epoch, description=f"epoch {epoch + 1} of {self.epochs}", completed=position + 1, total=self.per_epoch
         )
-        note = f"loss {loss / images:.3f}  accuracy {100 * correct / images:.1f} %  {images / seconds:.0f} images/s"
+        accuracy = f"  accuracy {sums['score'] / images:.1f} %" if "score" in sums else ""
+        note = f"loss {sums['loss'] / images:.3f}{accuracy}  {images / seconds:.0f} images/s"
         self.progress.update(self.step, completed=step + 1, note=note)
 
     def validated(self, record: dict[str, Any]) -> None:
+        score = record["score"]
+        title = {"top1": "top-1", "mean_auc": "AUC"}[score]
+        columns: dict[str, tuple[Any, str]] = {
+            " step": (record["step"], "d"),
+            "epoch": (record["epoch"], ".1f"),
+            "train loss": (record["train_loss"], ".3f"),
+            f"train {title}": (record.get(f"train_{score}"), ".1f"),
+            **{name.replace("_", " "): (v, ".3f") for name, v in record.items() if name.startswith("penalty_")},
+            "val loss": (record["val_loss"], ".3f"),
+            f"val {title}": (record[f"val_{score}"], ".1f"),
+            "images/s": (record["images_per_second"], ".0f"),
+        }
         if not self.titled:
             self.titled = True
-            self.progress.console.print(
-                " step  epoch  train loss  train top-1  val loss  val top-1  images/s", style="dim"
-            )
+            self.progress.console.print("  ".join(columns), style="dim")
         self.progress.console.print(
-            f"{record['step']:5d}  {record['epoch']:5.1f}  {record['train_loss']:10.3f}  {record['train_top1']:11.1f}"
-            f"  {record['val_loss']:8.3f}  {record['val_top1']:9.1f}  {record['images_per_second']:8.0f}"
+            "  ".join(("-" if v is None else format(v, form)).rjust(len(name)) for name, (v, form) in columns.items())
         )
+
+
+def describe(config: FinetuneConfig) -> str:
+    """The method of a run with its settings, in a line."""
+    settings = {
+        "stochnorm": f" p={config.p:g}"
+        + (f" to {config.p_end:g} ({config.p_schedule})" if config.p_schedule != "constant" else ""),
+        "frozen": f" {config.freeze}",
+        "l2sp": f" alpha={config.l2sp.alpha:g} beta={config.l2sp.beta:g}",
+        "delta": f" alpha={config.delta.alpha:g} beta={config.delta.beta:g} {config.delta.attention} attention",
+        "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
+    }
+    text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
+    layers = f", layers matching {config.norm_layers}" if config.norm_layers else ""
+    return text + layers + (f", {config.statistics} statistics" if config.statistics != "pretrained" else "")
+
+
+def _value(name: str, value: Any) -> str:
+    """A cell of the result's table."""
+    if value is None:
+        return "-"
+    if name == "interval":
+        return interval(value)
+    return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"
 
 
 def interval(bounds: list[float]) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from stochnorm.nn import kernel
 
 __all__ = ["environment", "launch"]
 
+# The first process evaluates while the others wait; torchrun ends them if it fails.
+_PATIENCE = timedelta(days=1)
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -24,7 +30,7 @@ def launch(device: str = "auto", precision: str = "auto") -> Fabric:
         precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware, else 32.
 
     Raises:
-        ValueError: The device is not available.
+        ValueError: The device is not available, or does not compute in this precision.
     """
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -33,6 +39,8 @@ def launch(device: str = "auto", precision: str = "auto") -> Fabric:
         device = next(name for name, present in available.items() if present)
     if not available[device]:
         raise ValueError(f"device {device}: this machine, or this PyTorch, has none; use cpu")
+    if (device, precision) == ("cpu", "16"):
+        raise ValueError("precision 16 needs a GPU; on the CPU use bf16 or 32")
     if precision == "auto":
         precision = "bf16" if _computes_bf16(device) else "32"
     world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -40,7 +48,7 @@ def launch(device: str = "auto", precision: str = "auto") -> Fabric:
         accelerator=device,
         devices=local_world_size,
         num_nodes=world_size // local_world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=DDPStrategy(timeout=_PATIENCE) if world_size > 1 else "auto",
         precision=_PRECISION[precision],  # type: ignore[arg-type]
     )
     fabric.launch()
@@ -56,6 +64,7 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
+        "cpu_kernel": kernel.library is not None,
     }
 
 

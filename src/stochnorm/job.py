@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from lightning_fabric import Fabric
 
 from stochnorm.config import FinetuneConfig
-from stochnorm.data import ImageStore, Split, assign_splits, format_manifest, read_source
+from stochnorm.data import (
+    ImageStore,
+    Row,
+    Source,
+    Split,
+    assign_splits,
+    format_manifest,
+    read_lists,
+    read_source,
+)
 from stochnorm.display import Display
 from stochnorm.evaluate import evaluate
 from stochnorm.files import write_text
 from stochnorm.hardware import environment, launch
-from stochnorm.models import build_classifier
-from stochnorm.nn import convert
-from stochnorm.prediction import format_predictions
+from stochnorm.models import Classifier, build_classifier
+from stochnorm.objective import Objective
+from stochnorm.prediction import format_confusion, format_predictions
+from stochnorm.preparation import normalization_layers, prepare
+from stochnorm.regularizers import Regularizer
 from stochnorm.runs import Run
-from stochnorm.train import fit, score
+from stochnorm.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.train import fit, selected, weight_decay
 from stochnorm.weights import read_state_dict
 
 __all__ = ["Result", "finetune"]
@@ -37,7 +50,7 @@ class Result:
 
     @property
     def validation(self) -> dict[str, Any]:
-        """Metrics of the selected model on the validation split, which selected it."""
+        """Metrics of the selected model on the validation split, which selects it unless ``select`` is last."""
         return self.record["validation"]  # type: ignore[no-any-return]
 
     @property
@@ -46,8 +59,14 @@ class Result:
         return self.record["test"]  # type: ignore[no-any-return]
 
 
-def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
-    """Fine-tune a pre-trained backbone; select on validation; test once.
+def finetune(
+    config: FinetuneConfig,
+    *,
+    quiet: bool = False,
+    test: bool = True,
+    validated: Callable[[dict[str, Any]], None] | None = None,
+) -> Result:
+    """Fine-tune a pre-trained backbone; select on validation, or take the last iterate; test once.
 
     Leaves a directory, see :class:`stochnorm.runs.Run`. Ctrl-C (and SIGTERM) writes a checkpoint after the running
     step; with ``resume=True`` the same call goes on from the last one and on the CPU ends with the same weights, bit
@@ -56,6 +75,8 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
     Args:
         config: The settings.
         quiet: Print nothing.
+        test: Open the test split in the end; False leaves its images unread, for a search.
+        validated: Called with the record of each validation.
 
     Returns:
         The result; that of a finished run at once, with ``resume``.
@@ -82,25 +103,28 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
 
     # Data and model: everything that can be wrong with them is said before the run's directory is made.
     source = read_source(config.data)
-    rows = assign_splits(
-        source.rows,
-        rate=config.rate,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-        seed=config.data_seed,
-    )
-    classes = tuple(sorted({row.label for row in rows}))
+    rows = [row for row in split_rows(source, config) if test or row.split != "test"]
     classifier = build_classifier(
-        config.backbone, config.weights, classes, image_size=config.image_size, seed=config.seed
+        config.backbone,
+        config.weights,
+        source.classes,
+        image_size=config.image_size,
+        seed=config.seed,
+        auxiliary=config.auxiliary,
+        multi_label=source.multi_label,
     )
-    normalization = _set_norm(classifier.model, config)
     store = ImageStore(source.root, rows, classifier.preprocessing, strict=config.strict, track=display.track)
-    splits = {name: _split(store, name, classes) for name in ("train", "val", "test")}
-    _check(splits, classes, config, fabric.world_size)
-    counts = {name: len(split) for name, split in splits.items()}
+    splits = {
+        name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
+    }
+    _check(splits, source.classes, config, fabric.world_size)
+    task = _task(config, source, splits["train"])
+    with display.measuring("DELTA's channel attention") as progress:
+        regularizers = prepare(config, classifier, splits["train"], fabric, progress)
+    objective = Objective(classifier, task, regularizers, fabric.autocast)
 
     if fabric.is_global_zero:
-        manifest = format_manifest(store.rows)
+        manifest = format_manifest(store.rows, multi_label=source.multi_label)
         if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != manifest:
             raise ValueError(
                 f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test images "
@@ -108,31 +132,31 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
             )
         run.open(config)
         write_text(run.split, manifest)
+    counts = {name: len(split) for name, split in splits.items()}
     display.header(config, classifier, counts, fabric)
     fabric.barrier()
-    history = fit(config, fabric, run, display, classifier, splits["train"], splits["val"])
+    history = fit(config, fabric, run, display, objective, splits["train"], splits["val"], validated)
 
     # The selected model; the test split, once.
     if fabric.is_global_zero:
         classifier.model.load_state_dict(read_state_dict(run.model))
-        _, validation = evaluate(classifier, splits["val"], fabric, batch_size=config.batch_size)
-        test = None
-        if len(splits["test"]):
-            logits, test = evaluate(
-                classifier, splits["test"], fabric, batch_size=config.batch_size, ten_crop=config.ten_crop
-            )
-            predictions = format_predictions(splits["test"].paths, logits.softmax(1), classes, splits["test"].labels)
-            write_text(run.predictions, predictions)
+        final = replace(task, resamples=1000) if isinstance(task, MultiLabel) else task
+        _, validation = evaluate(classifier, splits["val"], fabric, batch_size=config.batch_size, task=final)
+        tested = _test(config, fabric, run, classifier, final, splits["test"]) if len(splits["test"]) else None
         record = {
             "config": asdict(config),
             "weights": classifier.weights,
-            "classes": classes,
+            "classes": source.classes,
+            "score": task.score,
             "images": counts,
             "left_out": len(rows) - len(store.rows),
-            "normalization": normalization,
-            "selected": {"step": max(history, key=score)["step"], "by": "validation top-1, then loss"},
-            "validation": validation,
-            "test": test,
+            "method": _what_was_done(config, classifier, regularizers),
+            "selected": {
+                "step": selected(history, config.select)["step"],
+                "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
+            },
+            "validation": {name: value for name, value in validation.items() if name != "confusion"},
+            "test": tested,
             "cost": {key: history[-1][key] for key in ("seconds", "images_per_second")},
             "environment": environment(fabric),
         }
@@ -142,39 +166,83 @@ def finetune(config: FinetuneConfig, *, quiet: bool = False) -> Result:
     return _finished(run, display)
 
 
-def _set_norm(model: nn.Module, config: FinetuneConfig) -> dict[str, Any]:
-    """Applies ``norm`` to the model; returns what the result says of it."""
-    layers = sum(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules())
-    if not layers:
-        raise ValueError(
-            f"{config.backbone} has no BatchNorm layer, so norm {config.norm} would do nothing; "
-            "choose a backbone that normalizes by batch"
-        )
-    if config.norm == "stochnorm":
-        convert(model, p=config.p)
-    return {"method": config.norm, "p": config.p if config.norm == "stochnorm" else None, "layers": layers}
+def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
+    """The images of a run with their splits: by lists, or by the sampling rule."""
+    rows = source.rows
+    if config.split_lists:
+        rows = read_lists(Path(config.split_lists), rows)
+    return assign_splits(
+        rows,
+        rate=config.rate,  # 100 beside lists, see FinetuneConfig
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.data_seed,
+        multi_label=source.multi_label,
+        pool_val=config.pool_val,
+    )
 
 
-def _split(store: ImageStore, name: str, classes: tuple[str, ...]) -> Split:
-    index = {label: i for i, label in enumerate(classes)}
-    indices = [i for i, row in enumerate(store.rows) if row.split == name]
-    return Split(store, indices, [index[store.rows[i].label] for i in indices])
+def _task(config: FinetuneConfig, source: Source, train: Split) -> Task:
+    if not source.multi_label:
+        if config.balance:
+            raise ValueError(f"{config.data}: balance is for data with several labels an image; leave out --balance")
+        return SingleLabel(source.classes)
+    weight = pos_weight_of(train.targets) if config.balance else None
+    return MultiLabel(source.classes, weight, resamples=0)
+
+
+def _test(
+    config: FinetuneConfig, fabric: Fabric, run: Run, classifier: Classifier, task: Task, split: Split
+) -> dict[str, Any]:
+    """Metrics of the test split; writes predictions and the confusion matrix."""
+    logits, metrics = evaluate(
+        classifier, split, fabric, batch_size=config.batch_size, ten_crop=config.ten_crop, task=task
+    )
+    truth = [split.store.rows[i].label for i in split.indices]
+    probabilities = task.probabilities(logits)
+    predicted = task.decide(probabilities)
+    write_text(run.predictions, format_predictions(split.paths, predicted, probabilities.tolist(), task.classes, truth))
+    if "confusion" in metrics:
+        write_text(run.confusion, format_confusion(metrics.pop("confusion"), task.classes))
+    return metrics
+
+
+def _what_was_done(
+    config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]
+) -> dict[str, Any]:
+    """What the result says of the methods: how many layers of each kind, which terms, which weight decay."""
+    kinds = Counter(type(layer).__name__ for layer in normalization_layers(classifier.model))
+    return {
+        "name": config.method,
+        "normalization": dict(sorted(kinds.items())),
+        "terms": list(regularizers),
+        "weight_decay": weight_decay(config),
+    }
 
 
 def _check(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, world_size: int) -> None:
-    train = splits["train"]
-    empty = [name for i, name in enumerate(classes) if i not in set(train.labels)]
+    train, val = splits["train"], splits["val"]
+    seen = set(range(len(classes))) if train.multi_label else set(train.labels)
+    empty = [name for i, name in enumerate(classes) if i not in seen]
     if empty:
         raise ValueError(f"{config.data}: no readable training image of class {', '.join(empty)}; add some")
-    if not len(splits["val"]):
-        raise ValueError(f"{config.data}: no image is left to validate, since no class has two; add images")
+    if not len(val):
+        raise ValueError(f"{config.data}: no readable image is left to validate on; add images, two a class or more")
+    if train.multi_label and not ((val.targets.sum(0) > 0) & (val.targets.sum(0) < len(val))).any():
+        raise ValueError(
+            f"{config.data}: no finding has both positive and negative images among {len(val)} that validate, so no "
+            "AUC could select a model; raise --val-fraction or --rate"
+        )
     if config.batch_size > len(train):
         raise ValueError(
             f"batch_size {config.batch_size} is larger than the {len(train)} training images; "
             f"give --batch-size {len(train)} or less"
         )
     if config.batch_size % world_size:
-        raise ValueError(f"batch_size {config.batch_size} does not divide among {world_size} processes")
+        raise ValueError(
+            f"batch_size {config.batch_size} does not divide among {world_size} processes; "
+            f"give --batch-size a multiple of {world_size}"
+        )
 
 
 def _finished(run: Run, display: Display) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,48 @@ from matplotlib.figure import Figure
 
 from stochnorm.files import atomic_path
 
-__all__ = ["plot_curves", "save_figure"]
+__all__ = ["plot_curves", "plot_search", "save_figure"]
 
 BLUE, ORANGE, GREY = "#2563a8", "#d9731a", "#8a8f98"
 
 
-def plot_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and accuracy over the steps, training and validation, the selected step marked; path.png and path.svg."""
+def plot_curves(history: list[dict[str, Any]], selected: dict[str, Any], score_title: str, path: Path) -> None:
+    """Loss and score over the steps, training and validation, the selected step marked; as PNG and SVG."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    axes_of = dict(zip(("loss", selected["score"]), figure.subplots(1, 2), strict=True))
     steps = [record["step"] for record in history]
-    best = max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))
-    for axes, name, label in ((loss, "loss", "cross-entropy"), (accuracy, "top1", "top-1 accuracy, %")):
-        axes.plot(steps, [r[f"train_{name}"] for r in history], color=GREY, marker=".", label="training (augmented)")
-        axes.plot(steps, [r[f"val_{name}"] for r in history], color=BLUE, marker=".", label="validation")
-        axes.plot(best["step"], best[f"val_{name}"], "o", color=ORANGE, label=f"selected, step {best['step']}")
+    for (name, axes), label in zip(axes_of.items(), ("loss", f"{score_title}, %"), strict=True):
+        if f"train_{name}" in selected:
+            axes.plot(
+                steps, [r[f"train_{name}"] for r in history], color=GREY, marker=".", label="training (augmented)"
+            )
+        values = [math.nan if r[f"val_{name}"] is None else r[f"val_{name}"] for r in history]
+        axes.plot(steps, values, color=BLUE, marker=".", label="validation")
+        chosen = values[history.index(selected)]
+        axes.plot(selected["step"], chosen, "o", color=ORANGE, label=f"selected, step {selected['step']}")
         axes.set_xlabel("step")
         axes.set_title(label, loc="left", fontsize=10)
         tidy(axes)
-    accuracy.legend(frameon=False, fontsize=8)
+    axes_of["loss"].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def plot_search(trials: list[tuple[dict[str, float], float]], path: Path) -> None:
+    """Validation score over each searched setting, a dot a trial, the best one marked; as PNG and SVG."""
+    names = sorted({name for settings, _ in trials for name in settings})
+    best = max(trials, key=lambda trial: trial[1])
+    figure = Figure(figsize=(3.2 * len(names), 3.0), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        axes.plot(
+            [settings[name] for settings, _ in trials], [value for _, value in trials], "o", color=BLUE, alpha=0.6
+        )
+        axes.plot(best[0][name], best[1], "o", color=ORANGE, markersize=9, label="chosen")
+        if name != "p":
+            axes.set_xscale("log")
+        axes.set_xlabel(name)
+        tidy(axes)
+    figure.axes[0].set_title("validation score, %", loc="left", fontsize=10)
+    figure.axes[0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 

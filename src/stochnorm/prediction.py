@@ -18,8 +18,9 @@ from stochnorm.data.preprocessing import Preprocessing
 from stochnorm.evaluate import predict_logits
 from stochnorm.hardware import launch
 from stochnorm.models import load_classifier
+from stochnorm.tasks import task_for
 
-__all__ = ["Prediction", "format_predictions", "predict"]
+__all__ = ["Prediction", "format_confusion", "format_predictions", "predict"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Prediction:
 
     path: Path
     label: str
+    """The most probable class; of a model with several labels an image those of 0.5 and more, joined by "|"."""
     probability: float
-    """Softmax of the label, in [0, 1]."""
+    """Of the most probable class, in [0, 1]."""
     probabilities: dict[str, float]
     """Of every class."""
 
@@ -51,7 +53,7 @@ def predict(
 
     Raises:
         FileNotFoundError: No such run, file or folder.
-        ValueError: No image can be read, or with ``strict`` one cannot.
+        ValueError: No image can be read, or with ``strict`` one cannot; a folder holds none.
 
     Example:
         >>> predict("runs/photos", ["new.jpg"])[0].label  # doctest: +SKIP
@@ -61,42 +63,62 @@ def predict(
     fabric = launch(device)
     model = classifier.model.to(fabric.device)
     files = list(_expand(images))
+    if not files:
+        raise ValueError("no images given; name image files, or folders of them, after the run")
     read: list[Path] = []
     logits = predict_logits(
         model, _batches(files, classifier.preprocessing, batch_size, strict, read), classifier.preprocessing, fabric
     )
+    task = task_for(classifier.classes, classifier.multi_label)
+    probabilities = task.probabilities(logits)
     return [
-        Prediction(path, *_top(p, classifier.classes), dict(zip(classifier.classes, p.tolist(), strict=True)))
-        for path, p in zip(read, logits.softmax(1), strict=True)
+        Prediction(path, label, max(p), dict(zip(task.classes, p, strict=True)))
+        for path, label, p in zip(read, task.decide(probabilities), probabilities.tolist(), strict=True)
     ]
 
 
 def format_predictions(
-    paths: Sequence[str], probabilities: Tensor, classes: Sequence[str], labels: Sequence[int] | None = None
+    paths: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[Sequence[float]],
+    classes: Sequence[str],
+    truth: Sequence[str] | None = None,
 ) -> str:
-    """CSV text: path, [label,] predicted, probability, and a column per class.
+    """CSV text: path, [label,] predicted, probability of the most probable class, and a column per class.
 
     Args:
         paths: n names.
-        probabilities: (n, num_classes).
+        predicted: n labels.
+        probabilities: n rows of num_classes.
         classes: num_classes names.
-        labels: n class indices, where known.
+        truth: n labels, where known.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    known = [] if labels is None else ["label"]
+    known = [] if truth is None else ["label"]
     writer.writerow(["path", *known, "predicted", "probability", *(f"p({name})" for name in classes)])
-    for i, (path, p) in enumerate(zip(paths, probabilities, strict=True)):
-        label, probability = _top(p, classes)
-        truth = [] if labels is None else [classes[labels[i]]]
-        writer.writerow([path, *truth, label, f"{probability:.6f}", *(f"{value:.6f}" for value in p.tolist())])
+    for i, (path, label, p) in enumerate(zip(paths, predicted, probabilities, strict=True)):
+        true = [] if truth is None else [truth[i]]
+        writer.writerow([path, *true, label, f"{max(p):.6f}", *(f"{value:.6f}" for value in p)])
+    return text.getvalue()
+
+
+def format_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """CSV text: a row per true class, a column per predicted one, counts of images."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true / predicted", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, confusion, strict=True))
     return text.getvalue()
 
 
 def _expand(images: Iterable[str | Path]) -> Iterator[Path]:
     for path in map(Path, images):
         if path.is_dir():
-            yield from image_files(path)
+            files = image_files(path)
+            if not files:
+                raise ValueError(f"{path}: this folder holds no images")
+            yield from files
         elif path.is_file():
             yield path
         else:
@@ -122,13 +144,8 @@ def _batches(
             yield torch.stack(batch)
             batch = []
     if not read:
-        raise ValueError(f"none of {len(files)} images can be read: {some(broken)}" if files else "no images given")
+        raise ValueError(f"none of {len(files)} images can be read: {some(broken)}")
     if batch:
         yield torch.stack(batch)
     if broken:
         warnings.warn(f"left out {len(broken)} of {len(files)} images: {some(broken)}", stacklevel=2)
-
-
-def _top(probabilities: Tensor, classes: Sequence[str]) -> tuple[str, float]:
-    best = int(probabilities.argmax())
-    return classes[best], float(probabilities[best])

@@ -25,19 +25,24 @@ class Run:
     ``checkpoint.pt``         what ``--resume`` goes on from; removed when the run is done
     ``model.safetensors``     the selected model, with class names and preprocessing
     ``test_predictions.csv``  path, label, predicted class, its probability
+    ``confusion_matrix.csv``  test images: a row per true class, a column per predicted one
     ``result.json``           test and validation metrics, counts, cost, environment
     ========================  ==============================================================
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.config = path / "config.json"
         self.split = path / "split.csv"
         self.metrics = path / "metrics.jsonl"
+        self.curves = path / "curves.png"
+        self.curves_svg = path / "curves.svg"
         self.checkpoint = path / "checkpoint.pt"
         self.model = path / "model.safetensors"
         self.predictions = path / "test_predictions.csv"
+        self.confusion = path / "confusion_matrix.csv"
         self.result = path / "result.json"
+        self.files: tuple[Path, ...] = tuple(vars(self).values())  # those above; nothing else is ever removed
+        self.path = path
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Run:
@@ -45,21 +50,26 @@ class Run:
         if config.out:
             return cls(Path(config.out))
         digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
-        return cls(Path("runs") / f"{Path(config.data).resolve().stem}-{config.norm}-{digest}")
+        return cls(Path("runs") / f"{Path(config.data).resolve().stem}-{config.method}-{digest}")
 
     def check(self, config: FinetuneConfig) -> None:
         """Whether the settings may use the directory.
 
+        A run that stopped before its first checkpoint is nothing to lose: the next one starts anew over it.
+
         Raises:
-            FileExistsError: It holds a run already, and neither ``resume`` nor ``overwrite`` is set.
-            ValueError: ``resume``, but the run there was started with other settings; names them.
+            FileExistsError: It holds a run already, and neither ``resume`` nor ``overwrite`` is set; or other files.
+            ValueError: It lies among the images; or ``resume``, but the run there was started with other settings
+                (names them), or its settings are damaged.
             FileNotFoundError: ``resume``, but there is no run.
         """
+        self._check_place(config)
         if config.resume:
             self._check_same(config)
-        elif self._is_run():
-            if not config.overwrite:
-                state = "a finished run" if self.result.is_file() else "an unfinished run: add --resume to go on"
+        elif self._settings():
+            finished, begun = self.result.is_file(), self.checkpoint.is_file()
+            if (finished or begun) and not config.overwrite:
+                state = "a finished run" if finished else "an unfinished run: add --resume to go on"
                 raise FileExistsError(f"{self.path} holds {state}; --overwrite starts anew, --out DIR goes elsewhere")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} holds other files; give another directory with --out")
@@ -69,47 +79,59 @@ class Run:
         self.check(config)
         if config.resume:
             return
-        for name in (
-            "checkpoint.pt",
-            "config.json",
-            "curves.png",
-            "curves.svg",
-            "metrics.jsonl",
-            "model.safetensors",
-            "result.json",
-            "split.csv",
-            "test_predictions.csv",
-        ):  # and nothing that is not a run's
-            (self.path / name).unlink(missing_ok=True)
+        for file in set(self.files) - {self.config}:  # which is replaced, so that this stays a run's directory
+            file.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
 
-    def _is_run(self) -> bool:
-        """Whether the directory holds settings of a run, and not some other program's config.json."""
+    def _check_place(self, config: FinetuneConfig) -> None:
+        """Whether there may be such a directory at all."""
+        there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
+        if there.is_file():
+            raise FileExistsError(f"{there} is a file, no directory for a run; give another with --out")
+        data = Path(config.data)
+        if data.is_dir() and self.path.resolve().is_relative_to(data.resolve()):
+            raise ValueError(
+                f"the run's directory {self.path} lies inside the images' folder {data}, whose folders are classes; "
+                "give one outside with --out"
+            )
+
+    def _settings(self) -> dict[str, Any] | None:
+        """What ``config.json`` holds; None where it is damaged or some other program's."""
         try:
-            return "norm" in json.loads(self.config.read_text())
-        except (OSError, ValueError, TypeError):
-            return False
+            settings = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return settings if isinstance(settings, dict) and "method" in settings else None
 
     def _check_same(self, config: FinetuneConfig) -> None:
         if not self.config.is_file():
             raise FileNotFoundError(f"nothing to resume: there is no run in {self.path}; leave out --resume to start")
-        before = json.loads(self.config.read_text())
+        before = self._settings()
+        if before is None:
+            raise ValueError(f"{self.config} is damaged, or not of a run; start anew elsewhere with --out DIR")
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
-            for name, value in config.result_fields().items()
+            for name, value in json.loads(json.dumps(config.result_fields())).items()
             if before.get(name) != value
         ]
         if changed:
-            raise ValueError(f"cannot resume {self.path} with other settings: {'; '.join(changed)}")
+            raise ValueError(
+                f"cannot resume {self.path} with other settings: {'; '.join(changed)}; "
+                "give those it was started with, or start anew with --overwrite"
+            )
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """All lines anew, so that none of an interrupted run stands twice."""
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in history))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def read_result(self) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads(self.result.read_text())
+        """What ``result.json`` holds; ValueError where it is damaged."""
+        try:
+            result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.result} is damaged ({error}); start anew with --overwrite") from error
         return result

@@ -4,52 +4,79 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.data import Split
 from stochnorm.data.splits import derive_seed
 from stochnorm.display import Display
 from stochnorm.evaluate import evaluate
+from stochnorm.files import atomic_path
 from stochnorm.interrupt import agreed, stop_signal
-from stochnorm.models import Classifier, save_classifier
+from stochnorm.methods import check_method
+from stochnorm.models import save_classifier
+from stochnorm.nn import schedule, set_p
+from stochnorm.objective import Objective
 from stochnorm.plots import plot_curves
 from stochnorm.runs import Run
 
-__all__ = ["fit", "score"]
+__all__ = ["fit", "selected", "weight_decay"]
 
 _MOST_EVALUATIONS = 15
 
 
 def fit(
-    config: FinetuneConfig, fabric: Fabric, run: Run, display: Display, classifier: Classifier, train: Split, val: Split
+    config: FinetuneConfig,
+    fabric: Fabric,
+    run: Run,
+    display: Display,
+    objective: Objective,
+    train: Split,
+    val: Split,
+    validated: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best so far.
+    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the selected one so far.
+
+    Args:
+        config: The settings.
+        fabric: Device, precision, processes.
+        run: Where to write.
+        display: Where to show.
+        objective: The classifier and its loss.
+        train: Training images.
+        val: Validation images.
+        validated: Called with the record of each validation, in the first process.
 
     Returns:
         A record per validation. (In other processes than the first one, without its validation metrics.)
 
     Raises:
         FloatingPointError: The loss is not finite.
+        ValueError: The checkpoint to resume from is damaged, or was written by another number of processes.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last whole step is written.
     """
-    network = classifier.model.to(memory_format=torch.channels_last)
+    classifier = objective.classifier
+    network = classifier.model
     optimizer = torch.optim.SGD(
-        classifier.parameter_groups(config.lr, config.head_lr_factor),
+        classifier.parameter_groups(config.lr, config.head_lr_factor, no_decay_norm_bias=not config.decay_norm_bias),
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        weight_decay=weight_decay(config),
         nesterov=config.momentum > 0,
     )
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = fabric.setup(network, optimizer)
-    state: dict[str, Any] = {"model": model, "optimizer": optimizer, "step": 0, "history": [], "sums": [0.0] * 4}
+    # precision: the loss scale of float16; nothing otherwise.
+    stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
+    state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
-        state |= fabric.load(run.checkpoint, {"model": model, "optimizer": optimizer}, weights_only=True)
+        state = _load_checkpoint(fabric, run, stateful)
+    state |= stateful
 
     per_epoch = len(train) // config.batch_size
     eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))
@@ -65,33 +92,32 @@ def fit(
         for record in state["history"]:
             bars.validated(record)
         start = time.perf_counter()
-        for images, labels in batches:
+        for images, targets in batches:
             step = state["step"]
             # Masks and dropout are functions of seed, step and process, so that a resumed run draws the same.
             torch.manual_seed(derive_seed("step", config.seed, step, fabric.global_rank))
             decay = 0.1 if step >= config.decay_at * config.steps else 1.0
             for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr * decay
-            _set_training_mode(network, config.norm)
-            labels = labels.to(fabric.device)
-            logits = model(classifier.preprocessing.normalize(images.to(fabric.device)))
-            loss = nn.functional.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            fabric.backward(loss)
+            network.train()
+            if config.p_schedule != "constant":
+                set_p(network, schedule(config.p_schedule, config.p, config.p_end, step, config.steps))
+            sums = _gradients(config, fabric, objective, model, optimizer, images, targets)
+            _check_finite(sums["total"], step, config, run)
             optimizer.step()
 
-            now = time.perf_counter()
-            correct = float((logits.argmax(1) == labels).sum())
-            news = (_finite(loss, step, config, run) * len(labels), correct, len(labels), now - start)
-            state |= {"step": step + 1, "sums": [a + b for a, b in zip(state["sums"], news, strict=True)]}
-            bars.advance(step, *state["sums"])
+            sums["seconds"] = time.perf_counter() - start
+            state |= {"step": step + 1, "sums": {k: state["sums"].get(k, 0.0) + v for k, v in sums.items()}}
+            bars.advance(step, state["sums"])
             if state["step"] % eval_every == 0 or state["step"] == config.steps:
-                record = _training_record(state, per_epoch, config.lr * decay, fabric.world_size)
+                record = _training_record(state, objective, per_epoch, config.lr * decay, fabric.world_size)
                 if fabric.is_global_zero:
-                    _validate(record, state, config, fabric, run, classifier, val)
+                    _validate(record, state, config, fabric, run, objective, val)
                     bars.validated(record)
-                state |= {"history": [*state["history"], record], "sums": [0.0] * 4}
+                state |= {"history": [*state["history"], record], "sums": {}}
                 _save_checkpoint(fabric, run, state)
+                if validated is not None and fabric.is_global_zero:
+                    validated(record)
             if state["step"] < config.steps and agreed(fabric, stop.is_set()):
                 _save_checkpoint(fabric, run, state)
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {config.steps}; checkpoint in {run.path}")
@@ -100,41 +126,79 @@ def fit(
     return history
 
 
-def score(record: dict[str, Any]) -> tuple[float, float]:
-    """Models are selected by validation accuracy; ties by loss."""
-    return record["val_top1"], -record["val_loss"]
+def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
+    """The record of the model to keep: the last, or the first with the best validation score; ties by loss."""
+    if select == "last":
+        return history[-1]
+
+    def rank(record: dict[str, Any]) -> tuple[float, float]:
+        score = record[f"val_{record['score']}"]  # None: no finding has both positive and negative images
+        return -math.inf if score is None else score, -record["val_loss"]
+
+    return max(history, key=rank)
 
 
-def _set_training_mode(network: nn.Module, norm: str) -> None:
-    network.train()
-    if norm == "frozen":
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+def weight_decay(config: FinetuneConfig) -> float:
+    """As set, else none beside L2-SP and DELTA, whose penalties take its place (their authors), else the paper's."""
+    if config.weight_decay is not None:
+        return config.weight_decay
+    return 0.0 if {"l2sp", "delta"} & set(check_method(config.method)) else 5e-4
 
 
-def _finite(loss: Tensor, step: int, config: FinetuneConfig, run: Run) -> float:
-    value = float(loss.detach())
-    if not math.isfinite(value):
+def _gradients(
+    config: FinetuneConfig,
+    fabric: Fabric,
+    objective: Objective,
+    model: Any,
+    optimizer: Any,
+    images: Tensor,
+    targets: Tensor,
+) -> dict[str, float]:
+    """Forward and backward over a batch, part by part; sums over its images."""
+    sums: dict[str, float] = {"images": len(images), "total": 0.0}
+    optimizer.zero_grad()
+    parts = list(zip(images.tensor_split(config.accumulate), targets.tensor_split(config.accumulate), strict=True))
+    for number, (part, part_targets) in enumerate(parts, start=1):
+        inputs = objective.classifier.preprocessing.normalize(part.to(fabric.device))
+        part_targets = part_targets.to(fabric.device)
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            terms = objective(model, inputs, part_targets, share=len(part) / len(images))
+            fabric.backward(terms.loss)
+        values = {f"penalty_{name}": float(penalty.detach()) for name, penalty in terms.penalties.items()}
+        values["loss"] = float(terms.task_loss.detach())
+        score = objective.task.batch_score(terms.logits.detach(), part_targets)
+        values |= {} if score is None else {"score": score}
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(part)
+        sums["total"] += float(terms.loss.detach())
+    return sums
+
+
+def _check_finite(loss: float, step: int, config: FinetuneConfig, run: Run) -> None:
+    if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the loss is {value} at step {step + 1}: training diverged with lr {config.lr:g}; "
+            f"the loss is {loss} at step {step + 1}: training diverged with lr {config.lr:g} ({config.method}); "
             f"try --lr {config.lr / 10:g}. What was written up to the last validation is kept in {run.path}"
         )
-    return value
 
 
-def _training_record(state: dict[str, Any], per_epoch: int, lr: float, world_size: int) -> dict[str, Any]:
+def _training_record(
+    state: dict[str, Any], objective: Objective, per_epoch: int, lr: float, world_size: int
+) -> dict[str, Any]:
     """The means since the last validation."""
-    loss, correct, images, seconds = state["sums"]
+    sums, score = state["sums"], objective.task.score
+    means = {name: value / sums["images"] for name, value in sums.items()}
     before = state["history"][-1]["seconds"] if state["history"] else 0.0
     return {
         "step": state["step"],
         "epoch": round(state["step"] / per_epoch, 2),
         "lr": lr,
-        "train_loss": loss / images,
-        "train_top1": 100 * correct / images,
-        "images_per_second": world_size * images / seconds,
-        "seconds": before + seconds,
+        "score": score,
+        "train_loss": means["loss"],
+        **({f"train_{score}": means["score"]} if "score" in means else {}),
+        **{name: mean for name, mean in means.items() if name.startswith("penalty_")},
+        "images_per_second": world_size * sums["images"] / sums["seconds"],
+        "seconds": before + sums["seconds"],
     }
 
 
@@ -144,28 +208,42 @@ def _validate(
     config: FinetuneConfig,
     fabric: Fabric,
     run: Run,
-    classifier: Classifier,
+    objective: Objective,
     val: Split,
 ) -> None:
     """Adds the validation metrics to the record and writes what a validation writes, but the checkpoint."""
-    _, metrics = evaluate(classifier, val, fabric, batch_size=config.batch_size, workers=config.workers)
-    record |= {f"val_{key}": metrics[key] for key in ("loss", "top1", "mean_per_class")}
-    if all(score(record) > score(earlier) for earlier in state["history"]):
-        save_classifier(run.model, classifier, {"norm": config.norm, "step": record["step"]})
+    classifier, task = objective.classifier, objective.task
+    _, metrics = evaluate(classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task)
+    wanted = ("loss", task.score, "mean_per_class")
+    record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}
     history = [*state["history"], record]
+    chosen = selected(history, config.select)
+    if chosen is record:
+        notes = {"method": config.method, "step": record["step"]}
+        if "bin" in check_method(config.method):
+            notes["normalization"] = "bin"
+        save_classifier(run.model, classifier, notes)
     run.write_metrics(history)
-    plot_curves(history, run.path / "curves")
+    plot_curves(history, chosen, task.score_title, run.curves)
 
 
 def _save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
     """All processes call it; the first one writes, atomically."""
-    temporary = run.checkpoint.with_suffix(".tmp")
+    with atomic_path(run.checkpoint) if fabric.is_global_zero else nullcontext(run.checkpoint) as path:
+        fabric.save(path, state)
+
+
+def _load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:
+    """Restores model, optimizer and precision; returns the rest of the state."""
     try:
-        fabric.save(temporary, state)
-        if fabric.is_global_zero:
-            temporary.replace(run.checkpoint)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {run.checkpoint}: {error.strerror}; free some space") from error
-    finally:
-        if fabric.is_global_zero:
-            temporary.unlink(missing_ok=True)
+        state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
+        processes = state["processes"]
+    except Exception as error:  # whatever a parser makes of a damaged file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start anew with --overwrite") from error
+    if processes != fabric.world_size:
+        raise ValueError(
+            f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "
+            f"the run had {processes}; start as many, or start anew with --overwrite"
+        )
+    return state

@@ -1,0 +1,238 @@
+"""The commands: their arguments and what they do, by the Python API. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from stochnorm.config import FinetuneConfig
+from stochnorm.methods import METHODS
+
+__all__ = ["Demo", "Doctor", "Download", "Finetune", "List", "Lists", "Predict", "Tune", "Verify"]
+
+
+@dataclass(frozen=True)
+class Finetune(FinetuneConfig):
+    """Fine-tune a pre-trained backbone on your images; keep the best model on validation; test it once."""
+
+    settings: str = ""
+    """Take the defaults from this JSON file: what stochnorm tune chose, or a run's config.json."""
+
+    def run(self) -> None:
+        from stochnorm.job import finetune
+
+        finetune(FinetuneConfig(**self.as_fields()))
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify images with the model of a run."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of a finished run, or its model.safetensors."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Image files, and folders of images."""
+    csv: str = ""
+    """Write class and probabilities of every image to this file."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out with a warning."""
+
+    def run(self) -> None:
+        from stochnorm.files import check_target, write_text
+        from stochnorm.prediction import format_predictions, predict
+
+        if self.csv:
+            check_target(Path(self.csv))
+        predictions = predict(self.model, self.images, strict=self.strict)
+        table = Table(box=None, header_style="dim")
+        for column in ("image", "class"):
+            table.add_column(column, overflow="fold")
+        table.add_column("probability", justify="right")
+        for prediction in predictions:
+            names = (str(prediction.path), prediction.label or "-")
+            table.add_row(*map(_plain, names), f"{prediction.probability:.3f}")
+        Console(highlight=False).print(table)
+        if self.csv:
+            paths, labels = [str(p.path) for p in predictions], [p.label for p in predictions]
+            probabilities = [list(p.probabilities.values()) for p in predictions]
+            text = format_predictions(paths, labels, probabilities, list(predictions[0].probabilities))
+            write_text(Path(self.csv), text)
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Choose learning rate, strengths and p of a method on validation; the test split stays shut."""
+
+    finetune: tyro.conf.OmitArgPrefixes[FinetuneConfig]
+    trials: int = 20
+    """In all; the same command goes on with a study that was stopped."""
+    storage: str = ""
+    """URL of Optuna's storage, for several machines; empty: an SQLite file in the search's directory."""
+    prune: bool = True
+    """Stop trials that are worse than the median of the others at the same step."""
+
+    def run(self) -> None:
+        from stochnorm.tune import tune
+
+        tune(self.finetune, trials=self.trials, storage=self.storage, prune=self.prune)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """How far the statistics of your images lie from those that a backbone inherited, layer by layer, with advice."""
+
+    backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A name of timm or torchvision."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """As for finetune."""
+    weights: str = "auto"
+    """As for finetune."""
+    image_size: int = 0
+    """Side of the network's input, pixels; 0: that of the backbone's weights."""
+    batch_size: int = 32
+    """Images per step of the training to come."""
+    max_images: int = 512
+    """At most so many training images, drawn at random."""
+    out: str = "doctor"
+    """The picture: this name with .png and .svg."""
+
+    def run(self) -> None:
+        from stochnorm.doctor import diagnose
+        from stochnorm.files import check_target
+
+        check_target(Path(self.out).with_suffix(".png"))
+        diagnosis = diagnose(
+            self.backbone,
+            self.data,
+            weights=self.weights,
+            image_size=self.image_size,
+            batch_size=self.batch_size,
+            max_images=self.max_images,
+        )
+        console = Console(highlight=False)
+        diagnosis.show(console)
+        diagnosis.plot(Path(self.out))
+        console.print(f"picture: {Path(self.out).with_suffix('.png')}", markup=False)
+
+
+@dataclass(frozen=True)
+class List:
+    """List the methods, or the data sets that are known in their official formats."""
+
+    what: Annotated[Literal["methods", "datasets"], tyro.conf.Positional]
+
+    def run(self) -> None:
+        table = Table(box=box.SIMPLE_HEAD)
+        if self.what == "methods":
+            for column in ("--method", "name", "what it does", "source", "options"):
+                table.add_column(column, no_wrap=column == "--method")
+            for method in METHODS.values():
+                options = " ".join(method.options)
+                table.add_row(f"[bold]{method.name}[/]", method.title, method.what, method.source, options)
+            note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen."
+        else:
+            from stochnorm.data import DATASETS
+
+            for column in ("name", "data set", "official counts", "licence", "from"):
+                table.add_column(column, no_wrap=column == "name")
+            for dataset in DATASETS.values():
+                counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
+                table.add_row(f"[bold]{dataset.name}[/]", dataset.title, counts, dataset.licence, dataset.homepage)
+            note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
+        console = Console(highlight=False)
+        console.print(table)
+        console.print(note)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Hold a data set on disk against its official counts and lists."""
+
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """Its folder."""
+
+    def run(self) -> None:
+        from stochnorm.data import verify
+
+        report = verify(self.path)
+        for line in report.lines():
+            Console(highlight=False).print(line, markup=False)
+        if not report.ok:
+            raise ValueError(f"{self.path} is not the whole official data set; see above")
+
+
+@dataclass(frozen=True)
+class Download:
+    """Download a data set from its official address, with a checksum."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """As in stochnorm ls datasets."""
+    root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Where its folder goes."""
+
+    def run(self) -> None:
+        from stochnorm.data import download
+
+        path = download(self.name, self.root)
+        Console(highlight=False).print(f"{self.name} is in {path}", markup=False)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Write which images train, validate and test, one list a split, for others to use with --split-lists."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """As for finetune."""
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Where train.txt, val.txt and test.txt go."""
+    rate: float = 100.0
+    """As for finetune."""
+    val_fraction: float = 0.2
+    """As for finetune."""
+    test_fraction: float = 0.2
+    """As for finetune."""
+    data_seed: int = 0
+    """As for finetune."""
+    pool_val: bool = False
+    """As for finetune."""
+
+    def run(self) -> None:
+        from stochnorm.data import export_lists, read_source
+        from stochnorm.job import split_rows
+
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out",)}
+        config = FinetuneConfig(**settings)
+        rows = split_rows(read_source(self.data), config)
+        for path in export_lists(rows, Path(self.out)):
+            count = sum(row.split == path.stem for row in rows)
+            Console(highlight=False).print(f"{path}: {count} images", markup=False)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Fine-tune on real images with BatchNorm and with StochNorm, and show both side by side."""
+
+    rate: float = 10.0
+    """Percentage of the training images of each class."""
+    steps: int = 100
+    """Training steps of each run."""
+    seeds: int = 2
+    """Runs per method; the data stay the same."""
+    out: str = "runs/demo"
+    """Directory of the runs and the picture. Finished runs in it are not repeated."""
+
+    def run(self) -> None:
+        from stochnorm.demo import demo
+
+        demo(rate=self.rate, steps=self.steps, seeds=self.seeds, out=Path(self.out))
+
+
+def _plain(text: str) -> str:
+    """Text whose brackets are not markup."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,156 @@
+"""What the methods of a run do before it starts: to the normalization layers, and as terms of the loss."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stochnorm.config import FinetuneConfig
+from stochnorm.data import Preprocessing, Split
+from stochnorm.data.splits import generator
+from stochnorm.methods import METHODS, check_method
+from stochnorm.models import Classifier
+from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
+from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
+from stochnorm.regularizers.attention import channel_attention
+from stochnorm.regularizers.attention_cache import attention_key, cache_directory, cached_attention
+from stochnorm.stages import stage_names
+
+__all__ = ["normalization_layers", "prepare"]
+
+_ATTENTION_BATCH = 32  # the paper's
+
+
+def prepare(
+    config: FinetuneConfig,
+    classifier: Classifier,
+    train: Split,
+    fabric: Fabric,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Regularizer]:
+    """Apply the methods of a run to its model, in place, before there is an optimizer.
+
+    Args:
+        config: Method and its settings.
+        classifier: With pre-trained weights; its model is moved to the device.
+        train: Training images, for initial statistics and DELTA's attention.
+        fabric: Says the device.
+        progress: Told the fraction of DELTA's attention that is done.
+
+    Returns:
+        The terms of the loss by their methods' names.
+
+    Raises:
+        ValueError: A method that this model does not allow; names it.
+    """
+    methods = check_method(config.method)
+    model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    regularizers: dict[str, Regularizer] = {}
+    if "delta" in methods:  # first: its reference is the network as it was pre-trained
+        regularizers["delta"] = _delta(config, classifier, train, fabric, progress)
+    if "l2sp" in methods:
+        settings = config.l2sp
+        regularizers["l2sp"] = L2SP(
+            model, classifier.new_layers, alpha=settings.alpha, beta=settings.beta, scope=settings.scope
+        )
+    if "bss" in methods:
+        regularizers["bss"] = BSS(eta=config.bss.eta, k=config.bss.k)
+
+    if config.statistics != "pretrained":
+        batches = _Batches(train, range(len(train)), classifier.preprocessing, config.batch_size, fabric.device)
+        initialize_statistics(model, config.statistics, batches)
+    changing = [name for name in methods if METHODS[name].acts_on == "normalization"]
+    if changing and not normalization_layers(model):
+        raise ValueError(
+            f"{config.backbone} has no BatchNorm layer for {changing[0]} to act on; choose a backbone that normalizes "
+            "by batch, or another method"
+        )
+    where = name_matches(config.norm_layers) if config.norm_layers else None
+    if "stochnorm" in methods:
+        convert(model, p=config.p, where=where)
+    elif "bin" in methods:
+        convert_batch_instance(model, where=where)
+    elif "frozen" in methods:
+        freeze(model, what=config.freeze, where=where)
+    for layer in normalization_layers(model):
+        layer.momentum = _momentum(layer.momentum, config)
+    return {name: regularizers[name].to(fabric.device) for name in methods if name in regularizers}
+
+
+def normalization_layers(model: nn.Module) -> list[_BatchNorm]:
+    """Those with moving statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def _momentum(own: float | None, config: FinetuneConfig) -> float | None:
+    """So that a step's parts move the statistics together as far as one batch does."""
+    momentum = own if config.norm_momentum is None else config.norm_momentum
+    if momentum is None or config.accumulate == 1:
+        return momentum
+    return float(1 - (1 - momentum) ** (1 / config.accumulate))
+
+
+def _delta(
+    config: FinetuneConfig,
+    classifier: Classifier,
+    train: Split,
+    fabric: Fabric,
+    progress: Callable[[float], None] | None,
+) -> DELTA:
+    model, size = classifier.model, classifier.preprocessing.image_size
+    layers = list(config.delta.layers) or stage_names(model, image_size=size, head=classifier.new_layers)
+    weights = None
+    if config.delta.attention == "channel":
+        order = torch.randperm(len(train), generator=generator("attention", config.seed)).tolist()
+        batches = _Batches(train, order, classifier.preprocessing, _ATTENTION_BATCH, fabric.device)
+        measured = math.ceil(config.delta.attention_images / _ATTENTION_BATCH)
+        settings = {"layers": layers, "preprocessing": classifier.preprocessing.as_dict(), "measured": measured}
+        key = attention_key(model, batches.content(), settings)
+        head: Any = classifier.head[0]
+        weights = cached_attention(
+            cache_directory(),
+            key,
+            lambda: channel_attention(model, head, layers, batches, measured=measured, progress=progress),
+        )
+    reference = copy.deepcopy(model)
+    return DELTA(
+        model,
+        reference,
+        classifier.new_layers,
+        layers=layers,
+        weights=weights,
+        alpha=config.delta.alpha,
+        beta=config.delta.beta,
+    )
+
+
+class _Batches:
+    """Training images as the network takes them in evaluation, center crops, with targets; as often as wanted."""
+
+    def __init__(
+        self, train: Split, order: Any, preprocessing: Preprocessing, batch_size: int, device: torch.device
+    ) -> None:
+        self.train, self.order, self.preprocessing = train, list(order), preprocessing
+        self.batch_size, self.device = batch_size, device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.order), self.batch_size):
+            chosen = self.order[start : start + self.batch_size]
+            if len(chosen) < 2:  # a single image has no batch statistics
+                continue
+            images = torch.stack([self.train.store[self.train.indices[i]] for i in chosen]).to(self.device)
+            inputs = self.preprocessing.normalize(self.preprocessing.center_crop(images))
+            yield inputs, self.train.targets[chosen].to(self.device)
+
+    def content(self) -> Iterator[Tensor]:
+        """Every image and all targets, in order."""
+        for i in self.order:
+            yield self.train.store[self.train.indices[i]]
+        yield self.train.targets[self.order]
