@@ -122,7 +122,7 @@ def main() -> None:
     table.add_row(
         "all layers", "53", "both", f"{totals[0] * 1e3:.0f}", *(f"{total / totals[0]:.2f}" for total in totals[1:])
     )
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":
