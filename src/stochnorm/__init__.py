@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stochnorm.job import Result, finetune
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.prediction import Prediction, predict
-    from stochnorm.tune import Tuned, tune
+    from stochnorm.tuning import Tuned, tune
 
 __version__ = "0.1.0"
 
@@ -64,19 +64,17 @@ _LAZY = {
     "FinetuneConfig": "stochnorm.config",
     "Prediction": "stochnorm.prediction",
     "Result": "stochnorm.job",
-    "Tuned": "stochnorm.tune",
+    "Tuned": "stochnorm.tuning",
     "build_classifier": "stochnorm.models",
     "diagnose": "stochnorm.doctor",
     "finetune": "stochnorm.job",
     "load_classifier": "stochnorm.models",
     "predict": "stochnorm.prediction",
-    "tune": "stochnorm.tune",
+    "tune": "stochnorm.tuning",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value  # the submodules tune and doctor would take the functions' place otherwise
-        return value
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'stochnorm' has no attribute {name!r}")

@@ -66,21 +66,20 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Tune:
+class Tune(FinetuneConfig):
     """Choose learning rate, strengths and p of a method on validation; the test split stays shut."""
 
-    finetune: tyro.conf.OmitArgPrefixes[FinetuneConfig]
     trials: int = 20
-    """In all; the same command goes on with a study that was stopped."""
+    """In all; the same command goes on with a search that was stopped."""
     storage: str = ""
     """URL of Optuna's storage, for several machines; empty: an SQLite file in the search's directory."""
     prune: bool = True
     """Stop trials that are worse than the median of the others at the same step."""
 
     def run(self) -> None:
-        from stochnorm.tune import tune
+        from stochnorm.tuning import tune
 
-        tune(self.finetune, trials=self.trials, storage=self.storage, prune=self.prune)
+        tune(FinetuneConfig(**self.as_fields()), trials=self.trials, storage=self.storage, prune=self.prune)
 
 
 @dataclass(frozen=True)
@@ -130,20 +129,22 @@ class List:
     def run(self) -> None:
         table = Table(box=box.SIMPLE_HEAD)
         if self.what == "methods":
-            for column in ("--method", "name", "what it does", "source", "options"):
+            for column in ("--method", "what it does", "source"):
                 table.add_column(column, no_wrap=column == "--method")
             for method in METHODS.values():
-                options = " ".join(method.options)
-                table.add_row(f"[bold]{method.name}[/]", method.title, method.what, method.source, options)
+                options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
+                what = f"{method.title}: {method.what}{options}"
+                table.add_row(f"[bold]{method.name}[/]", what, method.source)
             note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen."
         else:
             from stochnorm.data import DATASETS
 
-            for column in ("name", "data set", "official counts", "licence", "from"):
-                table.add_column(column, no_wrap=column == "name")
+            for column in ("name", "data set", "licence"):
+                table.add_column(column, no_wrap=column == "name", overflow="fold")
             for dataset in DATASETS.values():
                 counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
-                table.add_row(f"[bold]{dataset.name}[/]", dataset.title, counts, dataset.licence, dataset.homepage)
+                title = f"{dataset.title}: {counts}\n[dim]{dataset.homepage}[/]"
+                table.add_row(f"[bold]{dataset.name}[/]", title, dataset.licence)
             note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
         console = Console(highlight=False)
         console.print(table)
@@ -161,8 +162,7 @@ class Verify:
         from stochnorm.data import verify
 
         report = verify(self.path)
-        for line in report.lines():
-            Console(highlight=False).print(line, markup=False)
+        Console(highlight=False, soft_wrap=True).print("\n".join(report.lines()), markup=False)
         if not report.ok:
             raise ValueError(f"{self.path} is not the whole official data set; see above")
 

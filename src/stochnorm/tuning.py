@@ -46,17 +46,17 @@ class Tuned:
 def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
     """The settings of a trial: learning rate, and p or the strength of each method in the sum.
 
-    Published values lie inside every range: lr 1e-3 and 1e-2, p 0.5, L2-SP and DELTA 0.01 to 0.1, BSS 1e-3.
+    Published values lie inside: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card).
     """
     methods = check_method(config.method)
     config = replace(config, lr=trial.suggest_float("lr", 3e-4, 3e-2, log=True))
     if "stochnorm" in methods:
-        config = replace(config, p=trial.suggest_float("p", 0.1, 0.9, step=0.1))
+        config = replace(config, p=round(trial.suggest_float("p", 0.1, 0.9, step=0.1), 1))
     if "l2sp" in methods:
         alpha = trial.suggest_float("l2sp.alpha", 1e-3, 1.0, log=True)
         config = replace(config, l2sp=replace(config.l2sp, alpha=alpha))
     if "delta" in methods:
-        alpha = trial.suggest_float("delta.alpha", 1e-4, 1e-1, log=True)
+        alpha = trial.suggest_float("delta.alpha", 1e-6, 1e-2, log=True)
         config = replace(config, delta=replace(config.delta, alpha=alpha))
     if "bss" in methods:
         config = replace(config, bss=replace(config.bss, eta=trial.suggest_float("bss.eta", 1e-5, 1e-1, log=True)))
@@ -126,7 +126,7 @@ def tune(
         chosen = replace(chosen, out=str(run), resume=(run / "config.json").is_file())
         trial.set_user_attr("run", str(run))
         settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
-        display.note(f"trial {ended() + 1} of {trials}: {settings}")
+        display.note(f"{ended() + 1} of {trials}, trial {trial.number}: {settings}")
 
         def report(record: dict[str, Any]) -> None:
             trial.report(record[f"val_{record['score']}"], record["step"])
@@ -146,6 +146,7 @@ def tune(
         while ended() < trials:
             study.optimize(objective, n_trials=1)
             _report(study, out)
+            _drop_beaten(study)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"stopped after {ended()} of {trials} trials; the study is in {out}") from stop
     complete = study.get_trials(deepcopy=False, states=(states.COMPLETE,))
@@ -203,6 +204,19 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
         return True
     return False
+
+
+def _drop_beaten(study: optuna.Study) -> None:
+    """Removes models and checkpoints of all trials that ended but the best one's; their results stay."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.value is not None]
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    kept = best.user_attrs["run"] if best else None  # two trials may have had the same settings, so the same run
+    for trial in trials:
+        if trial.user_attrs["run"] != kept:
+            run = Run(Path(trial.user_attrs["run"]))
+            for file in (run.checkpoint, run.model):
+                file.unlink(missing_ok=True)
 
 
 def _report(study: optuna.Study, out: Path) -> None:
