@@ -57,7 +57,7 @@ CARDS = sorted((Path(__file__).parents[1] / "docs/methods").glob("[!R]*.md"))
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
 def test_the_python_of_a_card(card: Path) -> None:
-    names: dict[str, Any] = {"__name__": "card"}
+    names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", card.read_text(), flags=re.DOTALL):
         exec(block, names)  # noqa: S102
     losses = [value for name, value in names.items() if name in ("loss", "penalty")]
