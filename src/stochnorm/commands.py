@@ -180,7 +180,7 @@ class Download:
         from stochnorm.data import download
 
         path = download(self.name, self.root)
-        Console(highlight=False).print(f"{self.name} is in {path}", markup=False)
+        Console(highlight=False, soft_wrap=True).print(f"{self.name} is in {path}", markup=False)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Lists:
         rows = split_rows(read_source(self.data), config)
         for path in export_lists(rows, Path(self.out)):
             count = sum(row.split == path.stem for row in rows)
-            Console(highlight=False).print(f"{path}: {count} images", markup=False)
+            Console(highlight=False, soft_wrap=True).print(f"{path}: {count} images", markup=False)
 
 
 @dataclass(frozen=True)

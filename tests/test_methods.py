@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from stochnorm.methods import METHODS, check_method
+
+
+def test_sums_come_in_the_catalogues_order() -> None:
+    assert check_method("bss+delta + stochnorm") == ("stochnorm", "delta", "bss")
+    assert check_method("vanilla") == ("vanilla",)
+    assert check_method("vanilla+l2sp") == ("l2sp",)
+    assert all(check_method(name) == (name,) for name in METHODS)
+
+
+@pytest.mark.parametrize(("method", "message"), [
+    ("stochnrom", "unknown method 'stochnrom'"), ("", "unknown method ''"), ("bss+bss", "bss stands twice"),
+    ("bin+l2sp+stochnorm", "bin and stochnorm both change the normalization"),
+])  # fmt: skip
+def test_what_cannot_be_added_up(method: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_method(method)
