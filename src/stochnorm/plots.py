@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from stochnorm.files import atomic_path
 
@@ -49,6 +50,9 @@ def plot_search(trials: list[tuple[dict[str, float], float]], path: Path) -> Non
         axes.plot(best[0][name], best[1], "o", color=ORANGE, markersize=9, label="chosen")
         if name != "p":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(name)
         tidy(axes)
     figure.axes[0].set_title("validation score, %", loc="left", fontsize=10)
