@@ -97,12 +97,10 @@ class Display:
         multi_label = "mean_auc" in record["validation"]
         score = "mean_auc" if multi_label else "top1"
         columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
-        columns |= (
-            {"average_precision": "average precision %"} if multi_label else {"mean_per_class": "mean per class %"}
-        )
-        columns |= {"ece": "calibration error %", "loss": "loss"}
+        columns |= {"average_precision": "avg. prec. %"} if multi_label else {"mean_per_class": "mean/class %"}
+        columns |= {"ece": "ECE %", "loss": "loss"}
         for title in columns.values():
-            table.add_column(title, justify="right")
+            table.add_column(title, justify="right", no_wrap=True)
         for split in ("validation", "test"):
             metrics = record[split]
             if metrics:
