@@ -4,8 +4,9 @@
     python benchmarks/methods.py --backbones torchvision/resnet50 --methods vanilla stochnorm --rounds 5
 
 Time: in one process the method and vanilla take steps in turns, in random order; the ratio is of their medians. Memory:
-the peak of a process that takes two steps of the method alone, Python, PyTorch and one batch included. Rows that the
-JSON file holds already are not measured again. DELTA with uniform attention: the other kind costs the same per step.
+the peak of a process that takes two steps of the method alone, Python and PyTorch included (which pulls ratios towards
+1). The JSON file is of one batch size, number of rounds and machine; rows that it holds are not measured again. DELTA
+with uniform attention: the other kind costs the same per step.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from stochnorm.config import DELTAConfig, FinetuneConfig
 from stochnorm.data import Split
+from stochnorm.files import write_text
 from stochnorm.hardware import launch, precision_of
 from stochnorm.models import build_classifier
 from stochnorm.objective import Objective
@@ -89,7 +91,7 @@ def child(backbone: str, method: str, batch_size: int, rounds: int) -> dict[str,
     step = training_step(backbone, method, batch_size)
     step()
     step()
-    return {"peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {"peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
 def measure(backbone: str, method: str, batch_size: int, rounds: int) -> dict[str, float]:
@@ -98,16 +100,30 @@ def measure(backbone: str, method: str, batch_size: int, rounds: int) -> dict[st
         arguments = [backbone, method, str(batch_size), str(count)]
         done = subprocess.run([sys.executable, __file__, "--child", *arguments], capture_output=True, text=True)  # noqa: S603
         if done.returncode:
-            sys.exit(f"{backbone}, {method}: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip().splitlines()[-1:] or [f"killed, status {done.returncode}; memory?"]
+            sys.exit(f"{backbone}, {method}: {reason[0]}")
         row |= json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def show(rows: dict[str, dict[str, float]], backbone: str, methods: list[str], batch_size: int) -> None:
+def conditions(batch_size: int, rounds: int) -> dict[str, Any]:
+    """What all rows of a file were measured under."""
     fabric = launch()
+    return {
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "device": fabric.device.type,
+        "precision": precision_of(fabric),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def show(content: dict[str, Any], backbone: str, methods: list[str]) -> None:
+    rows, about = content["rows"], content["conditions"]
     table = Table(
-        title=f"{backbone}, batch {batch_size}, {fabric.device.type}, {precision_of(fabric)}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+        title=f"{backbone}, batch {about['batch_size']}, {about['rounds']} rounds, {about['device']}, "
+        f"{about['precision']}, {about['threads']} threads, torch {about['torch']}"
     )
     for name in ("method", "step s", "to vanilla", "peak GB", "to vanilla"):
         table.add_column(name, justify="left" if name == "method" else "right")
@@ -133,14 +149,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("methods.json"))
     args = parser.parse_args()
-    rows: dict[str, dict[str, float]] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    about = conditions(args.batch_size, args.rounds)
+    content: dict[str, Any] = {"conditions": about, "rows": {}}
+    if args.out.is_file():
+        content = json.loads(args.out.read_text())
+        if content.get("conditions") != about:
+            sys.exit(f"{args.out} was measured under {content.get('conditions')}, not {about}; give another --out")
+    rows: dict[str, dict[str, float]] = content["rows"]
     methods = ["vanilla", *(method for method in args.methods if method != "vanilla")]
     for backbone in args.backbones:
         for method in methods:
             if f"{backbone} {method}" not in rows:
                 rows[f"{backbone} {method}"] = measure(backbone, method, args.batch_size, args.rounds)
-                args.out.write_text(json.dumps(rows, indent=2) + "\n")
-        show(rows, backbone, methods, args.batch_size)
+                write_text(args.out, json.dumps(content, indent=2) + "\n")
+        show(content, backbone, methods)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""What methods do to a model before training: in which order, from which images, and once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from stochnorm import FinetuneConfig, build_classifier
+from stochnorm.config import DELTAConfig
+from stochnorm.data import Split
+from stochnorm.models import Classifier
+from stochnorm.preparation import normalization_layers, prepare
+from stochnorm.regularizers import DELTA, L2SP, Regularizer
+from stochnorm.regularizers.attention import channel_attention
+
+CLASSES = ("a", "b", "c")
+
+
+def classifier() -> Classifier:
+    return build_classifier("test_resnet", "random", CLASSES, image_size=32)
+
+
+def split(count: int = 8, seed: int = 0) -> Split:
+    """Noise in memory, as a store holds it: uint8 (3, resize, resize)."""
+    side = classifier().preprocessing.resize
+    store: Any = torch.randint(
+        0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return Split(store, list(range(count)), torch.arange(count) % 3)
+
+
+def prepared(
+    network: Classifier, method: str, train: Split | None = None, *, attention: str = "uniform", **settings: Any
+) -> dict[str, Regularizer]:
+    delta = DELTAConfig(attention=attention)  # type: ignore[arg-type]
+    config = FinetuneConfig("-", method=method, batch_size=4, delta=delta, **settings)
+    return prepare(config, network, split() if train is None else train, Fabric(accelerator="cpu"))
+
+
+def stem(network: Classifier) -> Any:
+    """The first convolution and normalization layer."""
+    model: Any = network.model
+    return model.conv1[:2]
+
+
+def first_means(network: Classifier, train: Split, count: int) -> Tensor:
+    """Means of what goes into the first normalization layer, of the first images' center crops."""
+    preprocessing = network.preprocessing
+    images = torch.stack([train.store[i] for i in train.indices[:count]])
+    inputs = preprocessing.normalize(preprocessing.center_crop(images))
+    with torch.no_grad():
+        means: Tensor = stem(network)[0](inputs).mean((0, 2, 3))
+    return means
+
+
+def test_the_references_of_delta_and_l2sp_are_the_pre_trained_network() -> None:
+    """Though statistics are replaced and layers converted."""
+    network, inherited = classifier(), classifier()
+    pretrained = inherited.model
+    regularizers = prepared(network, "stochnorm+l2sp+delta", statistics="target")
+    delta, l2sp = regularizers["delta"], regularizers["l2sp"]
+    assert isinstance(delta, DELTA)
+    assert isinstance(l2sp, L2SP)
+    assert {type(layer).__name__ for layer in normalization_layers(delta.reference)} == {"BatchNorm2d"}
+    torch.testing.assert_close(delta.reference.state_dict(), pretrained.state_dict(), rtol=0, atol=0)
+    assert not any(parameter.requires_grad for parameter in delta.reference.parameters())
+    weights = dict(pretrained.named_parameters())
+    for name, anchor in l2sp.named_buffers():
+        assert torch.equal(anchor, weights[name.removeprefix("anchor/").replace("/", ".")])
+    assert {type(layer).__name__ for layer in normalization_layers(network.model)} == {"StochNorm2d"}
+    assert not torch.equal(stem(network)[1].running_mean, stem(inherited)[1].running_mean)
+
+
+def test_target_statistics_are_those_of_the_training_images() -> None:
+    network, train = classifier(), split(9)
+    prepared(network, "vanilla", train, statistics="target")
+    means = first_means(network, train, 8)  # of the ninth alone there would be no batch
+    torch.testing.assert_close(stem(network)[1].running_mean, means, rtol=1e-4, atol=1e-5)
+    assert (means - first_means(network, train, 9)).abs().max() > 1e-4
+
+
+def test_zero_one_statistics_forget_what_was_inherited() -> None:
+    network = classifier()
+    with torch.no_grad():
+        for layer in normalization_layers(network.model):
+            layer.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    prepared(network, "stochnorm", statistics="zero_one")
+    assert all((layer.running_mean == 0).all() for layer in normalization_layers(network.model))  # type: ignore[union-attr]
+
+
+def test_norm_momentum_reaches_every_layer_of_every_kind() -> None:
+    for method in ("vanilla", "stochnorm", "bin"):
+        network = classifier()
+        prepared(network, method, norm_momentum=0.3)
+        assert {layer.momentum for layer in normalization_layers(network.model)} == {0.3}
+
+
+def test_without_norm_momentum_layers_keep_their_own() -> None:
+    network = classifier()
+    layers = normalization_layers(network.model)
+    own = [0.01 * (1 + i) for i in range(len(layers))]
+    for layer, momentum in zip(layers, own, strict=True):
+        layer.momentum = momentum
+    prepared(network, "stochnorm")
+    assert [layer.momentum for layer in normalization_layers(network.model)] == own
+
+
+def test_terms_come_in_the_catalogues_order() -> None:
+    assert list(prepared(classifier(), "bss+delta+stochnorm+l2sp")) == ["l2sp", "delta", "bss"]
+    assert prepared(classifier(), "stochnorm") == {}
+
+
+def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    computed = 0
+
+    def count(*args: Any, **options: Any) -> dict[str, Tensor]:
+        nonlocal computed
+        computed += 1
+        return channel_attention(*args, **options)
+
+    def weights(train: Split | None = None, weight: float | None = None, method: str = "delta") -> Tensor:
+        network = classifier()
+        if weight is not None:
+            with torch.no_grad():
+                stem(network)[0].weight[0, 0, 0, 0] = weight
+        delta = prepared(network, method, train, attention="channel")["delta"]
+        assert isinstance(delta, DELTA)
+        return delta.channel_weights
+
+    monkeypatch.setattr("stochnorm.preparation.channel_attention", count)
+    first = weights()
+    assert computed == 1
+    assert len(set(first.tolist())) > 4  # four layers: not uniform
+    assert first.sum().item() == pytest.approx(4, rel=1e-5)
+    assert torch.equal(weights(), first)
+    assert torch.equal(weights(method="stochnorm+delta"), first)  # measured before the conversion
+    assert computed == 1
+    weights(split(seed=1))
+    assert computed == 2
+    weights(weight=0.5)
+    assert computed == 3
