@@ -191,3 +191,9 @@ def test_importing_the_package_needs_torch_alone() -> None:
     heavy = ["timm", "torchvision", "lightning_fabric", "matplotlib", "tyro", "rich"]
     code = f"import sys, stochnorm; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_does_not_wait_for_what_trains() -> None:
+    heavy = ["timm", "torchvision", "lightning_fabric", "matplotlib", "scipy", "optuna"]
+    code = f"import sys, stochnorm.cli; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

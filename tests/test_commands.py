@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,84 @@ def test_lists_are_written_and_used(photos: Path, tmp_path: Path, capsys: pytest
     assert "6 train / 3 val / 6 test" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*is not the official set")  # half its classes
+def test_lists_of_cub_hold_the_sampling_rules_counts(shared: Path, tmp_path: Path) -> None:
+    """15 % is ceil(0.15 n) of each class; of those, training and validation together."""
+    from stochnorm.data import read_source
+
+    data = shared / "data/CUB_100"
+    rows = read_source(data).rows
+    assert main(["lists", str(data), str(tmp_path / "lists"), "--rate", "15"]) == 0
+    listed = {name: (tmp_path / f"lists/{name}.txt").read_text().splitlines() for name in ("train", "val", "test")}
+    of_class = Counter(row.label for row in rows if row.split == "train")
+    assert len(listed["train"]) + len(listed["val"]) == sum(math.ceil(n * 15 / 100) for n in of_class.values())
+    assert len(listed["test"]) == sum(row.split == "test" for row in rows)
+    assert not set(listed["train"]) & set(listed["val"])
+
+
+def test_a_switch_of_a_settings_file_can_be_turned_either_way(photos: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert main(["finetune", str(photos), *TINY, "--steps", "1", "--no-decay-norm-bias", "--out", str(first)]) == 0
+    for option, value in (("--decay-norm-bias", True), ("--no-decay-norm-bias", False)):
+        out = tmp_path / option
+        settings = ["--settings", str(first / "config.json"), "--out", str(out)]
+        assert main(["finetune", str(photos), option, *settings]) == 0
+        assert json.loads((out / "config.json").read_text())["decay_norm_bias"] is value
+
+
+def test_ls_breaks_no_name_or_address_at_100_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stochnorm.data import DATASETS
+    from stochnorm.methods import METHODS
+
+    monkeypatch.setenv("COLUMNS", "100")
+    main(["ls", "methods"])
+    methods = capsys.readouterr().out
+    assert all(text in methods for method in METHODS.values() for text in (*method.options, method.source))
+    main(["ls", "datasets"])
+    datasets = capsys.readouterr().out
+    assert all(dataset.homepage in datasets for dataset in DATASETS.values())
+
+
+def test_verify_prints_whole_lines_and_then_the_error(
+    write_official: Callable[[str, Path], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from stochnorm.data import verify
+
+    monkeypatch.setenv("COLUMNS", "40")
+    root = write_official("cub", tmp_path / "cub")
+    assert main(["verify", str(root)]) == 1
+    output = capsys.readouterr()
+    assert output.out.splitlines() == verify(root).lines()
+    assert output.err == f"error: {root} is not the whole official data set; see above\n"
+
+
+def test_tune_takes_no_overwrite(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["tune", "photos", "--overwrite"])
+    assert stop.value.code == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_search_that_was_stopped_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt("stopped after 1 of 2 trials; the study is in search")
+
+    monkeypatch.setattr("stochnorm.tuning.tune", stopped)
+    assert main(["tune", "my photos", "--trials", "2"]) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "stopped after 1 of 2 trials; the study is in search",
+        "go on with: stochnorm tune 'my photos' --trials 2",
+    ]
+
+
 def test_settings_of_a_file_are_defaults_that_the_command_line_overrides(photos: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["finetune", str(photos), *TINY, "--steps", "2", "--lr", "0.02", "--out", str(first)]) == 0
@@ -51,6 +132,7 @@ def test_doctor_leaves_a_picture(photos: Path, tmp_path: Path, capsys: pytest.Ca
     arguments = ["--weights", "random", "--image-size", "32", "--batch-size", "8", "--out", str(tmp_path / "check")]
     assert main(["doctor", "test_resnet", str(photos), *arguments]) == 0
     assert (tmp_path / "check.png").is_file()
+    assert (tmp_path / "check.svg").is_file()
     assert "bn1" in capsys.readouterr().out
 
 

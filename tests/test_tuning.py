@@ -30,6 +30,19 @@ def rows(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "trials.csv").read_text().splitlines()))
 
 
+def instant(monkeypatch: pytest.MonkeyPatch, scores: list[float], losses: list[float] | None = None) -> list[Any]:
+    """Trials that end at once with these; returns the list of their settings, which fills."""
+    seen: list[FinetuneConfig] = []
+
+    def fake(config: FinetuneConfig, **options: Any) -> Any:
+        validation = {"top1": scores[len(seen)], "loss": losses[len(seen)] if losses else 1.0}
+        seen.append(config)
+        return type("Result", (), {"validation": validation, "record": {"score": "top1"}})()
+
+    monkeypatch.setattr(stochnorm.tuning, "finetune", fake)
+    return seen
+
+
 def test_it_chooses_on_validation_and_never_reads_a_test_image(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,9 +58,11 @@ def test_it_chooses_on_validation_and_never_reads_a_test_image(
     searched = set(read)
     trials = rows(tuned.path)
     assert [row["state"] for row in trials] == ["complete"] * 3
-    best = max(trials, key=lambda row: float(row["validation"]))
+    best = next(row for row in trials if tuned.config.lr == pytest.approx(float(row["lr"]), abs=1e-12))
+    assert float(best["validation"]) == max(float(row["validation"]) for row in trials)
     assert tuned.value == pytest.approx(float(best["validation"]), abs=1e-3)
-    assert (tuned.config.lr, tuned.config.l2sp.alpha) == (float(best["lr"]), float(best["l2sp.alpha"]))
+    assert tuned.config.lr == pytest.approx(float(best["lr"]), abs=1e-12)
+    assert tuned.config.l2sp.alpha == pytest.approx(float(best["l2sp.alpha"]), abs=1e-12)
     assert tuned.config.p == pytest.approx(float(best["p"]))
     assert FinetuneConfig.load(tuned.path / "chosen.json") == tuned.config
 
@@ -112,7 +127,7 @@ def test_a_trial_of_a_killed_process_is_run_again(photos: Path, tmp_path: Path) 
     lr = trial.suggest_float("lr", 3e-4, 3e-2, log=True)
     trial.set_user_attr("process", f"{stochnorm.tuning.socket.gethostname()}:{2**22 + 1}")  # above Linux's largest
     tune(settings, trials=2, quiet=True)
-    assert [float(row["lr"]) for row in rows(tmp_path / "search")][1] == lr
+    assert float(rows(tmp_path / "search")[1]["lr"]) == pytest.approx(lr, abs=1e-12)
 
 
 def test_bad_trials_are_pruned_and_diverged_ones_count(
@@ -126,7 +141,7 @@ def test_bad_trials_are_pruned_and_diverged_ones_count(
         for step in (2, 4, 6):
             validated({"score": "top1", "val_top1": 10.0 if number == 7 else 50.0 + number, "step": step})
         record = {"score": "top1"}
-        return type("Result", (), {"validation": {"top1": 50.0 + number}, "record": record})()
+        return type("Result", (), {"validation": {"top1": 50.0 + number, "loss": 1.0}, "record": record})()
 
     seen: list[FinetuneConfig] = []
     monkeypatch.setattr(stochnorm.tuning, "finetune", fake)
@@ -141,8 +156,9 @@ def test_bad_trials_are_pruned_and_diverged_ones_count(
 def test_models_of_beaten_trials_are_not_kept(photos: Path, tmp_path: Path) -> None:
     tuned = tune(config(photos, tmp_path / "search", method="vanilla"), trials=3, prune=False, quiet=True)
     kept = list((tuned.path / "trials").glob("*/model.safetensors"))
-    best = max(rows(tuned.path), key=lambda row: float(row["validation"]))
-    assert [str(path.parent) for path in kept] == [best["run"]]
+    best = next(row for row in rows(tuned.path) if tuned.config.lr == pytest.approx(float(row["lr"]), abs=1e-12))
+    assert [path.parent for path in kept] == [tuned.path / best["run"]]
+    assert not list((tuned.path / "trials").glob("*/checkpoint.pt"))
     assert len(list((tuned.path / "trials").glob("*/result.json"))) == 3
 
 
@@ -151,6 +167,119 @@ def test_another_search_in_the_same_directory_is_an_error(photos: Path, tmp_path
     tune(settings, trials=1, quiet=True)
     with pytest.raises(ValueError, match=r"cannot go on with the study in .*: steps was 6, now 7; give another --out"):
         tune(replace(settings, steps=7), trials=1, quiet=True)
+
+
+def test_settings_may_change_before_a_trial_began(photos: Path, tmp_path: Path) -> None:
+    settings = config(photos, tmp_path / "search", method="vanilla")
+    with pytest.raises(ValueError, match="batch_size 99 is larger than the 18 training images"):
+        tune(replace(settings, batch_size=99), trials=1, quiet=True)
+    assert tune(settings, trials=1, quiet=True).trials == 1
+
+
+def test_of_equal_scores_the_lower_loss_is_chosen(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = instant(monkeypatch, scores=[50.0, 60.0, 60.0, 60.0], losses=[0.1, 0.9, 0.3, 0.5])
+    tuned = tune(config(photos, tmp_path / "search", method="vanilla"), trials=4, quiet=True)
+    assert (tuned.value, tuned.config.lr) == (60.0, results[2].lr)
+
+
+def test_a_seed_gives_one_search_and_trials_differ(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        seen = instant(monkeypatch, scores=[float(n) for n in range(13)])
+        tune(config(photos, tmp_path / name, seed=seed), trials=13, quiet=True)  # TPE draws at random ten times
+        drawn[name] = [(trial.lr, trial.p) for trial in seen]
+    assert drawn["a"] == drawn["b"]
+    assert not set(drawn["a"]) & set(drawn["c"])
+    assert len(set(drawn["a"])) == 13
+
+
+def test_processes_that_start_together_draw_apart(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process asks while the first one's first trial runs."""
+    settings = config(photos, tmp_path / "search", method="vanilla")
+    seen: list[FinetuneConfig] = []
+
+    def nested(config: FinetuneConfig, **options: Any) -> Any:
+        seen.append(config)
+        if len(seen) == 1:
+            tune(settings, trials=1, quiet=True)
+        validation = {"top1": 50.0, "loss": 1.0}
+        return type("Result", (), {"validation": validation, "record": {"score": "top1"}})()
+
+    monkeypatch.setattr(stochnorm.tuning, "finetune", nested)
+    tune(settings, trials=1, quiet=True)
+    assert len({trial.lr for trial in seen}) == len({trial.out for trial in seen}) == len(seen) == 2
+
+
+def test_of_two_processes_one_takes_a_killed_trial(photos: Path, tmp_path: Path) -> None:
+    tune(config(photos, tmp_path / "search", method="vanilla"), trials=1, quiet=True)
+    study = optuna.load_study(study_name="stochnorm", storage=f"sqlite:///{tmp_path / 'search/study.db'}")
+    trial = study.ask()
+    stochnorm.tuning._put_back(study, trial)
+    stochnorm.tuning._put_back(study, trial)
+    assert [t.state.name for t in study.get_trials()] == ["COMPLETE", "FAIL", "WAITING"]
+
+
+def test_published_values_lie_in_the_ranges(tmp_path: Path) -> None:
+    trial = optuna.create_study().ask()
+    stochnorm.tuning.search_space(trial, config(tmp_path, tmp_path, method="stochnorm+l2sp+delta+bss"))
+    published = {"lr": (1e-3, 1e-2), "p": (0.5,), "l2sp.alpha": (0.01, 0.1), "delta.alpha": (0.01,), "bss.eta": (1e-3,)}
+    assert set(trial.distributions) == set(published)
+    for name, values in published.items():
+        assert all(trial.distributions[name]._contains(value) for value in values), name
+
+
+def test_searches_share_a_storage_by_the_names_of_their_directories(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instant(monkeypatch, scores=[1.0, 2.0])
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name in ("first", "second"):
+        settings = config(photos, tmp_path / name, method="vanilla", steps=len(name))
+        assert tune(settings, trials=1, storage=url, quiet=True).trials == 1
+    assert sorted(optuna.get_all_study_names(url)) == ["first", "second"]
+
+
+def test_what_is_wrong_is_said_before_anything_is_made(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for settings, trials, error, message in (
+        (config(photos, photos / "search"), 1, ValueError, "lies inside the images' folder"),
+        (config(tmp_path / "nowhere", tmp_path / "search"), 1, FileNotFoundError, "nowhere: no such folder"),
+        (config(photos, photos.parent), 1, FileExistsError, "holds other files"),
+        (config(photos, tmp_path / "search"), 0, ValueError, "trials must be at least 1, got 0"),
+    ):
+        with pytest.raises(error, match=message):
+            tune(settings, trials=trials, quiet=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="start tune without torchrun"):
+        tune(config(photos, tmp_path / "search"), quiet=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+    assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
+
+
+def test_a_damaged_study_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instant(monkeypatch, scores=[1.0])
+    settings = config(photos, tmp_path / "search", method="vanilla")
+    tune(settings, trials=1, quiet=True)
+    (tmp_path / "search/study.db").write_bytes(b"no database" * 500)
+    with pytest.raises(ValueError, match=r"study\.db: the study cannot be opened \(.*not a database"):
+        tune(settings, trials=1, quiet=True)
+
+
+def test_a_search_without_a_result_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverges(config: FinetuneConfig, **options: Any) -> Any:
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(stochnorm.tuning, "finetune", diverges)
+    with pytest.raises(FloatingPointError, match="none of 2 trials came to a result"):
+        tune(config(photos, tmp_path / "search", method="vanilla"), trials=2, quiet=True)
+    assert [row["state"] for row in rows(tmp_path / "search")] == ["pruned", "pruned"]
 
 
 def test_a_file_of_settings_that_is_none_is_named(tmp_path: Path) -> None:

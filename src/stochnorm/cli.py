@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(args: Sequence[str]) -> Any:
-    options: dict[str, Any] = {"prog": "stochnorm", "config": (tyro.conf.FlagCreatePairsOff,)}
+    options: dict[str, Any] = {"prog": "stochnorm"}
     description = "Fine-tune pre-trained ConvNets on small image data sets without over-fitting."
     command: Any = tyro.cli(Command, description=description, args=args, **options)
     if isinstance(command, commands.Finetune) and command.settings:  # over again, with the file's as defaults
@@ -75,7 +75,7 @@ def _parse(args: Sequence[str]) -> Any:
 
 def _again(args: Sequence[str]) -> str:
     """The command that goes on with an interrupted run."""
-    again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+    again = [arg for arg in args if arg not in ("--overwrite", "--no-overwrite", "--resume", "--no-resume")]
     again += ["--resume"] if args[0] == "finetune" else []  # the others go on by themselves
     # Processes that torchrun started do not know its options.
     start = "torchrun ... -m stochnorm.cli" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "stochnorm"

@@ -75,6 +75,8 @@ class Tune(FinetuneConfig):
     """URL of Optuna's storage, for several machines; empty: an SQLite file in the search's directory."""
     prune: bool = True
     """Stop trials that are worse than the median of the others at the same step."""
+    resume: tyro.conf.Suppress[bool] = False  # it always goes on
+    overwrite: tyro.conf.Suppress[bool] = False  # hours of trials; remove the directory
 
     def run(self) -> None:
         from stochnorm.tuning import tune
@@ -130,7 +132,7 @@ class List:
         table = Table(box=box.SIMPLE_HEAD)
         if self.what == "methods":
             for column in ("--method", "what it does", "source"):
-                table.add_column(column, no_wrap=column == "--method")
+                table.add_column(column, no_wrap=column != "what it does")
             for method in METHODS.values():
                 options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
                 what = f"{method.title}: {method.what}{options}"
@@ -139,12 +141,12 @@ class List:
         else:
             from stochnorm.data import DATASETS
 
-            for column in ("name", "data set", "licence"):
-                table.add_column(column, no_wrap=column == "name", overflow="fold")
+            table.add_column("name", no_wrap=True)
+            table.add_column("data set", overflow="fold")
             for dataset in DATASETS.values():
                 counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
-                title = f"{dataset.title}: {counts}\n[dim]{dataset.homepage}[/]"
-                table.add_row(f"[bold]{dataset.name}[/]", title, dataset.licence)
+                what = f"{dataset.title}: {counts}\n[dim]{dataset.licence}\n{dataset.homepage}[/]"
+                table.add_row(f"[bold]{dataset.name}[/]", what)
             note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
         console = Console(highlight=False)
         console.print(table)
@@ -192,15 +194,15 @@ class Lists:
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where train.txt, val.txt and test.txt go."""
     rate: float = 100.0
-    """As for finetune."""
+    """Use only this percentage of the training images: ceil(rate % of n) of each class with n."""
     val_fraction: float = 0.2
-    """As for finetune."""
+    """Share of the sampled training images that validate, where DATA has no validation split."""
     test_fraction: float = 0.2
-    """As for finetune."""
+    """Share of all images that test, where DATA has no test split."""
     data_seed: int = 0
-    """As for finetune."""
+    """Which images are sampled and split off."""
     pool_val: bool = False
-    """As for finetune."""
+    """Pool the validation images of DATA with the training images before sampling."""
 
     def run(self) -> None:
         from stochnorm.data import export_lists, read_source

@@ -79,7 +79,7 @@ def diagnose(
     data: str | Path,
     *,
     weights: str = "auto",
-    image_size: int = 160,
+    image_size: int = 0,
     batch_size: int = 32,
     max_images: int = 512,
     seed: int = 0,
@@ -92,7 +92,7 @@ def diagnose(
         data: A folder, a CSV manifest, or a known data set. Its training images are used; where it does not say which
             they are, those that fine-tuning would train on with its default settings.
         weights: ``auto``, ``bundled``, ``pretrained``, ``random``, or a file.
-        image_size: Side of the input, pixels.
+        image_size: Side of the input, pixels; 0: that of the backbone's weights.
         batch_size: As in the training to come: the noise depends on it.
         max_images: At most so many images, drawn at random.
         seed: Of the draw, the order and the augmentation.

@@ -38,24 +38,25 @@ def plot_curves(history: list[dict[str, Any]], selected: dict[str, Any], score_t
     save_figure(figure, path)
 
 
-def plot_search(trials: list[tuple[dict[str, float], float]], path: Path) -> None:
-    """Validation score over each searched setting, a dot a trial, the best one marked; as PNG and SVG."""
+def plot_search(
+    trials: list[tuple[dict[str, float], float]], chosen: tuple[dict[str, float], float], path: Path
+) -> None:
+    """Validation score over each searched setting, a dot a trial, the chosen one marked; as PNG and SVG."""
     names = sorted({name for settings, _ in trials for name in settings})
-    best = max(trials, key=lambda trial: trial[1])
-    figure = Figure(figsize=(3.2 * len(names), 3.0), layout="constrained")
+    figure = Figure(figsize=(max(3.2 * len(names), 4.0), 3.0), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        axes.plot(
-            [settings[name] for settings, _ in trials], [value for _, value in trials], "o", color=BLUE, alpha=0.6
-        )
-        axes.plot(best[0][name], best[1], "o", color=ORANGE, markersize=9, label="chosen")
-        if name != "p":
+        points = [(settings[name], value) for settings, value in trials if name in settings]
+        axes.plot(*zip(*points, strict=True), "o", color=BLUE, alpha=0.6, label="trials")
+        if name in chosen[0]:
+            axes.plot(chosen[0][name], chosen[1], "o", color=ORANGE, markersize=9, label="chosen")
+        if name != "p" and all(isinstance(x, float) and x > 0 for x, _ in points):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(name)
         tidy(axes)
-    figure.axes[0].set_title("validation score, %", loc="left", fontsize=10)
+    figure.axes[0].set_title("validation score of complete trials, %", loc="left", fontsize=10)
     figure.axes[0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 

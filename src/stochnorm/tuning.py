@@ -6,14 +6,16 @@ import csv
 import io
 import json
 import os
+import shlex
 import socket
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochnorm.config import FinetuneConfig
+from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
 from stochnorm.display import Display
 from stochnorm.files import write_text
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Tuned", "search_space", "tune"]
 
-_AGAIN = "run again"  # attribute of the study: numbers of the trials that were stopped, and whose settings were queued
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -36,7 +36,7 @@ class Tuned:
     config: FinetuneConfig
     """The chosen settings, to fine-tune and test with."""
     value: float
-    """Validation score of the chosen trial, in percent; the best of several, so optimistic."""
+    """Validation score of the chosen trial, in percent; the best of several, so optimistic. Ties go by the loss."""
     trials: int
     """Trials that ended, pruned and diverged ones included."""
     path: Path
@@ -76,21 +76,23 @@ def tune(
 
     All trials see the same images in the same order. Test images are not even read: whatever DATA holds out stays out.
     A study is kept in an SQLite file in the directory; the same call goes on with it. Trials that were interrupted or
-    killed go on from their checkpoints. With a storage that several machines reach (any URL that Optuna takes), and a
-    directory that they share, each runs ``tune`` and they work on one study.
+    killed go on from their checkpoints. Several processes may work on one study: each calls ``tune`` with the same
+    settings and directory, and on several machines with a storage that all reach (any URL that Optuna takes).
 
     Args:
         config: Data, method and all that is not searched; ``out`` is the search's directory.
-        trials: In all, those of earlier calls included.
-        storage: URL of Optuna's storage; empty: the SQLite file.
+        trials: In all, those of earlier calls included. (Of n processes, the last ones may end n - 1 more.)
+        storage: URL of Optuna's storage, where the study goes by the name of the directory; empty: the SQLite file.
         prune: Stop trials that are worse than the median at the same step, after five whole ones.
         space: Chooses the settings of a trial.
         quiet: Print nothing.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
-        ValueError: The study there was made with other settings; or what fine-tuning says of data and settings.
-        RuntimeError: No trial ended with a result.
+        ValueError: The study there was made with other settings, or cannot be opened; or what fine-tuning says of data
+            and settings.
+        FileExistsError: The directory holds other files.
+        FloatingPointError: No trial ended with a result.
         KeyboardInterrupt: Stopped; the same call goes on.
 
     Example:
@@ -99,66 +101,101 @@ def tune(
         89.2
     """
     optuna = _import_optuna()
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("a trial trains in one process; start tune without torchrun, several times to share the work")
     config = replace(config, resume=False, overwrite=False)
     out = Path(config.out) if config.out else Run.of(config).path.with_name(Run.of(config).path.name + "-tune")
-    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "trials").is_dir():  # what is wrong with data or place is said before there is anything
+        Run(out).check(replace(config, out=str(out)))
+        read_source(config.data)
+        (out / "trials").mkdir(parents=True)
     display = Display(quiet=quiet)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name="stochnorm",
-        storage=storage or f"sqlite:///{out.resolve() / 'study.db'}",
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5) if prune else optuna.pruners.NopPruner(),
-        load_if_exists=True,
-    )
+    study = _open(optuna, out, storage, prune)
+    _put_back_killed(study)
     _check_same(study, config, out)
-    _run_stopped_again(study, optuna)
-    study.sampler = optuna.samplers.TPESampler(seed=derive_seed("tune", config.seed, len(study.trials)) % 2**32)
-    states = optuna.trial.TrialState
-
-    def ended() -> int:
-        return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
-
-    def objective(trial: Any) -> float:
-        trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-        chosen = replace(space(trial, config), out="")
-        run = out / "trials" / Run.of(chosen).path.name
-        chosen = replace(chosen, out=str(run), resume=(run / "config.json").is_file())
-        trial.set_user_attr("run", str(run))
-        settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
-        display.note(f"{ended() + 1} of {trials}, trial {trial.number}: {settings}")
-
-        def report(record: dict[str, Any]) -> None:
-            trial.report(record[f"val_{record['score']}"], record["step"])
-            if prune and trial.should_prune():
-                raise optuna.TrialPruned
-
-        try:
-            result = finetune(chosen, quiet=True, test=False, validated=report)
-        except FloatingPointError as error:
-            display.note("    diverged")
-            raise optuna.TrialPruned(str(error)) from error
-        value = float(result.validation[result.record["score"]])
-        display.note(f"    validation {result.record['score']} {value:.1f}")
-        return value
 
     try:
-        while ended() < trials:
-            study.optimize(objective, n_trials=1)
+        while (count := len(_ended(study))) < trials:
+            trial = study.ask()
+            trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
+            # By the trial's number, so that processes that start together draw apart. Drawn one by one, not jointly, as
+            # the number is only known now.
+            seed = derive_seed("tune", config.seed, trial.number) % 2**32
+            study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+            chosen = space(trial, config)
+            settings = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
+            display.note(f"{count + 1} of {trials}, trial {trial.number}: {settings}")
+            try:
+                ending = _run(trial, chosen, out, optuna.TrialPruned)
+            except BaseException:
+                _put_back(study, trial)
+                raise
+            display.note(f"    {ending}")
             _report(study, out)
-            _drop_beaten(study)
+            _drop_beaten(study, out)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"stopped after {ended()} of {trials} trials; the study is in {out}") from stop
-    complete = study.get_trials(deepcopy=False, states=(states.COMPLETE,))
-    if not complete:
-        raise RuntimeError(f"none of {ended()} trials came to a result; lower the learning rates, see {out}")
-    best = study.best_trial
+        raise KeyboardInterrupt(
+            f"stopped after {len(_ended(study))} of {trials} trials; the study is in {out}"
+        ) from stop
+    best = _best(study)
+    if best is None:
+        raise FloatingPointError(
+            f"none of {len(_ended(study))} trials came to a result, see {out / 'trials.csv'}; the same command with "
+            f"more --trials goes on"
+        )
+    _report(study, out)
     chosen = replace(space(optuna.trial.FixedTrial(best.params), config), out="")
     write_text(out / "chosen.json", json.dumps(asdict(chosen), indent=2) + "\n")
-    _report(study, out)
     display.note(f"chosen on validation ({best.value:.1f}): trial {best.number}; settings in {out / 'chosen.json'}")
-    display.note(f"next: stochnorm finetune {chosen.data} --settings {out / 'chosen.json'}")
-    return Tuned(chosen, float(best.value), ended(), out)
+    again = ["stochnorm", "finetune", chosen.data, "--settings", str(out / "chosen.json")]
+    display.note(f"next: {shlex.join(again)}")
+    return Tuned(chosen, float(best.value), len(_ended(study)), out)
+
+
+def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Exception]) -> str:
+    """Fine-tune without a test, and tell the study; returns how it ended, in words."""
+    name = Run.of(replace(chosen, out="")).path.name
+    trial.set_user_attr("run", f"trials/{name}")
+    path = out / "trials" / name
+
+    def report(record: dict[str, Any]) -> None:
+        trial.report(record[f"val_{record['score']}"], record["step"])
+        if trial.should_prune():
+            raise pruned(f"pruned after step {record['step']} of {chosen.steps}")
+
+    try:
+        resume = (path / "config.json").is_file()
+        result = finetune(replace(chosen, out=str(path), resume=resume), quiet=True, test=False, validated=report)
+    except (FloatingPointError, pruned) as error:
+        trial.study.tell(trial, state=_state("PRUNED"))
+        return "diverged" if isinstance(error, FloatingPointError) else str(error)
+    value = float(result.validation[result.record["score"]])
+    trial.set_user_attr("loss", float(result.validation["loss"]))
+    trial.study.tell(trial, value)
+    return f"validation {result.record['score']} {value:.1f}"
+
+
+def _open(optuna: Any, out: Path, storage: str, prune: bool) -> optuna.Study:
+    """The study, as it was left or new. In the directory's own file its name is fixed, so that it can be moved."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for attempt in reversed(range(3)):  # processes that start together make the tables at once, and some fail
+        try:
+            return optuna.create_study(  # type: ignore[no-any-return]
+                study_name=out.resolve().name if storage else "stochnorm",
+                storage=storage or f"sqlite:///{out.resolve() / 'study.db'}",
+                direction="maximize",
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=5) if prune else optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever a driver makes of a damaged file, a wrong URL, a server that is away
+            place = "--storage" if storage else str(out / "study.db")
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            if not attempt:
+                raise ValueError(f"{place}: the study cannot be opened ({reason}); mend it, or give another") from error
+            time.sleep(1)
+    raise AssertionError
 
 
 def _import_optuna() -> Any:
@@ -174,8 +211,9 @@ def _check_same(study: optuna.Study, config: FinetuneConfig, out: Path) -> None:
     searched = {"lr", "p"}
     fixed = {name: value for name, value in config.result_fields().items() if name not in searched}
     fixed = json.loads(json.dumps(fixed))
+    begun = any(trial.state.name not in ("WAITING", "FAIL") or trial.intermediate_values for trial in _trials(study))
     before = study.user_attrs.get("settings")
-    if before is None:
+    if before is None or not begun:  # a mistake that the first trial showed may be mended
         study.set_user_attr("settings", fixed)
         return
     changed = [
@@ -185,36 +223,60 @@ def _check_same(study: optuna.Study, config: FinetuneConfig, out: Path) -> None:
         raise ValueError(f"cannot go on with the study in {out}: {'; '.join(changed)}; give another --out")
 
 
-def _run_stopped_again(study: optuna.Study, optuna: Any) -> None:
-    """Trials that failed: interrupted by Ctrl-C, or left running by a process of this machine that is no more."""
-    again = study.user_attrs.get(_AGAIN, [])
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+def _put_back_killed(study: optuna.Study) -> None:
+    """Trials that are running by a process of this machine that is no more."""
+    for trial in _trials(study, "RUNNING"):
         host, _, process = trial.user_attrs.get("process", "").rpartition(":")
         if host == socket.gethostname() and not _is_alive(int(process)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,)):
-        if trial.number not in again:
-            again = [*again, trial.number]
-            study.set_user_attr(_AGAIN, again)
-            study.enqueue_trial(trial.params)
+            _put_back(study, trial)
+
+
+def _put_back(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+    """The next to ask gets its settings, so its directory and checkpoint. Of several processes one succeeds."""
+    try:
+        study.tell(trial.number, state=_state("FAIL"))
+    except (ValueError, RuntimeError):  # it has been told already
+        return
+    study.enqueue_trial(trial.params)
 
 
 def _is_alive(process: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(process, 0)
+    if os.name == "nt":  # where signal 0 is Ctrl-C
         return True
-    return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
-def _drop_beaten(study: optuna.Study) -> None:
+def _state(name: str) -> Any:
+    return _import_optuna().trial.TrialState[name]
+
+
+def _trials(study: optuna.Study, *names: str) -> list[optuna.trial.FrozenTrial]:
+    """Those in one of the states; without names, all."""
+    return [trial for trial in study.get_trials(deepcopy=False) if not names or trial.state.name in names]
+
+
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return _trials(study, "COMPLETE", "PRUNED")
+
+
+def _best(study: optuna.Study) -> Any:
+    """The complete trial of the highest score, of several the one of the lowest loss; None where none is."""
+    return max(_trials(study, "COMPLETE"), key=lambda t: (t.value, -t.user_attrs["loss"], -t.number), default=None)
+
+
+def _drop_beaten(study: optuna.Study, out: Path) -> None:
     """Removes models and checkpoints of all trials that ended but the best one's; their results stay."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.value is not None]
-    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    best = _best(study)
     kept = best.user_attrs["run"] if best else None  # two trials may have had the same settings, so the same run
-    for trial in trials:
+    for trial in _ended(study):
         if trial.user_attrs["run"] != kept:
-            run = Run(Path(trial.user_attrs["run"]))
+            run = Run(out / trial.user_attrs["run"])
             for file in (run.checkpoint, run.model):
                 file.unlink(missing_ok=True)
 
@@ -223,18 +285,17 @@ def _report(study: optuna.Study, out: Path) -> None:
     """``trials.csv`` and a picture, after each trial."""
     from stochnorm.plots import plot_search
 
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
+    trials = _ended(study)
     names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "state", "validation", *names, "run"])
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.3f}"
-        run = trial.user_attrs.get("run", "")
-        writer.writerow([trial.number, trial.state.name.lower(), value, *(trial.params.get(n, "") for n in names), run])
+        params = [round(x, 12) if isinstance(x := trial.params.get(name, ""), float) else x for name in names]
+        writer.writerow([trial.number, trial.state.name.lower(), value, *params, trial.user_attrs["run"]])
     write_text(out / "trials.csv", text.getvalue())
-    complete = [
-        (trial.params, trial.value) for trial in trials if trial.state.name == "COMPLETE" and trial.value is not None
-    ]
-    if complete:
-        plot_search(complete, out / "search")
+    best = _best(study)
+    if best is not None:
+        points = [(trial.params, float(trial.value)) for trial in _trials(study, "COMPLETE") if trial.value is not None]
+        plot_search(points, (best.params, best.value), out / "search")
