@@ -133,3 +133,29 @@ def test_the_model_is_watched_for_regularizers_alone() -> None:
     assert not model.head._forward_hooks
     Objective(network, SingleLabel(CLASSES), {"spy": Spy(1.0)})
     assert len(model.head._forward_hooks) == 1
+
+
+class Sum(Regularizer):
+    """A sum over the batch, as DELTA's."""
+
+    def forward(self, step: Step) -> Tensor:
+        return step.features.square().sum() / step.share
+
+
+def test_averaged_gradients_of_processes_are_the_batchs() -> None:
+    """Of regularizers that sum over the batch, too."""
+    x, y = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+
+    def gradients(processes: int) -> list[Tensor]:
+        total: list[Tensor] = []
+        for part, targets in zip(x.chunk(processes), y.chunk(processes), strict=True):
+            model, classified = classifier()
+            objective = Objective(classified, SingleLabel(CLASSES), {"sum": Sum()}, processes=processes)
+            model.train()
+            objective(model, part, targets).loss.backward()
+            own = [p.grad / processes for p in model.parameters() if p.grad is not None]
+            total = own if not total else [a + b for a, b in zip(total, own, strict=True)]
+        return total
+
+    for one, two in zip(gradients(1), gradients(2), strict=True):
+        torch.testing.assert_close(one, two)

@@ -39,7 +39,8 @@ class DELTAConfig:
     attention: Literal["channel", "uniform"] = "channel"
     """Channels weigh by what the loss loses without them (computed once and cached), or all alike."""
     attention_images: int = 320
-    """Training images that channel attention is measured on; its cost grows with them (the paper: 320)."""
+    """Training images that channel attention is measured on; in batches of 32; its cost grows with them (the paper:
+    320)."""
     layers: tuple[str, ...] = ()
     """Whose outputs are compared, by name; none: the outputs of the last four stages."""
 
@@ -143,7 +144,7 @@ class FinetuneConfig:
     """Of the new head, order, augmentation and StochNorm's masks."""
 
     out: str = ""
-    """Directory of the run; empty: runs/DATA-NORM-HASH, named by the settings."""
+    """Directory of the run; empty: runs/DATA-METHOD-HASH, named by the settings."""
     resume: bool = False
     """Go on from the run's last checkpoint."""
     overwrite: bool = False

@@ -121,7 +121,7 @@ def finetune(
     task = _task(config, source, splits["train"])
     with display.measuring("DELTA's channel attention") as progress:
         regularizers = prepare(config, classifier, splits["train"], fabric, progress)
-    objective = Objective(classifier, task, regularizers, fabric.autocast)
+    objective = Objective(classifier, task, regularizers, fabric.autocast, fabric.world_size)
 
     if fabric.is_global_zero:
         manifest = format_manifest(store.rows, multi_label=source.multi_label)

@@ -72,7 +72,7 @@ METHODS = {
             "loss",
             "holds the feature maps near the pre-trained network's, by channel attention",
             "Li et al., ICLR 2019",
-            ("--delta.alpha", "--delta.beta", "--delta.attention", "--delta.layers"),
+            ("--delta.alpha", "--delta.beta", "--delta.attention", "--delta.attention-images", "--delta.layers"),
         ),
         Method(
             "bss",

@@ -37,6 +37,7 @@ class Objective:
         task: The loss.
         regularizers: By name.
         autocast: The precision that regularizers run in (DELTA's reference does).
+        processes: That share a batch, and whose gradients are averaged.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Objective:
         task: Task,
         regularizers: Mapping[str, Regularizer],
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        processes: int = 1,
     ) -> None:
         self.classifier, self.task, self.regularizers, self.autocast = classifier, task, regularizers, autocast
+        self.processes = processes
         self._head = classifier.head_name
         self._tap = Tap(classifier.model, [self._head], inputs=True) if regularizers else None
 
@@ -57,7 +60,7 @@ class Objective:
             model: The classifier's model, or what wraps it.
             inputs: (b, 3, s, s), normalized.
             targets: As the task takes them.
-            share: Of the batch that this part is; gradients of its parts add up to the batch's.
+            share: Of this process's batch that this part is; gradients of its parts add up to the batch's.
         """
         logits, auxiliary = self.classifier.outputs(model(inputs))
         task_loss = self.task.loss(logits, targets)
@@ -66,7 +69,7 @@ class Objective:
         penalties: dict[str, Tensor] = {}
         if self._tap is not None:
             features = pooled(self._tap.values.pop(self._head))
-            step = Step(inputs, targets, logits, features, share)
+            step = Step(inputs, targets, logits, features, share / self.processes)
             with self.autocast():
                 penalties = {name: regularizer(step) for name, regularizer in self.regularizers.items()}
             loss = loss + share * sum(penalties.values())

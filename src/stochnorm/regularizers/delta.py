@@ -78,7 +78,7 @@ class DELTA(Regularizer):
         layers: Whose outputs are compared, as in ``model.named_modules()``; see :func:`stochnorm.stages.stage_names`.
         weights: W of each layer, (c,); see :mod:`stochnorm.regularizers.attention`. None is 1/c.
         alpha: Strength of the feature maps' term. The published 0.01 is for ResNet's last convolution in each stage,
-            before its normalization, whose values are small; on the outputs of whole stages training diverges with it.
+            before its normalization, whose values are smaller; on whole stages training diverges with it.
         beta: Strength of the head's term.
 
     Raises:
