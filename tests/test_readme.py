@@ -1,8 +1,9 @@
-"""The Python of the README runs as it stands."""
+"""The README and the cards: their Python runs as it stands, their commands parse, their links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import timm
 import torch
 
 import stochnorm
+from stochnorm import FinetuneConfig
+from stochnorm.cli import _parse
 from stochnorm.methods import METHODS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -51,7 +55,7 @@ def test_your_training_loop() -> None:
     assert names["loss"].isfinite()
 
 
-CARDS = sorted((Path(__file__).parents[1] / "docs/methods").glob("[!R]*.md"))
+CARDS = sorted((ROOT / "docs/methods").glob("[!R]*.md"))
 
 
 @pytest.mark.usefixtures("offline")
@@ -68,3 +72,56 @@ def test_every_method_has_a_card_and_every_card_a_method() -> None:
     assert {path.stem for path in CARDS} | {"vanilla"} == set(METHODS)
     index = (CARDS[0].parent / "README.md").read_text()
     assert all(f"`{name}`" in index for name in METHODS)
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of stochnorm in the blocks of a shell; a line of options alone is one of finetune's."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = ["stochnorm finetune photos/ " + line if line.startswith("--") else line for line in lines]
+    return [
+        shlex.split(line, comments=True)[1:]
+        for line in lines
+        if line.startswith("stochnorm ") and "[options]" not in line
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page.read_text())], ids=lambda path: path.stem)
+def test_the_commands_of_a_page_are_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FinetuneConfig, "load", lambda path: FinetuneConfig("photos/"))
+    for arguments in commands(page.read_text()):
+        try:
+            _parse(arguments)
+        except SystemExit:
+            pytest.fail(f"{page.name}: stochnorm {shlex.join(arguments)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}, link
+
+
+def test_the_tests_that_the_deviations_name_exist() -> None:
+    faults = (ROOT / "docs/deviations.md").read_text().partition("## Faults")[2]
+    names = re.findall(r"`([\w/.]*)::(\w+)`", faults)
+    assert len(names) >= 13
+    file = ""
+    for path, name in names:
+        file = path or file
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+
+
+def test_the_tree_of_contributing_names_every_module() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = {path.name for path in (ROOT / "src/stochnorm").rglob("*.py")} - {"__init__.py"}
+    assert not [name for name in modules if not re.search(rf"\b{name}", tree)]
