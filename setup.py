@@ -1,15 +1,22 @@
-"""Builds the CPU kernel. Everything else stands in pyproject.toml; without a C++ compiler stochnorm works, slower."""
+"""Builds the CPU kernels. Everything else stands in pyproject.toml; without a C++ compiler stochnorm works, slower."""
 
 import sys
 
 from setuptools import Extension, setup
 
-kernel = Extension(  # a plain shared library, which stochnorm/nn/kernel.py loads by ctypes
-    "stochnorm.nn._kernel",
-    ["src/stochnorm/nn/kernel.cpp"],
-    language="c++",
-    extra_compile_args=["-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
-    extra_link_args=["-fopenmp"],
-    optional=True,
-)
-setup(ext_modules=[kernel] if sys.platform == "linux" else [])  # elsewhere OpenMP would come as a second runtime
+
+def kernel(name: str, depends: tuple[str, ...] = ()) -> Extension:
+    """A plain shared library, which a module of the same name loads by ctypes."""
+    return Extension(
+        f"stochnorm.nn._{name}",
+        [f"src/stochnorm/nn/{name}.cpp"],
+        depends=[f"src/stochnorm/nn/{file}" for file in depends],
+        language="c++",
+        extra_compile_args=["-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
+        extra_link_args=["-fopenmp"],
+        optional=True,
+    )
+
+
+kernels = [kernel("kernel"), kernel("depthwise", ("depthwise.inc",))]
+setup(ext_modules=kernels if sys.platform == "linux" else [])  # elsewhere OpenMP would come as a second runtime

@@ -18,6 +18,7 @@ from stochnorm.data.splits import generator
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
+from stochnorm.nn.depthwise import accelerate
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
 from stochnorm.regularizers.attention_cache import attention_key, cache_directory, cached_attention
@@ -52,6 +53,8 @@ def prepare(
     """
     methods = check_method(config.method)
     model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fabric.device.type == "cpu":
+        accelerate(model)
     regularizers: dict[str, Regularizer] = {}
     if "delta" in methods:  # first: its reference is the network as it was pre-trained
         regularizers["delta"] = _delta(config, classifier, train, fabric, progress)

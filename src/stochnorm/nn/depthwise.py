@@ -1,0 +1,244 @@
+"""Depthwise convolutions on CPUs by ``depthwise.cpp``, compiled at installation where there is a compiler.
+
+PyTorch's own take most of a training step of the EfficientNets and MobileNets in bfloat16. The kernel computes the same
+to rounding, for plain channels_last tensors of float32 and bfloat16, and is left out where it was not built:
+``stochnorm.nn.depthwise.library`` is None then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn import functional as F
+
+__all__ = ["DepthwiseConv2d", "accelerate"]
+
+_pointer, _shape = ctypes.c_void_p, ctypes.c_int64 * 11
+_FORWARD = [_shape, *[_pointer] * 4, ctypes.c_int]
+_BACKWARD = [_shape, *[_pointer] * 5, ctypes.c_int]
+_ONE_THREAD = 32768  # values; below, other threads cost more than they bring, as in ATen
+_MOST = 7  # rows and columns of a kernel, as in depthwise.cpp
+
+
+def _load() -> ctypes.CDLL | None:
+    spec = find_spec("stochnorm.nn._depthwise")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(spec.origin)
+        for dtype in ("float32", "bfloat16"):
+            for name, types in (("forward", _FORWARD), ("backward", _BACKWARD)):
+                function = getattr(loaded, f"depthwise_{name}_{dtype}")
+                function.argtypes, function.restype = types, None
+    except (OSError, AttributeError):  # built for another machine, or by another version
+        return None
+    return loaded
+
+
+library = _load()
+_functions: dict[torch.dtype, tuple[Any, Any]] = {}
+if library is not None:
+    for _name in ("float32", "bfloat16"):
+        _functions[getattr(torch, _name)] = (
+            getattr(library, f"depthwise_forward_{_name}"),
+            getattr(library, f"depthwise_backward_{_name}"),
+        )
+
+
+def accelerate(model: nn.Module, *, enabled: bool = True) -> int:
+    """Let a model's depthwise convolutions run through the compiled kernel, in place.
+
+    The objects stay, and with them parameters, state-dict keys, hooks, sharing and optimizer links. A layer computes
+    what it computed before, to rounding; it takes the kernel for what that was made for, else PyTorch's convolution.
+
+    Args:
+        model: Any module. Changed are its ``nn.Conv2d`` and timm's ``Conv2dSame`` of one kernel a channel, up to 7 x 7,
+            stride 1 or 2, without dilation.
+        enabled: False makes them again what they were.
+
+    Returns:
+        How many layers it changed; 0 where the kernel was not built.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8))
+        >>> accelerate(model) == int(library is not None)
+        True
+    """
+    changed = 0
+    for module in model.modules():
+        kind = _counterpart(module) if enabled else _plain(module)
+        if kind is not None:
+            module.__class__ = kind
+            changed += 1
+    return changed
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; made by :func:`accelerate`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        dtype = self._dtype(input)
+        if dtype is None:
+            return super().forward(input)
+        output: Tensor = _Depthwise.apply(input.to(dtype), self.weight, self.bias, self._geometry(input))
+        return output
+
+    def _dtype(self, input: Tensor) -> torch.dtype | None:
+        """What to compute in, as ``nn.Conv2d`` would; None for what the kernel does not take."""
+        weight, bias = self.weight, self.bias
+        if not (
+            type(input) in (Tensor, Parameter)
+            and type(weight) in (Tensor, Parameter)
+            and input.is_cpu
+            and weight.is_cpu
+            and input.dim() == 4
+            and input.size(1) == self.in_channels
+            and input.is_contiguous(memory_format=torch.channels_last)
+            and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
+            and not torch._C._len_torch_dispatch_stack()
+            and torch._C._get_tracing_state() is None
+        ):
+            return None
+        dtype = input.dtype
+        others = [weight.dtype] if bias is None else [weight.dtype, bias.dtype]
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            if any(each not in _functions for each in (input.dtype, *others)):  # it leaves float64 as it is
+                return None
+        elif any(each is not dtype for each in others):
+            return None
+        if dtype not in _functions or not input.numel() or min(self._geometry(input).output_size) < 1:
+            return None
+        return dtype
+
+    def _geometry(self, input: Tensor) -> _Geometry:
+        left_top: Any = self.padding
+        return self._padded(input, (left_top[0], left_top[1]), (2 * left_top[0], 2 * left_top[1]))
+
+    def _padded(self, input: Tensor, before: tuple[int, int], padding: tuple[int, int]) -> _Geometry:
+        (kh, kw), stride = self.kernel_size, self.stride[0]
+        h, w = input.shape[2:]
+        return _Geometry(((h + padding[0] - kh) // stride + 1, (w + padding[1] - kw) // stride + 1), stride, before)
+
+
+class _Geometry(NamedTuple):
+    output_size: tuple[int, int]
+    stride: int
+    before: tuple[int, int]
+    """Zeros above and to the left; below and to the right there are as many as the output size needs."""
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
+        output = torch.empty(
+            (*input.shape[:2], *geometry.output_size), dtype=input.dtype, memory_format=torch.channels_last
+        )
+        rounded = _rounded(weight, input.dtype)
+        start = None if bias is None else _rounded(bias, input.dtype)
+        _functions[input.dtype][0](
+            _described(input, weight, geometry),
+            input.data_ptr(),
+            rounded.data_ptr(),
+            None if start is None else start.data_ptr(),
+            output.data_ptr(),
+            _threads(input),
+        )
+        ctx.save_for_backward(input, weight, bias)
+        ctx.geometry = geometry
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, bias = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):  # the latter: batched gradients
+            return (*_twice_differentiable_backward(grad_output, input, weight, bias, ctx.geometry, needs), None)
+        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
+        grad_input = torch.empty_like(input) if needs[0] else None
+        grad_weight = torch.empty_like(weight, dtype=torch.float32) if needs[1] else None
+        if needs[0] or needs[1]:
+            rounded = _rounded(weight, input.dtype)
+            _functions[input.dtype][1](
+                _described(input, weight, ctx.geometry),
+                grad_output.data_ptr(),
+                input.data_ptr(),
+                rounded.data_ptr(),
+                None if grad_input is None else grad_input.data_ptr(),
+                None if grad_weight is None else grad_weight.data_ptr(),
+                _threads(input),
+            )
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype)
+        grad_bias = grad_output.sum((0, 2, 3), dtype=torch.float32).to(bias.dtype) if needs[2] else None
+        return grad_input, grad_weight, grad_bias, None
+
+
+def _twice_differentiable_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: _Geometry,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """By autograd through PyTorch's convolution, for ``create_graph=True`` and batched gradients."""
+    (oh, ow), stride, (top, left) = geometry
+    (h, w), (kh, kw) = input.shape[2:], weight.shape[2:]
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        padded = F.pad(input, (left, (ow - 1) * stride + kw - w - left, top, (oh - 1) * stride + kh - h - top))
+        start = None if bias is None else bias.to(input.dtype)
+        output = F.conv2d(padded, weight.to(input.dtype), start, stride, groups=weight.size(0))
+    leaves = [leaf for leaf, needed in zip((input, weight, bias), needs, strict=True) if needed and leaf is not None]
+    grads = iter(torch.autograd.grad(output, leaves, grad_output, create_graph=torch.is_grad_enabled()))
+    return [next(grads) if needed else None for needed in needs]
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast would pass them, in float32."""
+    return values.to(dtype).to(torch.float32).contiguous()
+
+
+def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Array[ctypes.c_int64]:
+    """``Shape`` of depthwise.cpp."""
+    return _shape(*input.shape, *geometry.output_size, *weight.shape[2:], geometry.stride, *geometry.before)
+
+
+def _threads(input: Tensor) -> int:
+    return torch.get_num_threads() if input.numel() >= _ONE_THREAD else 1
+
+
+def _counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
+    """The class that a layer is to have; None for those that stay."""
+    kind = type(module)
+    same = kind.__name__ == "Conv2dSame" and kind.__module__.startswith("timm.")
+    if library is None or not (kind is nn.Conv2d or same):
+        return None
+    conv: Any = module
+    if not (
+        1 < conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride in ((1, 1), (2, 2))
+        and conv.dilation == (1, 1)
+        and max(conv.kernel_size) <= _MOST
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+    ):
+        return None
+    if same:
+        from stochnorm.nn.timm_same import DepthwiseConv2dSame
+
+        return DepthwiseConv2dSame
+    return DepthwiseConv2d
+
+
+def _plain(module: nn.Module) -> type[nn.Module] | None:
+    """The class that a layer had; None for those that were not changed."""
+    order = type(module).__mro__
+    return order[order.index(DepthwiseConv2d) + 1] if isinstance(module, DepthwiseConv2d) else None
