@@ -1,0 +1,80 @@
+"""The same jobs on a Ray cluster, whose machines all reach the data and the comparison's directory by the same path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from stochnorm.execution.job import Job, Outcome, failed, perform
+
+__all__ = ["RayExecutor"]
+
+
+class RayExecutor:
+    """One task a job. Joins the cluster that ``RAY_ADDRESS`` names, else starts one on this machine.
+
+    Args:
+        workers: Jobs at a time; 0: as many as the cluster has room for.
+        threads: CPUs of each job; 0: 1.
+        processes: That share a run: each takes so many CPUs and, where the cluster has GPUs, a GPU.
+
+    Attributes:
+        slots: Jobs at a time.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+    """
+
+    def __init__(self, workers: int, threads: int, processes: int) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the executor ray needs Ray: pip install 'stochnorm[ray]'") from error
+        self._ray: Any = ray
+        self._started = not ray.is_initialized()
+        if self._started:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        resources = ray.cluster_resources()
+        threads = threads or 1
+        cpus, gpus = threads * processes, processes if resources.get("GPU") else 0
+        room = int(min(resources["CPU"] / cpus, resources["GPU"] / gpus if gpus else resources["CPU"]))
+        self.slots = workers or max(room, 1)
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
+        self._task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env=environment)(_perform)
+        self._running: dict[Any, Job] = {}
+
+    def start(self, job: Job) -> None:
+        """Begin a job."""
+        self._running[self._task.remote(job.as_json(), str(Path.cwd()))] = job
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """The jobs that ended, at the latest after so many seconds."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        ended = []
+        for reference in ready:
+            job = self._running.pop(reference)
+            try:
+                outcome = Outcome(**self._ray.get(reference))
+            except self._ray.exceptions.RayError as error:  # its process or machine died
+                outcome = failed(job, f"lost by Ray: {str(error).splitlines()[0]}")
+            ended.append((job, outcome))
+        return ended
+
+    def stop(self) -> None:
+        """End running jobs; they go on from their last validation."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster, or end it if it was started here."""
+        self._running = {}
+        if self._started:
+            self._ray.shutdown()
+
+
+def _perform(job: str, directory: str) -> dict[str, str]:
+    os.chdir(directory)  # what relative paths of data and runs start from
+    outcome = perform(Job.from_json(job))
+    return {"state": outcome.state, "reason": outcome.reason}

@@ -1,0 +1,48 @@
+"""A process that does the jobs it is told on standard input, a line of JSON each, and answers each with a line.
+
+It ends when its input does. If that happens during a job, whoever gave it is gone: the job writes a checkpoint and
+stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from queue import SimpleQueue
+
+from stochnorm.execution.job import Job, perform
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints goes to the log
+    lines: SimpleQueue[str] = SimpleQueue()
+    busy = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+        if busy.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=listen, daemon=True).start()
+    import stochnorm.job  # noqa: F401 (before the first job comes, to share the time)
+
+    while line := lines.get():
+        busy.set()
+        outcome = perform(Job.from_json(line))
+        busy.clear()
+        print(json.dumps(asdict(outcome)), file=answers, flush=True)
+        if outcome.state == "stopped":
+            break
+
+
+if __name__ == "__main__":
+    main()

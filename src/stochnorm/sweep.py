@@ -1,0 +1,248 @@
+"""A comparison: the runs of a grid that are missing, side by side; and what all of them came to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stochnorm.config import FinetuneConfig
+from stochnorm.data import read_source
+from stochnorm.execution import Executor, Job, executor
+from stochnorm.files import write_text
+from stochnorm.grid import Grid, GridRun, Variant
+from stochnorm.progress import GridProgress
+from stochnorm.records import LABELS, Record, record_of, write_records
+from stochnorm.runs import Run
+
+__all__ = ["Comparison", "Failure", "collect", "compare", "publish", "tune_variants"]
+
+_POLL = 0.5  # seconds between looks at the progress of running jobs
+_PATIENCE = 5.0  # seconds before a run that another process holds is tried again
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to nothing."""
+
+    variant: str
+    data: str
+    backbone: str
+    rate: float
+    repeat: int
+    run: str
+    """Its directory, relative to the comparison's."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a grid came to."""
+
+    path: Path
+    """Its directory."""
+    records: list[Record]
+    """Of the finished runs, in the order of the grid; ``run`` is relative to the directory."""
+    failures: list[Failure]
+
+
+def compare(
+    grid: Grid,
+    out: str | Path,
+    *,
+    workers: int = 0,
+    threads: int = 0,
+    processes: int = 1,
+    executor_name: str = "local",
+    scale: str = "",
+    quiet: bool = False,
+) -> Comparison:
+    """Do what is missing of a grid, several runs at a time.
+
+    A run lives in ``out/runs/``, named by its settings; what it is, its files say. So the same call does only what is
+    missing, a run that was interrupted, by whatever, goes on from its checkpoint, and several calls (of several
+    machines, if they share the disk) share the work. A failed run stops no other, and is tried again by the next call.
+    Model selection is on validation; the test split is opened once a run.
+
+    Args:
+        grid: The runs.
+        out: The comparison's directory.
+        workers: Runs at a time; 0: one per GPU, without GPUs one per core; of a Ray cluster, what it has room for.
+        threads: CPU threads of each process; 0: the cores shared out.
+        processes: That share each run, by torchrun.
+        executor_name: local, or ray.
+        scale: Recorded: what makes the runs no real experiment, such as ``small``.
+        quiet: Show nothing.
+
+    Raises:
+        ValueError: Settings that cannot work.
+        ModuleNotFoundError: The executor's package is not installed.
+        KeyboardInterrupt: Stopped; running ones wrote checkpoints, and the same call goes on.
+
+    Example:
+        >>> grid = Grid(FinetuneConfig("photos/"), (Variant("vanilla", {"method": "vanilla"}),), repeats=5)
+        >>> compare(grid, "runs/photos").records[0].value  # doctest: +SKIP
+        87.5
+    """
+    out = Path(out)
+    runs = list(grid.runs())
+    for data in dict.fromkeys(run.config.data for run in runs):
+        read_source(data)  # what is wrong with it is said once, not by every run
+    _write_labels(out, grid, runs, scale)
+    jobs: dict[str, tuple[str, Job]] = {}
+    for run in runs:
+        path = grid.directory(run, out)
+        title = f"{run.variant}, {run.config.rate:g} %, repeat {run.repeat + 1}"
+        config = replace(run.config, out=str(path), report=False)
+        jobs.setdefault(path.name, (title, Job(config, processes=processes)))
+    places = {"workers": workers, "threads": threads, "processes": processes, "logs": out / "logs"}
+    _perform(list(jobs.values()), executor_name, places, quiet, "runs")
+    return collect(grid, out, scale=scale)
+
+
+def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:
+    """What there is of a grid by now, finished and failed."""
+    records, failures = [], []
+    for run in grid.runs():
+        path = grid.directory(run, out)
+        files, name = Run(path), f"runs/{path.name}"
+        if files.result.is_file():
+            records.append(record_of(files, run.variant, name, scale))
+        elif files.failure.is_file():
+            reason = json.loads(files.failure.read_text(encoding="utf-8"))["reason"]
+            config = run.config
+            data = Path(config.data).resolve().stem
+            failures.append(Failure(run.variant, data, config.backbone, config.rate, run.repeat, name, reason))
+    return Comparison(out, records, failures)
+
+
+def publish(comparison: Comparison, *, title: str = "", reference: str = "vanilla") -> list[Path]:
+    """Write ``records.jsonl``, tables (Markdown, LaTeX, CSV) and ``report.html`` into the comparison's directory.
+
+    Args:
+        comparison: With at least one finished run.
+        title: Of the report; empty: made of what was compared.
+        reference: The variant that others are compared with.
+
+    Returns:
+        The files.
+    """
+    from stochnorm.report import write_report
+    from stochnorm.tables import write_tables
+
+    out, records = comparison.path, comparison.records
+    files = [out / "records.jsonl", out / "report.html"]
+    write_records(files[0], records)
+    write_report(records, files[1], root=out, title=title, failures=comparison.failures, reference=reference)
+    return [*files, *write_tables(records, out)]
+
+
+def tune_variants(
+    grid: Grid,
+    out: str | Path,
+    *,
+    trials: int,
+    workers: int = 0,
+    threads: int = 0,
+    executor_name: str = "local",
+    quiet: bool = False,
+) -> Grid:
+    """The grid with hyper-parameters that a search on validation chose for each variant, all with the same budget.
+
+    Learning rate, strengths and p (:func:`stochnorm.tuning.search_space`), on the first data set and backbone at the
+    smallest rate, with the images of the first repetition; no test image is read. Searches live in ``out/tune/`` and go
+    on where they stopped.
+
+    Args:
+        grid: Of one data set and one backbone.
+        out: The comparison's directory.
+        trials: Of each search; the first is the variant's own settings.
+        workers: Searches at a time; as for :func:`compare`, like the rest.
+
+    Raises:
+        ValueError: The grid has several data sets or backbones; or a search came to nothing (says why).
+    """
+    if len(grid.data) > 1 or len(grid.backbones) > 1:
+        raise ValueError("hyper-parameters are chosen for one data set and one backbone; tune several grids, one each")
+    out = Path(out)
+    smallest = replace(grid, rates=(min(grid.rates),) if grid.rates else (), repeats=1)
+    configs = {run.variant: run.config for run in smallest.runs()}
+    paths = {label: grid.directory(run, out).name for label, run in zip(configs, smallest.runs(), strict=True)}
+    jobs = [
+        (f"search for {label}", Job(replace(config, out=str(out / "tune" / paths[label]), report=False), trials=trials))
+        for label, config in configs.items()
+    ]
+    places = {"workers": workers, "threads": threads, "processes": 1, "logs": out / "logs"}
+    reasons = _perform(jobs, executor_name, places, quiet, "searches")
+    if reasons:
+        raise ValueError(f"{len(reasons)} searches failed; {reasons[0]}")
+    variants = []
+    for variant in grid.variants:
+        chosen = FinetuneConfig.load(out / "tune" / paths[variant.label] / "chosen.json")
+        found = {"lr": chosen.lr, "p": chosen.p, **_strengths(chosen)}
+        variants.append(Variant(variant.label, {**variant.settings, **found}))
+    return replace(grid, variants=tuple(variants))
+
+
+def _strengths(config: FinetuneConfig) -> dict[str, Any]:
+    return {"l2sp.alpha": config.l2sp.alpha, "delta.alpha": config.delta.alpha, "bss.eta": config.bss.eta}
+
+
+def _perform(
+    jobs: Sequence[tuple[str, Job]], executor_name: str, places: dict[str, Any], quiet: bool, what: str
+) -> list[str]:
+    """Do the jobs that are not done; the reasons of those that failed."""
+    todo = deque((title, job) for title, job in jobs if job.trials or not Run.of(job.config).result.is_file())
+    with GridProgress(len(jobs), len(jobs) - len(todo), what, quiet=quiet) as progress:
+        if not todo:
+            return []
+        workers = executor(executor_name, **places)
+        try:
+            return _drain(todo, workers, progress)
+        except BaseException as error:
+            workers.stop()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f"stopped after {progress.done} of {progress.total} {what}; nothing is lost"
+                ) from error
+            raise
+        finally:
+            workers.close()
+
+
+def _drain(todo: deque[tuple[str, Job]], workers: Executor, progress: GridProgress) -> list[str]:
+    titles: dict[Job, str] = {}
+    held: dict[Job, float] = {}  # when to try again what another process works on
+    reasons = []
+    while todo or titles:
+        while todo and len(titles) < workers.slots and held.get(todo[0][1], 0.0) <= time.monotonic():
+            title, job = todo.popleft()
+            titles[job] = title
+            workers.start(job)
+            progress.started(title, job)
+        if not titles:  # all that is left is held by other processes
+            time.sleep(_POLL)
+            continue
+        for job, outcome in workers.wait(_POLL):
+            title = titles.pop(job)
+            if outcome.state in ("busy", "stopped"):
+                held[job] = time.monotonic() + _PATIENCE
+                todo.append((title, job))
+            if outcome.state == "failed":
+                reasons.append(f"{title}: {outcome.reason}")
+            progress.ended(title, job, outcome)
+        progress.look()
+    return reasons
+
+
+def _write_labels(out: Path, grid: Grid, runs: Sequence[GridRun], scale: str) -> None:
+    """What tables call the runs, for those who later give the directory to ``stochnorm report``."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / LABELS
+    labels = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    labels |= {grid.directory(run, out).name: run.variant for run in runs} | {"": scale}
+    write_text(file, json.dumps(labels, indent=2) + "\n")
