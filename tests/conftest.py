@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+
+from stochnorm.records import Record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -127,3 +130,44 @@ def write_official(write_images: Callable[..., list[Path]]) -> Callable[[str, Pa
         return root
 
     return write
+
+
+@pytest.fixture
+def build_records() -> Callable[..., list[Record]]:
+    """Records of finished runs from the scores of each variant's repetitions; ``...`` is a run there is not."""
+
+    def build(
+        scores: dict[str, list[Any]],
+        *,
+        data: str = "photos",
+        backbone: str = "resnet18",
+        rate: float = 15,
+        score: str = "top1",
+        scale: str = "",
+    ) -> list[Record]:
+        return [
+            Record(
+                run=f"runs/{data}-{variant}-{rate:g}-{repeat}",
+                variant=variant,
+                data=data,
+                backbone=backbone,
+                rate=rate,
+                data_seed=repeat,
+                seed=10 + repeat,
+                score=score,
+                classes=2,
+                images={"train": 16, "validation": 4, "test": 20},
+                validation={score: 50.0},
+                test={score: value},
+                step=100,
+                cost={"seconds": 60.0, "images_per_second": 10.0, "peak_memory_gigabytes": 1.0},
+                settings={"method": variant},
+                environment={},
+                scale=scale,
+            )
+            for variant, values in scores.items()
+            for repeat, value in enumerate(values)
+            if value is not ...
+        ]
+
+    return build
