@@ -184,6 +184,15 @@ def test_of_equal_scores_the_lower_loss_is_chosen(
     assert (tuned.value, tuned.config.lr) == (60.0, results[2].lr)
 
 
+def test_trials_log_nothing_and_the_choice_keeps_its_trackers(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = instant(monkeypatch, scores=[50.0, 60.0])
+    tuned = tune(config(photos, tmp_path / "search", method="vanilla", log="csv,tensorboard"), trials=2, quiet=True)
+    assert [settings.log for settings in seen] == ["none", "none"]
+    assert tuned.config.log == "csv,tensorboard"
+
+
 def test_a_seed_gives_one_search_and_trials_differ(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +202,7 @@ def test_a_seed_gives_one_search_and_trials_differ(
         tune(config(photos, tmp_path / name, seed=seed), trials=13, quiet=True)  # TPE draws at random ten times
         drawn[name] = [(trial.lr, trial.p) for trial in seen]
     assert drawn["a"] == drawn["b"]
+    assert {trials.pop(0) for trials in drawn.values()} == {(0.003, 0.5)}, "the first is as given"
     assert not set(drawn["a"]) & set(drawn["c"])
     assert len(set(drawn["a"])) == 13
 

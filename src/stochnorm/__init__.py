@@ -26,23 +26,31 @@ if TYPE_CHECKING:
     from stochnorm.config import FinetuneConfig
     from stochnorm.diagnosis import Diagnosis
     from stochnorm.doctor import diagnose
+    from stochnorm.grid import Grid, Variant
     from stochnorm.job import Result, finetune
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.prediction import Prediction, predict
+    from stochnorm.records import Record, read_records
+    from stochnorm.sweep import Comparison, compare
     from stochnorm.tuning import Tuned, tune
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Diagnosis",
     "FinetuneConfig",
+    "Grid",
     "Prediction",
+    "Record",
     "Result",
     "StochNorm1d",
     "StochNorm2d",
     "StochNorm3d",
     "Tuned",
+    "Variant",
     "build_classifier",
+    "compare",
     "convert",
     "convert_batch_instance",
     "diagnose",
@@ -52,6 +60,7 @@ __all__ = [
     "initialize_statistics",
     "load_classifier",
     "predict",
+    "read_records",
     "restore",
     "stoch_norm",
     "tune",
@@ -60,16 +69,22 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Comparison": "stochnorm.sweep",
     "Diagnosis": "stochnorm.diagnosis",
     "FinetuneConfig": "stochnorm.config",
+    "Grid": "stochnorm.grid",
     "Prediction": "stochnorm.prediction",
+    "Record": "stochnorm.records",
     "Result": "stochnorm.job",
     "Tuned": "stochnorm.tuning",
+    "Variant": "stochnorm.grid",
     "build_classifier": "stochnorm.models",
+    "compare": "stochnorm.sweep",
     "diagnose": "stochnorm.doctor",
     "finetune": "stochnorm.job",
     "load_classifier": "stochnorm.models",
     "predict": "stochnorm.prediction",
+    "read_records": "stochnorm.records",
     "tune": "stochnorm.tuning",
 }
 

@@ -21,6 +21,8 @@ Command = (
     Annotated[commands.Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[commands.Predict, tyro.conf.subcommand("predict")]
     | Annotated[commands.Tune, tyro.conf.subcommand("tune")]
+    | Annotated[commands.Compare, tyro.conf.subcommand("compare")]
+    | Annotated[commands.Paper, tyro.conf.subcommand("paper")]
     | Annotated[commands.Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[commands.List, tyro.conf.subcommand("ls")]
     | Annotated[commands.Verify, tyro.conf.subcommand("verify")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from stochnorm.methods import check_method
+from stochnorm.trackers import tracker_names
 
 __all__ = ["BSSConfig", "DELTAConfig", "FinetuneConfig", "L2SPConfig"]
 
@@ -149,6 +151,10 @@ class FinetuneConfig:
     """Go on from the run's last checkpoint."""
     overwrite: bool = False
     """Delete what the run's directory holds and start anew."""
+    report: bool = True
+    """Write report.html, a page about the run, when it is done."""
+    log: str = "csv"
+    """Who gets the metrics of each validation too: csv, tensorboard, mlflow, wandb, joined by commas; or none."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
@@ -192,6 +198,7 @@ class FinetuneConfig:
                 f"accumulate {self.accumulate} leaves parts of fewer than 2 images of a batch of {self.batch_size}; "
                 f"give --accumulate {self.batch_size // 2} or less"
             )
+        tracker_names(self.log)
         methods = check_method(self.method)
         if self.norm_layers and not {"stochnorm", "bin", "frozen"} & set(methods):
             raise ValueError(f"norm_layers picks layers for stochnorm, bin or frozen, but the method is {self.method}")
@@ -208,14 +215,22 @@ class FinetuneConfig:
             ValueError: The file is damaged, or holds a setting that there is not.
         """
         try:
-            settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            nested = {"l2sp": L2SPConfig, "delta": DELTAConfig, "bss": BSSConfig}
-            for name, kind in nested.items():
-                settings[name] = kind(**settings.get(name, {}))
-            settings["delta"] = replace(settings["delta"], layers=tuple(settings["delta"].layers))
-            return cls(**settings)
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a file of stochnorm's settings ({error})") from error
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> FinetuneConfig:
+        """The settings as JSON has them; what is missing takes its default.
+
+        Raises:
+            TypeError: There is no such setting, or it is no mapping where one belongs.
+            ValueError: A value is out of its range.
+        """
+        nested = {"l2sp": L2SPConfig, "delta": DELTAConfig, "bss": BSSConfig}
+        groups: dict[str, Any] = {name: kind(**settings.get(name, {})) for name, kind in nested.items()}
+        groups["delta"] = replace(groups["delta"], layers=tuple(groups["delta"].layers))
+        return cls(**{**settings, **groups})
 
     def as_fields(self) -> dict[str, Any]:
         """The fields as they are, to make another object of."""
@@ -223,5 +238,5 @@ class FinetuneConfig:
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that the result depends on, in order; the run is named by them."""
-        bookkeeping = {"out", "resume", "overwrite", "strict", "workers"}
+        bookkeeping = {"out", "resume", "overwrite", "report", "log", "strict", "workers"}
         return {name: value for name, value in asdict(self).items() if name not in bookkeeping}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import sys
+from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from stochnorm.nn import kernel
 
-__all__ = ["environment", "launch"]
+__all__ = ["PeakMemory", "environment", "launch", "precision_of"]
 
 # The first process evaluates while the others wait; torchrun ends them if it fails.
 _PATIENCE = timedelta(days=1)
@@ -66,6 +69,27 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "precision": precision_of(fabric),
         "cpu_kernel": kernel.library is not None,
     }
+
+
+class PeakMemory:
+    """The most memory held at once since the object was made: the GPU's, else on Linux that of the process."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._device = fabric.device
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif sys.platform == "linux":
+            with suppress(OSError):  # not every container may start the count anew
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def gigabytes(self) -> float | None:
+        """In units of 1e9 bytes; None where the system does not say."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e9
+        if sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+        return None
 
 
 def precision_of(fabric: Fabric) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from stochnorm.data import (
 from stochnorm.display import Display
 from stochnorm.evaluate import evaluate
 from stochnorm.files import write_text
-from stochnorm.hardware import environment, launch
+from stochnorm.hardware import PeakMemory, environment, launch
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.objective import Objective
 from stochnorm.prediction import format_confusion, format_predictions
@@ -33,6 +34,7 @@ from stochnorm.preparation import normalization_layers, prepare
 from stochnorm.regularizers import Regularizer
 from stochnorm.runs import Run
 from stochnorm.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.trackers import Trackers, tracker_names
 from stochnorm.train import fit, selected, weight_decay
 from stochnorm.weights import read_state_dict
 
@@ -84,7 +86,8 @@ def finetune(
     Raises:
         ValueError: Settings, data or weights that cannot work; says which and what to do.
         FileNotFoundError: No such data or weights.
-        FileExistsError: The run's directory is in use.
+        ModuleNotFoundError: A package that a tracker of ``log`` needs is not installed.
+        FileExistsError: The run's directory is in use, or another process works on it.
         FloatingPointError: The loss is not finite.
         KeyboardInterrupt: Stopped; the checkpoint is written.
 
@@ -95,12 +98,28 @@ def finetune(
     fabric = launch(config.device, config.precision)
     display = Display(quiet=quiet or not fabric.is_global_zero)
     run = Run.of(config)
+    with run.held() if fabric.is_global_zero else nullcontext():
+        return _finetune(config, fabric, display, run, test, validated)
+
+
+def _finetune(
+    config: FinetuneConfig,
+    fabric: Fabric,
+    display: Display,
+    run: Run,
+    test: bool,
+    validated: Callable[[dict[str, Any]], None] | None,
+) -> Result:
     if fabric.is_global_zero:
         run.check(config)
     if config.resume and run.result.is_file():
         display.note(f"{run.path} is finished; this is its result")
+        run.checkpoint.unlink(missing_ok=True)  # of a process that was killed between the two
         return _finished(run, display)
 
+    names = tracker_names(config.log) if fabric.is_global_zero else ()
+    trackers = Trackers(names, run.path, config.result_fields())
+    memory = PeakMemory(fabric)
     # Data and model: everything that can be wrong with them is said before the run's directory is made.
     source = read_source(config.data)
     rows = [row for row in split_rows(source, config) if test or row.split != "test"]
@@ -135,7 +154,7 @@ def finetune(
     counts = {name: len(split) for name, split in splits.items()}
     display.header(config, classifier, counts, fabric)
     fabric.barrier()
-    history = fit(config, fabric, run, display, objective, splits["train"], splits["val"], validated)
+    history = fit(config, fabric, run, display, objective, splits["train"], splits["val"], trackers, validated)
 
     # The selected model; the test split, once.
     if fabric.is_global_zero:
@@ -157,11 +176,15 @@ def finetune(
             },
             "validation": {name: value for name, value in validation.items() if name != "confusion"},
             "test": tested,
-            "cost": {key: history[-1][key] for key in ("seconds", "images_per_second")},
+            "cost": {
+                **{key: history[-1][key] for key in ("seconds", "images_per_second")},
+                "peak_memory_gigabytes": memory.gigabytes(),
+            },
             "environment": environment(fabric),
         }
         write_text(run.result, json.dumps(record, indent=2) + "\n")
         run.checkpoint.unlink(missing_ok=True)
+        trackers.finish(record)
     fabric.barrier()
     return _finished(run, display)
 

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.files import write_text
+from stochnorm.trackers import TRACKERS, remove_tracker
 
-__all__ = ["Run"]
+__all__ = ["Run", "RunInUseError", "run_name"]
+
+State = Literal["absent", "running", "failed", "stopped", "done"]
+
+
+class RunInUseError(FileExistsError):
+    """Another process works on the run."""
+
+
+def run_name(config: FinetuneConfig) -> str:
+    """DATA-METHOD-HASH, by the settings that the result depends on."""
+    digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{Path(config.data).resolve().stem}-{config.method}-{digest}"
 
 
 class Run:
@@ -27,6 +44,8 @@ class Run:
     ``test_predictions.csv``  path, label, predicted class, its probability
     ``confusion_matrix.csv``  test images: a row per true class, a column per predicted one
     ``result.json``           test and validation metrics, counts, cost, environment
+    ``failure.json``          in a comparison: why the run failed
+    ``csv/metrics.csv``, ..    a folder per tracker, see :mod:`stochnorm.trackers`
     ========================  ==============================================================
     """
 
@@ -41,6 +60,7 @@ class Run:
         self.predictions = path / "test_predictions.csv"
         self.confusion = path / "confusion_matrix.csv"
         self.result = path / "result.json"
+        self.failure = path / "failure.json"
         self.files: tuple[Path, ...] = tuple(vars(self).values())  # those above; nothing else is ever removed
         self.path = path
 
@@ -49,8 +69,42 @@ class Run:
         """The run's directory: ``out``, or one named by the settings."""
         if config.out:
             return cls(Path(config.out))
-        digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
-        return cls(Path("runs") / f"{Path(config.data).resolve().stem}-{config.method}-{digest}")
+        return cls(Path("runs") / run_name(config))
+
+    @property
+    def state(self) -> State:
+        """What its files say, and whether a process holds it."""
+        if self.result.is_file():
+            return "done"
+        try:
+            with self.held():
+                pass
+        except RunInUseError:
+            return "running"
+        if self.failure.is_file():
+            return "failed"
+        return "stopped" if self.config.is_file() else "absent"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes out, until the block or the process ends; clears up what a killed one was writing.
+
+        Raises:
+            RunInUseError: Another process holds it.
+        """
+        self._check_no_file()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), blocking=False)
+        try:
+            with lock:
+                for file in self.files:
+                    for half in self.path.glob(f".{file.stem}-????????{file.suffix}"):  # of files.atomic_path
+                        half.unlink()
+                yield
+        except Timeout as error:
+            raise RunInUseError(
+                f"another process works on {self.path}; wait for it, or give another directory with --out"
+            ) from error
 
     def check(self, config: FinetuneConfig) -> None:
         """Whether the settings may use the directory.
@@ -71,7 +125,7 @@ class Run:
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run: add --resume to go on"
                 raise FileExistsError(f"{self.path} holds {state}; --overwrite starts anew, --out DIR goes elsewhere")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and set(self.path.iterdir()) - {self.failure}:
             raise FileExistsError(f"{self.path} holds other files; give another directory with --out")
 
     def open(self, config: FinetuneConfig) -> None:
@@ -81,20 +135,25 @@ class Run:
             return
         for file in set(self.files) - {self.config}:  # which is replaced, so that this stays a run's directory
             file.unlink(missing_ok=True)
+        for tracker in TRACKERS:
+            remove_tracker(self.path, tracker)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
 
     def _check_place(self, config: FinetuneConfig) -> None:
         """Whether there may be such a directory at all."""
-        there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
-        if there.is_file():
-            raise FileExistsError(f"{there} is a file, no directory for a run; give another with --out")
+        self._check_no_file()
         data = Path(config.data)
         if data.is_dir() and self.path.resolve().is_relative_to(data.resolve()):
             raise ValueError(
                 f"the run's directory {self.path} lies inside the images' folder {data}, whose folders are classes; "
                 "give one outside with --out"
             )
+
+    def _check_no_file(self) -> None:
+        there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
+        if there.is_file():
+            raise FileExistsError(f"{there} is a file, no directory for a run; give another with --out")
 
     def _settings(self) -> dict[str, Any] | None:
         """What ``config.json`` holds; None where it is damaged or some other program's."""

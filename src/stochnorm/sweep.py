@@ -138,7 +138,7 @@ def publish(comparison: Comparison, *, title: str = "", reference: str = "vanill
     files = [out / "records.jsonl", out / "report.html"]
     write_records(files[0], records)
     write_report(records, files[1], root=out, title=title, failures=comparison.failures, reference=reference)
-    return [*files, *write_tables(records, out)]
+    return [*files, *write_tables(records, out, reference=reference)]
 
 
 def tune_variants(

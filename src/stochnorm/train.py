@@ -25,6 +25,7 @@ from stochnorm.nn import schedule, set_p
 from stochnorm.objective import Objective
 from stochnorm.plots import plot_curves
 from stochnorm.runs import Run
+from stochnorm.trackers import Trackers
 
 __all__ = ["fit", "selected", "weight_decay"]
 
@@ -39,6 +40,7 @@ def fit(
     objective: Objective,
     train: Split,
     val: Split,
+    trackers: Trackers,
     validated: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the selected one so far.
@@ -51,6 +53,7 @@ def fit(
         objective: The classifier and its loss.
         train: Training images.
         val: Validation images.
+        trackers: Get the record of each validation, in the first process.
         validated: Called with the record of each validation, in the first process.
 
     Returns:
@@ -88,7 +91,11 @@ def fit(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    with stop_signal() as stop, display.training(config.steps, per_epoch, state["step"]) as bars:
+    with (
+        trackers.recording(state["history"]),
+        stop_signal() as stop,
+        display.training(config.steps, per_epoch, state["step"]) as bars,
+    ):
         for record in state["history"]:
             bars.validated(record)
         start = time.perf_counter()
@@ -116,6 +123,7 @@ def fit(
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
                 _save_checkpoint(fabric, run, state)
+                trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
                 if validated is not None and fabric.is_global_zero:
                     validated(record)
             if state["step"] < config.steps and agreed(fabric, stop.is_set()):

@@ -79,6 +79,8 @@ def tune(
     killed go on from their checkpoints. Several processes may work on one study: each calls ``tune`` with the same
     settings and directory, and on several machines with a storage that all reach (any URL that Optuna takes).
 
+    The first trial has the settings as they are given, so that a search of any budget knows their score.
+
     Args:
         config: Data, method and all that is not searched; ``out`` is the search's directory.
         trials: In all, those of earlier calls included. (Of n processes, the last ones may end n - 1 more.)
@@ -115,6 +117,7 @@ def tune(
     study = _open(optuna, out, storage, prune)
     _put_back_killed(study)
     _check_same(study, config, out)
+    study.enqueue_trial(_as_given(config), skip_if_exists=True)
 
     try:
         while (count := len(_ended(study))) < trials:
@@ -154,6 +157,17 @@ def tune(
     return Tuned(chosen, float(best.value), len(_ended(study)), out)
 
 
+def _as_given(config: FinetuneConfig) -> dict[str, float]:
+    """By the names that :func:`search_space` gives them; a space that does not ask for a name ignores it."""
+    return {
+        "lr": config.lr,
+        "p": config.p,
+        "l2sp.alpha": config.l2sp.alpha,
+        "delta.alpha": config.delta.alpha,
+        "bss.eta": config.bss.eta,
+    }
+
+
 def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Exception]) -> str:
     """Fine-tune without a test, and tell the study; returns how it ended, in words."""
     name = Run.of(replace(chosen, out="")).path.name
@@ -167,7 +181,8 @@ def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Ex
 
     try:
         resume = (path / "config.json").is_file()
-        result = finetune(replace(chosen, out=str(path), resume=resume), quiet=True, test=False, validated=report)
+        settings = replace(chosen, out=str(path), resume=resume, log="none")  # trials.csv tells of them
+        result = finetune(settings, quiet=True, test=False, validated=report)
     except (FloatingPointError, pruned) as error:
         trial.study.tell(trial, state=_state("PRUNED"))
         return "diverged" if isinstance(error, FloatingPointError) else str(error)

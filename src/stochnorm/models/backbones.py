@@ -13,6 +13,7 @@ from torch import nn
 
 from stochnorm.data.manifest import some
 from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.models.small import SMALL, create_small
 
 __all__ = ["Backbone", "find_backbone", "native_image_size"]
 
@@ -22,6 +23,7 @@ _AUXILIARY = {
     ("torchvision", "inception_v3"): (("AuxLogits",), 0.4),
     ("torchvision", "googlenet"): (("aux1", "aux2"), 0.3),
     ("timm", "inception_v3"): (("AuxLogits",), 0.4),
+    ("small", "inception_v3"): (("AuxLogits",), 0.4),
 }
 
 
@@ -29,7 +31,7 @@ class Backbone(NamedTuple):
     """A network that a library knows by name."""
 
     library: str
-    """timm or torchvision."""
+    """timm, torchvision, or small: stochnorm.models.small."""
     name: str
 
     @property
@@ -45,6 +47,8 @@ class Backbone(NamedTuple):
     @property
     def image_size(self) -> int:
         """Side of the images its weights were trained on, pixels."""
+        if self.library == "small":
+            return SMALL[self.name]
         about = self._about
         return int(about.input_size[-1] if self.library == "timm" else about.crop_size[0])
 
@@ -58,6 +62,10 @@ class Backbone(NamedTuple):
 
     def create(self, *, pretrained: bool, auxiliary: bool) -> nn.Module:
         """The network with its 1000 classes; with ``pretrained``, and its library's weights, downloaded."""
+        if self.library == "small":
+            if pretrained:
+                raise ValueError("it has none; give --weights random")
+            return create_small(self.name, auxiliary=auxiliary)
         options: dict[str, Any] = {"aux_logits": auxiliary} if self.branches else {}
         model: nn.Module
         if self.library == "timm":
@@ -84,7 +92,8 @@ class Backbone(NamedTuple):
 
 
 def find_backbone(backbone: str) -> Backbone:
-    """The library of a name; what both have is timm's, ``torchvision/NAME`` the other.
+    """The library of a name; what both have is timm's, ``torchvision/NAME`` the other; ``small/NAME`` are
+    those of :mod:`stochnorm.models.small`.
 
     Raises:
         ValueError: Neither library has it, or timm not these weights of it; suggests names.
@@ -95,6 +104,8 @@ def find_backbone(backbone: str) -> Backbone:
         return Backbone("timm", _timm_name(name))
     if prefix in ("", "torchvision") and name in names["torchvision"]:
         return Backbone("torchvision", name)
+    if prefix == "small" and name in SMALL:
+        return Backbone("small", name)
     near = difflib.get_close_matches(name, names["timm"] + names["torchvision"], n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"unknown backbone {backbone!r}: neither timm nor torchvision has it{hint}")

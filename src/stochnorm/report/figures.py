@@ -264,7 +264,7 @@ def confusion_figure(cells: Mapping[tuple[int, int], int], classes: Sequence[str
     labels = {"tickvals": places, "ticktext": [plain(shorten(name, 16)) for name in classes]}
     axis: Figure = labels if len(classes) <= _BARS else {"showticklabels": False, "ticks": ""}
     axis |= {"showgrid": False, "zeroline": False, "range": [-0.5, len(classes) - 0.5]}
-    side = min(560, max(320, 40 * len(classes) + 120))
+    side = min(600, max(320, 40 * len(classes) + 120))
     layout = {
         "height": side,
         "xaxis": axis | {"title": {"text": "predicted"}, "tickangle": -45},

@@ -43,7 +43,7 @@
     const gap = n <= 40 ? 1 : 0;
     return maps.map(([z, text, hovertext], i) => ({
       type: "heatmap", z, text, hovertext, hovertemplate: "%{hovertext}<extra></extra>", hoverongaps: false,
-      zmin: 0, zmax: i ? 60 : 100, showscale: false, xgap: gap, ygap: gap,
+      zmin: 0, zmax: i ? 30 : 100, showscale: false, xgap: gap, ygap: gap,
       colorscale: [[0, `var(--tint${i + 1})`], [1, `var(--s${i + 1})`]],
       ...(n <= 12 ? { texttemplate: "%{text}" } : {}),
     }));
@@ -77,10 +77,12 @@
       ...resolve(trace), visible: !(trace.meta && hiddenVariants.has(trace.meta.variant)),
     }));
     const layout = resolve(layoutOf(figure.layout, width));
-    if (figure.confusion && fine) {
-      layout.dragmode = "zoom";
-      layout.xaxis.fixedrange = layout.yaxis.fixedrange = false;
+    if (figure.confusion) {
+      layout.height = Math.min(layout.height, width + 20); // about square
+      layout.dragmode = fine ? "zoom" : false;
+      layout.xaxis.fixedrange = layout.yaxis.fixedrange = !fine;
     }
+    chart.style.height = `${layout.height}px`;
     Plotly.react(chart, data, layout, { displayModeBar: false, displaylogo: false, doubleClick: "reset" });
     chart.dataset.width = width;
   }
