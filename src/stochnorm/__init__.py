@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.prediction import Prediction, predict
     from stochnorm.records import Record, read_records
+    from stochnorm.report import write_report
     from stochnorm.sweep import Comparison, compare
     from stochnorm.tuning import Tuned, tune
 
@@ -66,6 +67,7 @@ __all__ = [
     "tune",
     "unfreeze",
     "update_statistics",
+    "write_report",
 ]
 
 _LAZY = {
@@ -86,6 +88,7 @@ _LAZY = {
     "predict": "stochnorm.prediction",
     "read_records": "stochnorm.records",
     "tune": "stochnorm.tuning",
+    "write_report": "stochnorm.report",
 }
 
 

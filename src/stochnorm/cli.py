@@ -23,6 +23,7 @@ Command = (
     | Annotated[commands.Tune, tyro.conf.subcommand("tune")]
     | Annotated[commands.Compare, tyro.conf.subcommand("compare")]
     | Annotated[commands.Paper, tyro.conf.subcommand("paper")]
+    | Annotated[commands.Report, tyro.conf.subcommand("report")]
     | Annotated[commands.Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[commands.List, tyro.conf.subcommand("ls")]
     | Annotated[commands.Verify, tyro.conf.subcommand("verify")]

@@ -17,7 +17,20 @@ from stochnorm.methods import METHODS
 if TYPE_CHECKING:
     from stochnorm.grid import Grid
 
-__all__ = ["Compare", "Demo", "Doctor", "Download", "Finetune", "List", "Lists", "Paper", "Predict", "Tune", "Verify"]
+__all__ = [
+    "Compare",
+    "Demo",
+    "Doctor",
+    "Download",
+    "Finetune",
+    "List",
+    "Lists",
+    "Paper",
+    "Predict",
+    "Report",
+    "Tune",
+    "Verify",
+]
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Tune(FinetuneConfig):
     """Stop trials that are worse than the median of the others at the same step."""
     resume: tyro.conf.Suppress[bool] = False  # it always goes on
     overwrite: tyro.conf.Suppress[bool] = False  # hours of trials; remove the directory
+    report: tyro.conf.Suppress[bool] = False
 
     def run(self) -> None:
         from stochnorm.tuning import tune
@@ -121,6 +135,7 @@ class Compare(FinetuneConfig):
     data_seed: tyro.conf.Suppress[int] = 0
     resume: tyro.conf.Suppress[bool] = False  # it always goes on
     overwrite: tyro.conf.Suppress[bool] = False  # hours of runs; remove the directory
+    report: tyro.conf.Suppress[bool] = False  # of each run; there is one of all
 
     def run(self) -> None:
         from stochnorm.sweep import compare, publish, tune_variants
@@ -205,6 +220,29 @@ class Paper:
                 errors.append(f"{name}: {error}")
         if errors:
             raise ValueError("; ".join(errors))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page on runs that are finished, and their tables as Markdown, LaTeX and CSV beside it."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
+    """Directories of runs or of comparisons, and files of records (records.jsonl)."""
+    out: str = ""
+    """The page; empty: report.html in the first directory."""
+    title: str = ""
+    """Of the page; empty: made of what was run."""
+    reference: str = "vanilla"
+    """The method that the others are compared with."""
+
+    def run(self) -> None:
+        from stochnorm.report import report
+
+        if not self.runs:
+            raise ValueError("no runs given; name directories of runs or of comparisons, or a records.jsonl")
+        console = Console(highlight=False, soft_wrap=True)
+        for file in report(self.runs, self.out, title=self.title, reference=self.reference):
+            console.print(str(file), markup=False)
 
 
 @dataclass(frozen=True)

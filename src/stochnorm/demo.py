@@ -61,6 +61,7 @@ def demo(
                 seed=seed,
                 out=str(out / f"{method}-{seed}"),
                 resume=(out / f"{method}-{seed}" / "config.json").is_file(),
+                report=False,
             )
             record = finetune(config).record
             if record["test"] is None:

@@ -116,6 +116,8 @@ class Display:
         )
         if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test split: the validation figure is optimistic, since it selected the model")
+        if run.report.is_file():
+            self.note(f"report: {run.report}")
         self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
 
     def _progress(self, *columns: ProgressColumn) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -185,6 +186,8 @@ def _finetune(
         write_text(run.result, json.dumps(record, indent=2) + "\n")
         run.checkpoint.unlink(missing_ok=True)
         trackers.finish(record)
+        if config.report:
+            _write_page(run)
     fabric.barrier()
     return _finished(run, display)
 
@@ -228,6 +231,20 @@ def _test(
     if "confusion" in metrics:
         write_text(run.confusion, format_confusion(metrics.pop("confusion"), task.classes))
     return metrics
+
+
+def _write_page(run: Run) -> None:
+    """The page about the run; whatever goes wrong with it, the result stands."""
+    try:
+        from stochnorm.records import record_of
+        from stochnorm.report import write_report
+
+        write_report([record_of(run)], run.report, root=Path())
+    except Exception as error:
+        warnings.warn(
+            f"{run.report} was not written ({error}); the result is whole, and stochnorm report {run.path} tries again",
+            stacklevel=2,
+        )
 
 
 def _what_was_done(

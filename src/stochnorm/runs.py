@@ -44,6 +44,7 @@ class Run:
     ``test_predictions.csv``  path, label, predicted class, its probability
     ``confusion_matrix.csv``  test images: a row per true class, a column per predicted one
     ``result.json``           test and validation metrics, counts, cost, environment
+    ``report.html``           a page about the run, see :mod:`stochnorm.report`
     ``failure.json``          in a comparison: why the run failed
     ``csv/metrics.csv``, ..    a folder per tracker, see :mod:`stochnorm.trackers`
     ========================  ==============================================================
@@ -60,6 +61,7 @@ class Run:
         self.predictions = path / "test_predictions.csv"
         self.confusion = path / "confusion_matrix.csv"
         self.result = path / "result.json"
+        self.report = path / "report.html"
         self.failure = path / "failure.json"
         self.files: tuple[Path, ...] = tuple(vars(self).values())  # those above; nothing else is ever removed
         self.path = path

@@ -181,7 +181,7 @@ def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Ex
 
     try:
         resume = (path / "config.json").is_file()
-        settings = replace(chosen, out=str(path), resume=resume, log="none")  # trials.csv tells of them
+        settings = replace(chosen, out=str(path), resume=resume, report=False, log="none")  # trials.csv tells of them
         result = finetune(settings, quiet=True, test=False, validated=report)
     except (FloatingPointError, pruned) as error:
         trial.study.tell(trial, state=_state("PRUNED"))

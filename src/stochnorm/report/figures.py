@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Figure = dict[str, Any]
+"""What Plotly takes, and for the page's script ``confusion``, and ``squat``: low on paper."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 _HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
@@ -107,7 +108,8 @@ def _by_rate(summaries: Sequence[Summary], rates: Sequence[float], style: Mappin
         )
     ends = [math.log10(rates[0]) - 0.4 * gap, math.log10(rates[-1]) + 0.4 * gap]
     axis = {"type": "log", "range": ends, "tickvals": rates, "ticktext": [f"{r:g} %" for r in rates], "zeroline": False}
-    return {"data": data, "layout": {"height": 380, "xaxis": axis, "yaxis": {"ticksuffix": " %", "nticks": 7}}}
+    layout = {"height": 380, "xaxis": axis, "yaxis": {"ticksuffix": " %", "nticks": 7}}
+    return {"data": data, "layout": layout, "squat": True}
 
 
 def _of_one_rate(summaries: Sequence[Summary], style: Mapping[str, Style]) -> Figure:
@@ -172,14 +174,15 @@ def gain_figure(differences: Sequence[Difference], style: Mapping[str, Style]) -
             }
         )
     zero = {"type": "line", f"{value}0": 0, f"{value}1": 0, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
-    shapes: list[Figure] = [zero | {"line": {"color": "var(--s0)", "width": 1.5, "dash": "dash"}, "layer": "below"}]
+    shapes: list[Figure] = [zero | {"line": {"color": "var(--s0)", "width": 1.5, "dash": "dash"}, "layer": "between"}]
     if not upright:
         return {"data": data, "layout": _rows_layout(variants) | {"xaxis": {"zeroline": False}, "shapes": shapes}}
     band = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "layer": "below"}
     shapes += [band | {"x0": i - 0.5, "x1": i + 0.5, "fillcolor": "var(--band)"} for i in range(0, len(rates), 2)]
     ticks = {"tickvals": list(range(len(rates))), "ticktext": [f"{r:g} %" for r in rates]}
     axis = ticks | {"range": [-0.5, len(rates) - 0.5], "showgrid": False, "zeroline": False}
-    return {"data": data, "layout": {"height": 380, "xaxis": axis, "yaxis": {"zeroline": False}, "shapes": shapes}}
+    layout = {"height": 380, "xaxis": axis, "yaxis": {"zeroline": False}, "shapes": shapes}
+    return {"data": data, "layout": layout, "squat": True}
 
 
 def curve_figure(

@@ -82,6 +82,8 @@
       layout.dragmode = fine ? "zoom" : false;
       layout.xaxis.fixedrange = layout.yaxis.fixedrange = !fine;
     }
+    const paper = document.documentElement.classList.contains("paper");
+    if (figure.squat && paper) layout.height = Math.min(layout.height, 290);
     chart.style.height = `${layout.height}px`;
     Plotly.react(chart, data, layout, { displayModeBar: false, displaylogo: false, doubleClick: "reset" });
     chart.dataset.width = width;

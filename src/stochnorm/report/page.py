@@ -393,7 +393,8 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
         if metrics and metrics[record.score] is not None:
             bounds = metrics.get(f"{record.score}_interval")
             spread = f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else f"{metrics['images']:,} images"
-            figures.append(KeyFigure(f"{name} {title}", f"{metrics[record.score]:.1f} %", spread))
+            named = f"{name} {title}" if name == "Test" else name
+            figures.append(KeyFigure(named, f"{metrics[record.score]:.1f} %", spread))
     if record.test and record.test.get("ece") is not None:
         figures.append(KeyFigure("Calibration error", f"{record.test['ece']:.1f}", "points; 0 is ideal"))
     counts = " / ".join(f"{record.images.get(split, 0):,}" for split in ("train", "val", "test"))
