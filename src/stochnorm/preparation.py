@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stochnorm.config import FinetuneConfig
 from stochnorm.data import Preprocessing, Split
 from stochnorm.data.splits import generator
+from stochnorm.memory import keep_freed_memory
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
@@ -54,6 +55,7 @@ def prepare(
     methods = check_method(config.method)
     model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.device.type == "cpu":
+        keep_freed_memory()
         accelerate(model)
     regularizers: dict[str, Regularizer] = {}
     if "delta" in methods:  # first: its reference is the network as it was pre-trained
