@@ -171,6 +171,7 @@ def test_two_processes_train_one_model(photos: Path, tmp_path: Path) -> None:
     result = (tmp_path / "run/result.json").read_text()
     assert '"processes": 2' in result
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "run/csv/metrics.csv").read_text().splitlines()) == 1 + 3 + 1  # a header; the test
 
 
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:

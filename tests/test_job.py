@@ -124,7 +124,7 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     run = Run(tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "split.csv", "metrics.jsonl", "curves.png", "curves.svg", "model.safetensors",
-        "test_predictions.csv", "confusion_matrix.csv", "result.json",
+        "test_predictions.csv", "confusion_matrix.csv", "result.json", "report.html", "csv",
     }  # fmt: skip
     assert [record["step"] for record in run.read_metrics()] == [4, 8, 12]
     assert result.record["images"] == {"train": 18, "val": 6, "test": 6}
@@ -373,7 +373,7 @@ def test_overwrite_removes_every_file_of_a_run_and_no_other(photos: Path, tmp_pa
     finetune(settings, quiet=True)
     run = Run(tmp_path / "run")
     left = set(run.path.iterdir())
-    assert left | {run.checkpoint} == set(run.files)
+    assert left | {run.checkpoint, run.failure} == {*run.files, run.path / "csv"}
     (run.path / "notes.txt").write_text("mine")
     run.open(replace(settings, overwrite=True))
     assert {path.name for path in run.path.iterdir()} == {"config.json", "notes.txt"}
