@@ -132,7 +132,7 @@ def show(console: Console, outcome: Outcome) -> None:
 
 def format_markdown(outcome: Outcome) -> str:
     """The lines as a Markdown table a data set."""
-    text = [f"# {outcome.heading}", "", *_notes(outcome)]
+    text = [f"# {outcome.heading}", "", *(f"- {note}" for note in _notes(outcome))]
     columns = ["rate", "variant", *_columns(outcome)]
     before = None
     for group, rate, line in _grouped(outcome):
