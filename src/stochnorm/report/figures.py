@@ -26,6 +26,7 @@ __all__ = [
     "gain_figure",
     "plain",
     "shorten",
+    "significant",
     "styles",
 ]
 
@@ -35,6 +36,7 @@ Figure = dict[str, Any]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 _HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
 _POINTS = 200  # of a curve; more cannot be seen
+_FEW = 3  # repeats; with fewer no difference is called one
 _BARS = 30  # classes that have room for their names
 
 
@@ -55,6 +57,11 @@ def styles(variants: Sequence[str], reference: str) -> dict[str, Style]:
         for i, name in enumerate(others)
     }
     return {name: found.get(name, Style("var(--s0)", "circle", "dash")) for name in variants}
+
+
+def significant(difference: Difference) -> bool:
+    """Whether a difference is called one: at 5 % after Holm, of three repeats or more."""
+    return difference.n >= _FEW and difference.p_holm is not None and difference.p_holm < LEVEL
 
 
 def plain(text: str) -> str:
@@ -166,7 +173,7 @@ def gain_figure(differences: Sequence[Difference], style: Mapping[str, Style]) -
                 "marker": {
                     "size": 8,
                     "color": style[variant].color,
-                    "symbol": [symbol if _significant(d) else f"{symbol}-open" for d in points],
+                    "symbol": [symbol if significant(d) else f"{symbol}-open" for d in points],
                     "line": {"width": 1.5, "color": style[variant].color},
                 },
                 "text": [_gain_text(d) for d in points],
@@ -359,10 +366,6 @@ def _variants(items: Sequence[Summary] | Sequence[Difference]) -> list[str]:
 def _dodge(count: int, width: float) -> list[float]:
     """Places side by side, around 0."""
     return [width * (2 * i / (count - 1) - 1) if count > 1 else 0.0 for i in range(count)]
-
-
-def _significant(difference: Difference) -> bool:
-    return difference.p_holm is not None and difference.p_holm < LEVEL
 
 
 def _score_text(s: Summary) -> str:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from stochnorm.comparison import LEVEL, Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
+from stochnorm.comparison import Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, flat, show
+from stochnorm.report.figures import significant
 
-__all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview", "significant"]
+__all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
 
 SCORES = {"top1": "top-1 accuracy", "mean_auc": "mean AUC"}
 
-_FEW = 3  # repeats; with fewer no difference is called one
 _AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
 
 Mark = Literal["", "best", "tied"]
@@ -137,11 +137,6 @@ def overview(records: Sequence[Record], reference: str) -> Overview:
         common=common_settings,
         differing=differing,
     )
-
-
-def significant(difference: Difference) -> bool:
-    """Whether a difference is called one: at 5 % after Holm, of three repeats or more."""
-    return difference.n >= _FEW and difference.p_holm is not None and difference.p_holm < LEVEL
 
 
 def environments(records: Iterable[Record]) -> list[tuple[int, dict[str, str]]]:
