@@ -99,6 +99,8 @@ def finetune(
     fabric = launch(config.device, config.precision)
     display = Display(quiet=quiet or not fabric.is_global_zero)
     run = Run.of(config)
+    if fabric.is_global_zero:
+        run.check_place(config)
     with run.held() if fabric.is_global_zero else nullcontext():
         return _finetune(config, fabric, display, run, test, validated)
 

@@ -76,6 +76,9 @@ class GridProgress:
         if self._console.is_terminal:
             self._live.update(self._render(), refresh=True)
 
+    def stopping(self) -> None:
+        self._console.print("stopping: running ones write their checkpoints", style="dim")
+
     def _render(self) -> Group:
         table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
         for running in list(self._running.values())[:20]:

@@ -113,7 +113,7 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
             test=_small(result["test"]) if result["test"] else None,
             step=result["selected"]["step"],
             cost=result["cost"],
-            settings=config.result_fields(),
+            settings=json.loads(json.dumps(config.result_fields())),  # as a file has them
             environment=result["environment"],
             scale=scale,
         )

@@ -119,7 +119,7 @@ class Run:
                 (names them), or its settings are damaged.
             FileNotFoundError: ``resume``, but there is no run.
         """
-        self._check_place(config)
+        self.check_place(config)
         if config.resume:
             self._check_same(config)
         elif self._settings():
@@ -142,7 +142,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
 
-    def _check_place(self, config: FinetuneConfig) -> None:
+    def check_place(self, config: FinetuneConfig) -> None:
         """Whether there may be such a directory at all."""
         self._check_no_file()
         data = Path(config.data)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from stochnorm.config import FinetuneConfig
@@ -15,6 +16,7 @@ from stochnorm.data import read_source
 from stochnorm.execution import Executor, Job, executor
 from stochnorm.files import write_text
 from stochnorm.grid import Grid, GridRun, Variant
+from stochnorm.interrupt import stop_signal
 from stochnorm.progress import GridProgress
 from stochnorm.records import LABELS, Record, record_of, write_records
 from stochnorm.runs import Run
@@ -202,23 +204,25 @@ def _perform(
             return []
         workers = executor(executor_name, **places)
         try:
-            return _drain(todo, workers, progress)
-        except BaseException as error:
+            with stop_signal() as stop:
+                reasons = _drain(todo, workers, progress, stop)
+        except BaseException:
             workers.stop()
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(
-                    f"stopped after {progress.done} of {progress.total} {what}; nothing is lost"
-                ) from error
             raise
-        finally:
-            workers.close()
+        if stop.is_set():
+            progress.stopping()
+            workers.stop()
+            raise KeyboardInterrupt(f"stopped after {progress.done} of {progress.total} {what}; nothing is lost")
+        workers.close()
+        return reasons
 
 
-def _drain(todo: deque[tuple[str, Job]], workers: Executor, progress: GridProgress) -> list[str]:
+def _drain(todo: deque[tuple[str, Job]], workers: Executor, progress: GridProgress, stop: Event) -> list[str]:
+    """Hands out jobs until all have ended or a stop is asked for."""
     titles: dict[Job, str] = {}
     held: dict[Job, float] = {}  # when to try again what another process works on
     reasons = []
-    while todo or titles:
+    while (todo or titles) and not stop.is_set():
         while todo and len(titles) < workers.slots and held.get(todo[0][1], 0.0) <= time.monotonic():
             title, job = todo.popleft()
             titles[job] = title
