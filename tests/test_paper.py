@@ -439,7 +439,7 @@ def test_failed_runs_are_dashes_and_said_last(
         reproduce("table3", data_root=str(root), out=str(tmp_path / "out"), quiet=True)
     text = (tmp_path / "out/table3/table3.md").read_text()
     assert "| 15 % | delta | - | 46.83 ± 0.21 | - |" in text
-    assert "Failed: delta, cub, 15 %, repeat 1: it diverged" in text
+    assert "Failed: delta, cub, 15 %, repeat 1 and 19 more: it diverged" in text
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

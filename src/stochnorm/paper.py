@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def reproduce(
         )
         records += comparison.records
         failures += comparison.failures
-    notes += [f"Failed: {f.variant}, {f.data}, {f.rate:g} %, repeat {f.repeat + 1}: {f.reason}" for f in failures]
+    notes += _failed(failures)
     lines = lines_of(experiment, records, _places(experiment, data, scale))
     outcome = Outcome(experiment, lines, scale, tuple(notes))
     console = Console(quiet=quiet, highlight=False)
@@ -204,6 +205,19 @@ def _data(experiment: Experiment, out: Path, data_root: str, scale: Scale) -> tu
             title = DATASETS[name].title
             notes.append(f"{title} in {path} is not the official set: its numbers do not compare with the paper's.")
     return {name: str(path) for name, path in found.items()}, notes
+
+
+def _failed(failures: Sequence[Failure]) -> list[str]:
+    """A line a reason."""
+    reasons: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failures:
+        reasons[failure.reason].append(failure)
+    return [
+        f"Failed: {f.variant}, {f.data}, {f.rate:g} %, repeat {f.repeat + 1}"
+        + (f" and {len(more)} more" if more else "")
+        + f": {reason}"
+        for reason, (f, *more) in reasons.items()
+    ]
 
 
 def _places(experiment: Experiment, data: Mapping[str, str], scale: Scale) -> dict[tuple[str, str], Place]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -101,17 +102,24 @@ def _classes(rows: Sequence[Row]) -> list[Row]:
 
 
 def _patients(rows: Sequence[Row]) -> list[Row]:
-    """Some images of the first patients, with the commonest findings."""
+    """Some images of some patients, with the commonest findings; as many patients with each as without any."""
     counts = Counter(name for row in rows for name in findings(row.label))
     common = {name for name, _ in counts.most_common(_FINDINGS)}
-    patients = {split: list(dict.fromkeys(row.group for row in rows if row.split == split)) for split in _PATIENTS}
-    kept = {(split, patient) for split, most in _PATIENTS.items() for patient in patients[split][:most]}
+    rows = [row._replace(label="|".join(name for name in findings(row.label) if name in common)) for row in rows]
+    kept: set[str] = set()
+    for split, most in _PATIENTS.items():
+        kinds: dict[str, dict[str, None]] = defaultdict(dict)  # patients by their first finding, in order
+        for row in rows:
+            if row.split == split:
+                kinds[row.label.partition("|")[0]][row.group] = None
+        turns = (patient for turn in zip_longest(*kinds.values()) for patient in turn if patient)
+        kept |= set(islice(dict.fromkeys(turns), most))
     taken: Counter[str] = Counter()
     chosen = []
     for row in rows:
-        if (row.split, row.group) in kept and taken[row.group] < _IMAGES_A_PATIENT:
+        if row.group in kept and taken[row.group] < _IMAGES_A_PATIENT:
             taken[row.group] += 1
-            chosen.append(row._replace(label="|".join(name for name in findings(row.label) if name in common)))
+            chosen.append(row)
     return chosen
 
 
