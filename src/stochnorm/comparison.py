@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -213,17 +212,19 @@ def _against(reference: str, cell: Cell, found: Values) -> list[Difference]:
         for variant in found
         if variant != reference and found[variant].keys() & found[reference].keys()
     ]
-    corrected = iter(_holm(tuple(d.p_value for d in compared if d.p_value is not None)))
+    corrected = iter(_holm([d.p_value for d in compared if d.p_value is not None]))
     return [d if d.p_value is None else replace(d, p_holm=next(corrected)) for d in compared]
 
 
-@lru_cache(maxsize=1024)  # statsmodels collects garbage at each call, which takes longer than all the rest
-def _holm(p_values: tuple[float, ...]) -> tuple[float, ...]:
-    if len(p_values) < 2:
-        return p_values
-    from statsmodels.stats.multitest import multipletests  # slow to import
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """The k-th smallest of n times n - k + 1, never below a smaller one's, at most 1.
 
-    return tuple(multipletests(p_values, method="holm")[1].tolist())
+    Ours, since statsmodels' collects garbage at each call, which for 10,000 runs took minutes.
+    """
+    order = np.argsort(p_values)
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.sort(p_values) * np.arange(len(order), 0, -1))
+    return np.minimum(corrected, 1.0).tolist()  # type: ignore[no-any-return]
 
 
 def _difference(cell: Cell, variant: str, reference: str, found: Values) -> Difference:
