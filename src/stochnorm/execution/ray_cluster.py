@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,16 @@ class RayExecutor:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("the executor ray needs Ray: pip install 'stochnorm[ray]'") from error
         self._ray: Any = ray
-        self._started = not ray.is_initialized()
+        self._started = not self._ray.is_initialized()
         if self._started:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-        resources = ray.cluster_resources()
+            self._ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        resources = self._ray.cluster_resources()
         threads = threads or 1
         cpus, gpus = threads * processes, processes if resources.get("GPU") else 0
         room = int(min(resources["CPU"] / cpus, resources["GPU"] / gpus if gpus else resources["CPU"]))
         self.slots = workers or max(room, 1)
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
-        self._task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env=environment)(_perform)
+        self._task: Any = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env=environment)(_perform)
         self._running: dict[Any, Job] = {}
 
     def start(self, job: Job) -> None:
