@@ -42,7 +42,8 @@ class RayExecutor:
         room = int(min(resources["CPU"] / cpus, resources["GPU"] / gpus if gpus else resources["CPU"]))
         self.slots = workers or max(room, 1)
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
-        self._task: Any = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env=environment)(_perform)
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "runtime_env": environment}
+        self._task: Any = self._ray.remote(**options)(_perform)
         self._running: dict[Any, Job] = {}
 
     def start(self, job: Job) -> None:
