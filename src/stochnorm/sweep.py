@@ -123,7 +123,7 @@ def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:
 
 
 def publish(comparison: Comparison, *, title: str = "", reference: str = "vanilla") -> list[Path]:
-    """Write ``records.jsonl``, tables (Markdown, LaTeX, CSV) and ``report.html`` into the comparison's directory.
+    """Write ``records.jsonl``, tables (Markdown, LaTeX, CSV), a picture and ``report.html`` into its directory.
 
     Args:
         comparison: With at least one finished run.
@@ -133,12 +133,14 @@ def publish(comparison: Comparison, *, title: str = "", reference: str = "vanill
     Returns:
         The files.
     """
+    from stochnorm.comparison_plot import plot_comparison
     from stochnorm.report import write_report
     from stochnorm.tables import write_tables
 
     out, records = comparison.path, comparison.records
-    files = [out / "records.jsonl", out / "report.html"]
+    files = [out / "records.jsonl", out / "report.html", out / "results.png", out / "results.svg"]
     write_records(files[0], records)
+    plot_comparison(records, out / "results", reference)
     write_report(records, files[1], root=out, title=title, failures=comparison.failures, reference=reference)
     return [*files, *write_tables(records, out, reference=reference)]
 

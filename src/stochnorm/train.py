@@ -30,6 +30,7 @@ from stochnorm.trackers import Trackers
 __all__ = ["fit", "selected", "weight_decay"]
 
 _MOST_EVALUATIONS = 15
+_DRAW_EVERY = 20.0  # seconds of training between pictures of the curves
 
 
 def fit(
@@ -232,7 +233,10 @@ def _validate(
             notes["normalization"] = "bin"
         save_classifier(run.model, classifier, notes)
     run.write_metrics(history)
-    plot_curves(history, chosen, task.score_title, run.curves)
+    # Drawing takes longer than a short run's training between two validations.
+    if state["step"] == config.steps or record["seconds"] >= state.get("drawn", 0.0) + _DRAW_EVERY:
+        state["drawn"] = record["seconds"]
+        plot_curves(history, chosen, task.score_title, run.curves)
 
 
 def _save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
