@@ -50,7 +50,10 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type in ("error", "warning", "trace") else None,
+        )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", requested)
         page.on("dialog", dialog)

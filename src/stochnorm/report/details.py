@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from stochnorm.config import FinetuneConfig
 from stochnorm.records import Cell, Record
 from stochnorm.report.figures import (
+    NAMED,
     Figure,
     Style,
     calibration_figure,
@@ -245,9 +246,9 @@ def _add_predictions(details: Details, predictions: Predictions, result: Mapping
 
 
 def _add_classes(details: Details) -> None:
-    details.figures["classes"] = class_figure(details.scores)
+    details.figures["classes"] = class_figure(details.scores, 50.0 if details.multi_label else 0.0)
     known = sorted((s for s in details.scores if s.value is not None), key=lambda s: s.value or 0.0)
-    if len(known) > 2 * _LISTED:
+    if len(known) > NAMED:
         details.weakest, details.strongest = known[:_LISTED], known[: -_LISTED - 1 : -1]
 
 

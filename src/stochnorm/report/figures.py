@@ -17,6 +17,7 @@ from stochnorm.comparison import LEVEL, Difference, Summary
 from stochnorm.report.predictions import Bin, ClassScore
 
 __all__ = [
+    "NAMED",
     "Style",
     "accuracy_figure",
     "calibration_figure",
@@ -30,6 +31,11 @@ __all__ = [
     "styles",
 ]
 
+_CHARACTER = 6.4  # pixels of an axis's label; Plotly's automatic margins do not settle on narrow screens
+
+NAMED = 30
+"""Classes that have room for their names."""
+
 Figure = dict[str, Any]
 """What Plotly takes, and for the page's script ``confusion``, and ``squat``: low on paper."""
 
@@ -37,7 +43,6 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pent
 _HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
 _POINTS = 200  # of a curve; more cannot be seen
 _FEW = 3  # repeats; with fewer no difference is called one
-_BARS = 30  # classes that have room for their names
 
 
 @dataclass(frozen=True)
@@ -238,15 +243,18 @@ def curve_figure(
     return {"data": data, "layout": layout}
 
 
-def class_figure(scores: Sequence[ClassScore]) -> Figure:
-    """The score of each class, the weakest first, with its 95 % interval; many classes without their names."""
+def class_figure(scores: Sequence[ClassScore], start: float = 0.0) -> Figure:
+    """The score of each class, the weakest first, with its 95 % interval; many classes without their names.
+
+    With few classes the axis begins at ``start``, or where the lowest interval does.
+    """
     known = sorted((s for s in scores if s.value is not None), key=lambda s: (s.value, s.name))
     text = [f"<b>{plain(s.name)}</b><br>{s.value:.1f} %{_bounds(s.interval)}, {s.images} images" for s in known]
     common = {"text": text, "hovertemplate": "%{text}<extra></extra>"}
     values = [s.value for s in known]
     above = [s.interval[1] - s.value if s.interval and s.value is not None else 0 for s in known]
     below = [s.value - s.interval[0] if s.interval and s.value is not None else 0 for s in known]
-    if len(known) > _BARS:
+    if len(known) > NAMED:
         bar = {"type": "bar", "y": values, "x": list(range(1, len(known) + 1)), "marker": {"color": "var(--s1)"}}
         layout = {
             "height": 260,
@@ -263,7 +271,8 @@ def class_figure(scores: Sequence[ClassScore]) -> Figure:
         "marker": {"size": 9, "color": "var(--s1)"},
         "error_x": _error(Style("var(--s1)", ""), above, below),
     }
-    axis = {"range": [0, 103], "ticksuffix": " %", "nticks": 6, "zeroline": False}
+    lowest = min([start, *(s.interval[0] - 2 for s in known if s.interval)])
+    axis = {"range": [max(lowest, 0), 103], "ticksuffix": " %", "nticks": 6, "zeroline": False}
     return {"data": [dots | common], "layout": _rows_layout([s.name for s in known]) | {"xaxis": axis}}
 
 
@@ -272,14 +281,19 @@ def confusion_figure(cells: Mapping[tuple[int, int], int], classes: Sequence[str
     names = [plain(name) for name in classes]
     places = list(range(len(classes)))
     labels = {"tickvals": places, "ticktext": [plain(shorten(name, 16)) for name in classes]}
-    axis: Figure = labels if len(classes) <= _BARS else {"showticklabels": False, "ticks": ""}
+    named = len(classes) <= NAMED
+    axis: Figure = labels | {"automargin": False} if named else {"showticklabels": False, "ticks": ""}
     axis |= {"showgrid": False, "zeroline": False, "range": [-0.5, len(classes) - 0.5]}
     side = min(600, max(320, 40 * len(classes) + 120))
-    layout = {
+    layout: Figure = {
         "height": side,
         "xaxis": axis | {"title": {"text": "predicted"}, "tickangle": -45},
         "yaxis": axis | {"title": {"text": "true"}, "range": [len(classes) - 0.5, -0.5]},
     }
+    if named:
+        length = max(len(shorten(name, 16)) for name in classes)
+        layout["margin"] = {"l": 38 + _CHARACTER * length, "b": 48 + 4.6 * length, "t": 8, "r": 14}
+        layout["xaxis"] |= {"title": {"text": "predicted", "standoff": 4}}
     return {"data": [], "layout": layout, "confusion": {"classes": names, "cells": [[*k, n] for k, n in cells.items()]}}
 
 
@@ -348,6 +362,7 @@ def _error(style: Style, above: Sequence[float], below: Sequence[float] | None =
 
 def _rows_layout(names: Sequence[str]) -> Figure:
     """A row per name, the first on top."""
+    length = max((len(shorten(name)) for name in names), default=0)
     return {
         "height": 70 + 30 * len(names),
         "yaxis": {
@@ -355,7 +370,9 @@ def _rows_layout(names: Sequence[str]) -> Figure:
             "ticktext": [plain(shorten(name)) for name in names],
             "range": [len(names) - 0.4, -0.6],
             "zeroline": False,
+            "automargin": False,
         },
+        "margin": {"l": 10 + _CHARACTER * length, "r": 24, "t": 8, "b": 10},
     }
 
 

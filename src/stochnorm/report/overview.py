@@ -191,7 +191,8 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         table = {v: [by_place.get((v, rate)) for rate in rates] for v in variants}
         table = {v: entries for v, entries in table.items() if any(entries)}
         images = ", ".join(f"{_span(n)} {split}" for split, n in counts[data, backbone].items())
-        words = f"{images} images of {classes[data, backbone]} classes"
+        kind = "findings" if inside[0].summary.score == "mean_auc" else "classes"
+        words = f"{images} images, {classes[data, backbone]} {kind}"
         groups.append(Group(data, backbone, inside[0].summary.score, rates, table, words))
     return groups
 

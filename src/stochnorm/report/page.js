@@ -29,10 +29,10 @@
   /* The confusion matrix as two maps, of what was right and of what was taken for something else. */
   function spread({ classes, cells }) {
     const n = classes.length;
-    const grid = () => Array.from({ length: n }, () => Array(n).fill(null));
+    const grid = (empty) => Array.from({ length: n }, () => Array(n).fill(empty));
     const total = Array(n).fill(0);
     for (const [row, , count] of cells) total[row] += count;
-    const maps = [[grid(), grid(), grid()], [grid(), grid(), grid()]];
+    const maps = [0, 1].map(() => [grid(null), grid(""), grid("")]);
     for (const [row, column, count] of cells) {
       const [z, text, hover] = maps[row === column ? 0 : 1];
       z[row][column] = (100 * count) / total[row];
@@ -68,6 +68,14 @@
     return { ...full, width, height: layout.height };
   }
 
+  /* The confusion matrix is about square; as high as the list of pairs where that stands beside it. */
+  function squareHeight(chart, width, height) {
+    const [card, other] = chart.closest(".pair").children;
+    if (other.offsetTop !== card.offsetTop) return Math.min(height, width + 20);
+    const list = [...other.children].reduce((sum, child) => sum + child.offsetHeight, 0);
+    return Math.min(Math.max(0.75 * width, list - 16), 1.1 * width);
+  }
+
   function draw(chart) {
     const figure = figures[chart.dataset.figure];
     const width = chart.clientWidth;
@@ -78,7 +86,7 @@
     }));
     const layout = resolve(layoutOf(figure.layout, width));
     if (figure.confusion) {
-      layout.height = Math.min(layout.height, width + 20); // about square
+      layout.height = squareHeight(chart, width, layout.height);
       layout.dragmode = fine ? "zoom" : false;
       layout.xaxis.fixedrange = layout.yaxis.fixedrange = !fine;
     }

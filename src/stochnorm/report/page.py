@@ -333,7 +333,8 @@ def _lead_of_run(record: Record) -> str:
     title, images = SCORES[record.score], record.images
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
-    trained = f"Trained on {images.get('train', 0):,} images of {_count(record.classes, 'class')}"
+    kind = "finding" if record.score == "mean_auc" else "class"
+    trained = f"Trained on {images.get('train', 0):,} images with {_count(record.classes, kind)}"
     if value is None:
         return f"{trained}; its {title} is undefined on this split."
     spread = f" (95 % interval {bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
@@ -367,10 +368,11 @@ def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) 
     best = view.standings[0]
     repeats = {row.summary.n for row in view.rows if row.summary.n}
     figures = []
-    if len(view.variants) > 1:
+    scaled = any(record.scale for record in records)  # then nothing is said of what is better
+    if len(view.variants) > 1 and not scaled:
         rank = f"mean rank {best.rank:.2f} of {len(view.variants)}" if best.rank else f"of {len(view.variants)} methods"
         figures.append(KeyFigure("Ranks best", best.variant, rank, small=True))
-    if view.reference and best.gain is not None:
+    if view.reference and best.gain is not None and not scaled:
         word = f"points, {best.variant}, mean over {_count(len(view.cells), 'case')}"
         figures.append(KeyFigure(f"Gain over {view.reference}", f"{best.gain:+.1f}", word))
     span = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else f"{max(repeats, default=0)}"
