@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from stochnorm.nn import kernel
+from stochnorm.nn import depthwise, kernel
 
 __all__ = ["PeakMemory", "environment", "launch", "precision_of"]
 
@@ -67,7 +67,9 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
-        "cpu_kernel": kernel.library is not None,
+        "cpu_kernels": [
+            name for name, built in (("stochnorm", kernel.library), ("depthwise", depthwise.library)) if built
+        ],
     }
 
 
