@@ -315,6 +315,16 @@ def test_the_command_finds_runs_by_directory_and_by_records(comparison: list[Rec
     assert rows(twice) == by_directory
 
 
+def test_the_command_names_the_runs_that_failed(single: Callable[..., Record], tmp_path: Path) -> None:
+    done = single()
+    for run in ("runs/photos-delta-1a2b3c4d", done.run):  # the second one was tried again, and finished
+        (tmp_path / "grid" / run).mkdir(exist_ok=True)
+        (tmp_path / "grid" / run / "failure.json").write_text(json.dumps({"reason": "the loss is <nan>"}))
+    (page, *_) = report([tmp_path / "grid"])
+    note = f"1 run in {tmp_path}/grid failed, not counted here: photos-delta-1a2b3c4d (the loss is <nan>)."
+    assert note in words(page.read_text())
+
+
 def test_a_report_is_written_where_it_can_be(single: Callable[..., Record], tmp_path: Path) -> None:
     single()
     with pytest.raises(FileNotFoundError, match="there is no folder"):

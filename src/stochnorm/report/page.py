@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stochnorm.data.manifest import some
 from stochnorm.files import check_target, write_text
 from stochnorm.records import Cell, Record, read_records
 from stochnorm.report.details import Details, Shown, choose, details_of, read_history
@@ -136,7 +138,9 @@ def report(
         out = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
     page = Path(out)
     found = list(records.values())
-    write_report(found, page, root=Path(), title=title, reference=reference)
+    check_target(page)
+    notes = [note for path in places for note in _failed(path)]
+    write_text(page, format_report(found, root=Path(), title=title, reference=reference, notes=notes))
     return [page, *write_tables(found, page.parent, reference)]
 
 
@@ -147,11 +151,12 @@ def format_report(
     title: str = "",
     failures: Sequence[Failure] = (),
     reference: str = "vanilla",
+    notes: Sequence[str] = (),
 ) -> str:
-    """The page's text; see :func:`write_report`."""
+    """The page's text; see :func:`write_report`. The notes stand in its header."""
     if not records and not failures:
         raise ValueError("a report needs at least one finished run, got none; give directories of runs")
-    notes = []
+    notes = list(notes)
     without = [record for record in records if record.test is None]
     if records and len(without) == len(records) > 1:
         notes.append(_NO_TEST)
@@ -193,6 +198,17 @@ def format_report(
         else {r.variant: Style("var(--s1)", "circle") for r in records},
     }
     return _render(context | (_table_facts(view) if view else {}))
+
+
+def _failed(path: Path) -> list[str]:
+    """Of the runs of a comparison's directory that came to nothing, in a sentence."""
+    reasons = {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8")).get("reason", "no reason given")
+        for file in sorted(path.rglob("failure.json"))
+        if not Run(file.parent).result.is_file()
+    }
+    listed = some([f"{name} ({reason})" for name, reason in reasons.items()])
+    return [f"{_count(len(reasons), 'run')} in {path} failed, not counted here: {listed}."] if reasons else []
 
 
 def _render(context: dict[str, Any]) -> str:
