@@ -37,7 +37,7 @@ class GridProgress:
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._running: dict[Job, _Running] = {}
         self._failed = 0
-        self._start, self._progressed, self._before = time.monotonic(), 0.0, done
+        self._start, self._progressed = time.monotonic(), 0.0
 
     def __enter__(self) -> GridProgress:
         if self.done:
@@ -83,9 +83,10 @@ class GridProgress:
         table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
         for running in list(self._running.values())[:20]:
             table.add_row(Text(running.title), ProgressBar(1.0, running.fraction, width=20), Text(running.note, "dim"))
-        moved = self._progressed + sum(running.fraction for running in self._running.values())
+        under_way = sum(running.fraction for running in self._running.values())
+        moved = self._progressed + under_way
         ended = self.done + self._failed
-        left = self.total - self._before - moved
+        left = self.total - ended - under_way
         elapsed = time.monotonic() - self._start
         remaining = f"about {_duration(elapsed / moved * left)} left" if moved > 0.02 else "time left not known yet"
         failures = f", {self._failed} failed" if self._failed else ""
