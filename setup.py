@@ -5,12 +5,12 @@ import sys
 from setuptools import Extension, setup
 
 
-def kernel(name: str, depends: tuple[str, ...] = ()) -> Extension:
-    """A plain shared library, which a module of the same name loads by ctypes."""
+def kernel(name: str, *depends: str) -> Extension:
+    """A plain shared library, which the module of the same name loads through ``compiled.py``."""
     return Extension(
         f"stochnorm.nn._{name}",
         [f"src/stochnorm/nn/{name}.cpp"],
-        depends=[f"src/stochnorm/nn/{file}" for file in depends],
+        depends=[f"src/stochnorm/nn/{file}" for file in ("compiled.h", *depends)],
         language="c++",
         extra_compile_args=["-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
         extra_link_args=["-fopenmp"],
@@ -18,5 +18,5 @@ def kernel(name: str, depends: tuple[str, ...] = ()) -> Extension:
     )
 
 
-kernels = [kernel("kernel"), kernel("depthwise", ("depthwise.inc",))]
+kernels = [kernel("kernel"), kernel("depthwise", "depthwise.inc")]
 setup(ext_modules=kernels if sys.platform == "linux" else [])  # elsewhere OpenMP would come as a second runtime

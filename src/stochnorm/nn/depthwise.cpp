@@ -4,38 +4,16 @@
 // x, y, g, gx: input, output, gradients, (n, h, w, c) with c contiguous, float or bfloat16. Weights, bias and all sums
 // are float; the weight's gradient adds up in float over an image and in double over images.
 
+#include "compiled.h"
+
 #include <algorithm>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-static int omp_get_num_threads() { return 1; }
-#endif
-
-#define INLINE inline __attribute__((always_inline))
-
 namespace {
-
-using index_t = std::int64_t;
 
 constexpr int MOST = 7;  // rows and columns of a kernel
 constexpr int TILE = 4;  // pixels that are computed together, so that their sums do not wait for one another
-
-struct bf16 {
-  std::uint16_t bits;
-};
-
-struct Range {
-  index_t begin, end;
-};
-
-Range share_of(index_t count, index_t part, index_t parts) {
-  return {count * part / parts, count * (part + 1) / parts};
-}
 
 struct Shape {  // as depthwise.py passes it; what is missing on the right and below follows from oh, ow
   index_t n, c, h, w, oh, ow, kh, kw, stride, top, left;
@@ -76,10 +54,9 @@ struct Shape {  // as depthwise.py passes it; what is missing on the right and b
 #undef PROCESSOR
 #pragma GCC pop_options
 #define DISPATCH(CALL, T, ...)                                                                                         \
-  (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))     \
-      ? CALL<Avx512, T>(__VA_ARGS__)                                                                                   \
-  : (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) ? CALL<Avx2, T>(__VA_ARGS__)                     \
-                                                                      : CALL<Baseline, T>(__VA_ARGS__)
+  HAS_AVX512 ? CALL<Avx512, T>(__VA_ARGS__)                                                                            \
+  : HAS_AVX2 ? CALL<Avx2, T>(__VA_ARGS__)                                                                              \
+             : CALL<Baseline, T>(__VA_ARGS__)
 #else
 #define DISPATCH(CALL, T, ...) CALL<Baseline, T>(__VA_ARGS__)
 #endif

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -17,38 +16,17 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn import functional as F
 
+from stochnorm.nn.compiled import load, threads
+
 __all__ = ["DepthwiseConv2d", "accelerate"]
 
 _pointer, _shape = ctypes.c_void_p, ctypes.c_int64 * 11
 _FORWARD = [_shape, *[_pointer] * 4, ctypes.c_int]
 _BACKWARD = [_shape, *[_pointer] * 5, ctypes.c_int]
-_ONE_THREAD = 32768  # values; below, other threads cost more than they bring, as in ATen
 _MOST = 7  # rows and columns of a kernel, as in depthwise.cpp
 
-
-def _load() -> ctypes.CDLL | None:
-    spec = find_spec("stochnorm.nn._depthwise")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        loaded = ctypes.CDLL(spec.origin)
-        for dtype in ("float32", "bfloat16"):
-            for name, types in (("forward", _FORWARD), ("backward", _BACKWARD)):
-                function = getattr(loaded, f"depthwise_{name}_{dtype}")
-                function.argtypes, function.restype = types, None
-    except (OSError, AttributeError):  # built for another machine, or by another version
-        return None
-    return loaded
-
-
-library = _load()
-_functions: dict[torch.dtype, tuple[Any, Any]] = {}
-if library is not None:
-    for _name in ("float32", "bfloat16"):
-        _functions[getattr(torch, _name)] = (
-            getattr(library, f"depthwise_forward_{_name}"),
-            getattr(library, f"depthwise_backward_{_name}"),
-        )
+library = load("_depthwise", "depthwise", (torch.float32, torch.bfloat16), forward=_FORWARD, backward=_BACKWARD)
+_functions = library or {}
 
 
 def accelerate(model: nn.Module, *, enabled: bool = True) -> int:
@@ -149,7 +127,7 @@ class _Depthwise(torch.autograd.Function):
             rounded.data_ptr(),
             None if start is None else start.data_ptr(),
             output.data_ptr(),
-            _threads(input),
+            threads(input),
         )
         ctx.save_for_backward(input, weight, bias)
         ctx.geometry = geometry
@@ -173,7 +151,7 @@ class _Depthwise(torch.autograd.Function):
                 rounded.data_ptr(),
                 None if grad_input is None else grad_input.data_ptr(),
                 None if grad_weight is None else grad_weight.data_ptr(),
-                _threads(input),
+                threads(input),
             )
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype)
@@ -209,10 +187,6 @@ def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Array[ctypes.c_int64]:
     """``Shape`` of depthwise.cpp."""
     return _shape(*input.shape, *geometry.output_size, *weight.shape[2:], geometry.stride, *geometry.before)
-
-
-def _threads(input: Tensor) -> int:
-    return torch.get_num_threads() if input.numel() >= _ONE_THREAD else 1
 
 
 def _counterpart(module: nn.Module) -> type[nn.Conv2d] | None:

@@ -5,28 +5,14 @@
 // (channels_last; then n = 1 and s = rows). Everything per channel is in the accumulation type A.
 // Sums run in A over blocks of a few thousand values and in double over blocks.
 
+#include "compiled.h"
+
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-static int omp_get_num_threads() { return 1; }
-#endif
-
-#define INLINE inline __attribute__((always_inline))
-
 namespace {
-
-using index_t = std::int64_t;
-
-struct bf16 {
-  std::uint16_t bits;
-};
 
 template <typename A> INLINE A load(const A &value) { return value; }
 INLINE float load(const bf16 &value) {
@@ -239,21 +225,12 @@ PROCESSOR(Baseline, )
 PROCESSOR(Avx2, __attribute__((target("avx2,fma"))))
 PROCESSOR(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
 #define DISPATCH(CALL, T, A, ...)                                                                                      \
-  (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))     \
-      ? CALL<Avx512<T, A>, T, A>(__VA_ARGS__)                                                                          \
-  : (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) ? CALL<Avx2<T, A>, T, A>(__VA_ARGS__)            \
-                                                                      : CALL<Baseline<T, A>, T, A>(__VA_ARGS__)
+  HAS_AVX512 ? CALL<Avx512<T, A>, T, A>(__VA_ARGS__)                                                                   \
+  : HAS_AVX2 ? CALL<Avx2<T, A>, T, A>(__VA_ARGS__)                                                                     \
+             : CALL<Baseline<T, A>, T, A>(__VA_ARGS__)
 #else
 #define DISPATCH(CALL, T, A, ...) CALL<Baseline<T, A>, T, A>(__VA_ARGS__)
 #endif
-
-struct Range {
-  index_t begin, end;
-};
-
-Range share_of(index_t count, int thread, int threads) {
-  return {count * thread / threads, count * (thread + 1) / threads};
-}
 
 // About 16 KB of input a block, so that its second reading comes from the first-level cache; 8 rows at least, so that
 // the sums over blocks cost little; 128 at most, so that the sums within keep their digits.

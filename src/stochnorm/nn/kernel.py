@@ -7,13 +7,13 @@ bfloat16, and is left out where it was not built: ``stochnorm.nn.kernel.library`
 from __future__ import annotations
 
 import ctypes
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from stochnorm.nn.compiled import load, threads
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
 __all__ = ["fits", "stoch_norm_"]
@@ -21,41 +21,17 @@ __all__ = ["fits", "stoch_norm_"]
 _pointer, _int, _index, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 _FORWARD = [_pointer] * 2 + [_index] * 3 + [_int] + [_pointer] * 5 + [_double] * 2 + [_pointer, _int]
 _BACKWARD = [_pointer] * 3 + [_index] * 3 + [_int] + [_pointer] * 3 + [_double, _pointer, _int]
-_ONE_THREAD = 32768  # values; below, other threads cost more than they bring, as in ATen
+_STATISTICS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}  # and vectors
 
-
-def _load() -> ctypes.CDLL | None:
-    spec = find_spec("stochnorm.nn._kernel")
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        loaded = ctypes.CDLL(spec.origin)
-        for dtype in ("float32", "float64", "bfloat16"):
-            for name, types in (("forward", _FORWARD), ("backward", _BACKWARD)):
-                function = getattr(loaded, f"stoch_norm_{name}_{dtype}")
-                function.argtypes, function.restype = types, None
-    except (OSError, AttributeError):  # built for another machine, or by another version
-        return None
-    return loaded
-
-
-library = _load()
-_functions: dict[torch.dtype, tuple[Any, Any, torch.dtype]] = {}
-if library is not None:
-    for _name, _statistics in (("float32", "float32"), ("float64", "float64"), ("bfloat16", "float32")):
-        _functions[getattr(torch, _name)] = (
-            getattr(library, f"stoch_norm_forward_{_name}"),
-            getattr(library, f"stoch_norm_backward_{_name}"),
-            getattr(torch, _statistics),
-        )
+library = load("_kernel", "stoch_norm", _STATISTICS, forward=_FORWARD, backward=_BACKWARD)
+_functions = library or {}
 
 
 def fits(input: Tensor, *vectors: Tensor | None) -> bool:
     """Whether the kernel was built and takes these tensors: on the CPU, of its dtypes, neither traced nor wrapped."""
-    functions = _functions.get(input.dtype)
-    if functions is None or input.device.type != "cpu" or torch.compiler.is_compiling():
+    if input.dtype not in _functions or input.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    dtype, channels = functions[2], input.size(1)
+    dtype, channels = _STATISTICS[input.dtype], input.size(1)
     for vector in vectors:
         if vector is not None and not (
             vector.dtype is dtype and vector.is_cpu and vector.numel() == channels and vector.is_contiguous()
@@ -118,7 +94,7 @@ class _Fused(torch.autograd.Function):
             momentum,
             eps,
             statistics.data_ptr(),
-            _threads(input),
+            threads(input),
         )
         ctx.save_for_backward(input, statistics, weight, use_batch)
         ctx.eps = eps
@@ -146,7 +122,7 @@ class _Fused(torch.autograd.Function):
             use_batch.data_ptr(),
             ctx.eps,
             gradients.data_ptr(),
-            _threads(input),
+            threads(input),
         )
         grad_weight, grad_bias = gradients
         return (grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, *[None] * 6)
@@ -167,7 +143,3 @@ def _layout(input: Tensor) -> tuple[tuple[int, int, int, bool], torch.memory_for
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _threads(input: Tensor) -> int:
-    return torch.get_num_threads() if input.numel() >= _ONE_THREAD else 1
