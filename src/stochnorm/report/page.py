@@ -49,6 +49,7 @@ _GLOSSARY = {
     "validation score": "On images that were not trained on. It chose the model, so it is optimistic; the test "
     "score is not.",
 }
+_OF_COMPARISONS = {"± (standard deviation)", "gain", "best and tied", "p (Holm)", "mean rank", "case"}
 _DASH, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _NO_TEST = (
     "No run has a test split, so the scores here are those of the validation images, which also chose the models: they "
@@ -187,7 +188,7 @@ def format_report(
         "reference": reference,
         "failures": failures,
         "environments": environments(records),
-        "glossary": _GLOSSARY.items(),
+        "glossary": _glossary(records, view),
         "sections": _sections(view, details, failures),
         "figures": figures,
         "figure_names": set(figures),
@@ -349,8 +350,8 @@ def _lead_of_run(record: Record) -> str:
     title, images = SCORES[record.score], record.images
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
-    kind = "finding" if record.score == "mean_auc" else "class"
-    trained = f"Trained on {images.get('train', 0):,} images with {_count(record.classes, kind)}"
+    kinds = _count(record.classes, "class") if record.score == "top1" else _count(record.classes, "finding")
+    trained = f"Trained on {images.get('train', 0):,} images of {kinds}"
     if value is None:
         return f"{trained}; its {title} is undefined on this split."
     spread = f" (95 % interval {bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
@@ -422,6 +423,13 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
     note = (f"{speed:.0f} images/s" if speed else "") + (f", {memory:.1f} GB at most" if memory else "")
     figures.append(KeyFigure("Training", _duration(record.cost.get("seconds")), note))
     return figures
+
+
+def _glossary(records: Sequence[Record], view: Overview | None) -> list[tuple[str, str]]:
+    """The words that the page uses."""
+    idle = set() if view else _OF_COMPARISONS
+    idle |= set() if any(record.score == "mean_auc" for record in records) else {"AUC"}
+    return [(word, meaning) for word, meaning in _GLOSSARY.items() if word not in idle]
 
 
 def _sections(view: Overview | None, details: Sequence[Details], failures: Sequence[Failure]) -> list[tuple[str, str]]:
