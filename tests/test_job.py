@@ -475,6 +475,7 @@ def test_the_selected_model_is_kept(
 
     marked: list[int] = []
     monkeypatch.setattr(stochnorm.train, "evaluate", worse)
+    monkeypatch.setattr(stochnorm.train, "_DRAW_EVERY", 0.0)
     monkeypatch.setattr(
         stochnorm.train, "plot_curves", lambda history, chosen, title, path: marked.append(chosen["step"])
     )
@@ -484,6 +485,13 @@ def test_the_selected_model_is_kept(
     assert result.validation["loss"] == pytest.approx(losses[step])
     assert len(set(losses.values())) == 3
     assert marked == ([4, 4, 4] if select == "best" else [4, 8, 12])
+
+
+def test_curves_of_a_short_run_are_drawn_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(stochnorm.train, "plot_curves", lambda history, *_: drawn.append(len(history)))
+    finetune(config(photos, tmp_path / "run"), quiet=True)
+    assert drawn == [3]
 
 
 def test_the_first_of_equal_records_is_selected() -> None:

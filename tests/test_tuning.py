@@ -204,7 +204,7 @@ def test_a_seed_gives_one_search_and_trials_differ(
     assert drawn["a"] == drawn["b"]
     assert {trials.pop(0) for trials in drawn.values()} == {(0.003, 0.5)}, "the first is as given"
     assert not set(drawn["a"]) & set(drawn["c"])
-    assert len(set(drawn["a"])) == 13
+    assert len(set(drawn["a"])) == 12
 
 
 def test_processes_that_start_together_draw_apart(
