@@ -138,11 +138,12 @@ class Compare(FinetuneConfig):
     report: tyro.conf.Suppress[bool] = False  # of each run; there is one of all
 
     def run(self) -> None:
+        from stochnorm.runs import data_name
         from stochnorm.sweep import compare, publish, tune_variants
         from stochnorm.tables import show_results
 
         console = Console(highlight=False, soft_wrap=True)
-        grid, out = self.grid(), Path(self.out or f"runs/compare-{Path(self.data).resolve().stem}")
+        grid, out = self.grid(), Path(self.out or f"runs/compare-{data_name(self.data)}")
         places = {"workers": self.workers, "threads": self.threads, "executor_name": self.executor}
         if self.trials:
             grid = tune_variants(grid, out, trials=self.trials, **places)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.files import write_text
-from stochnorm.runs import Run
+from stochnorm.runs import Run, data_name
 
 __all__ = ["Cell", "Record", "format_records", "read_records", "record_of", "write_records"]
 
@@ -101,7 +101,7 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
         return Record(
             run=name or str(run.path),
             variant=variant or config.method,
-            data=Path(config.data).resolve().stem,
+            data=data_name(config.data),
             backbone=config.backbone,
             rate=config.rate,
             data_seed=config.data_seed,

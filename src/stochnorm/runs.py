@@ -16,7 +16,7 @@ from stochnorm.config import FinetuneConfig
 from stochnorm.files import write_text
 from stochnorm.trackers import TRACKERS, remove_tracker
 
-__all__ = ["Run", "RunInUseError", "run_name"]
+__all__ = ["Run", "RunInUseError", "data_name", "run_name"]
 
 State = Literal["absent", "running", "failed", "stopped", "done"]
 
@@ -25,10 +25,21 @@ class RunInUseError(FileExistsError):
     """Another process works on the run."""
 
 
+def data_name(data: str) -> str:
+    """A short name of DATA: its folder's or file's, of a ``manifest.csv`` that of its folder.
+
+    Example:
+        >>> data_name("photos/manifest.csv"), data_name("photos/birds.csv"), data_name("photos/")
+        ('photos', 'birds', 'photos')
+    """
+    path = Path(data).resolve()
+    return path.parent.name if path.name == "manifest.csv" else path.stem
+
+
 def run_name(config: FinetuneConfig) -> str:
     """DATA-METHOD-HASH, by the settings that the result depends on."""
     digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{Path(config.data).resolve().stem}-{config.method}-{digest}"
+    return f"{data_name(config.data)}-{config.method}-{digest}"
 
 
 class Run:

@@ -19,7 +19,7 @@ from stochnorm.grid import Grid, GridRun, Variant
 from stochnorm.interrupt import stop_signal
 from stochnorm.progress import GridProgress
 from stochnorm.records import LABELS, Record, record_of, write_records
-from stochnorm.runs import Run
+from stochnorm.runs import Run, data_name
 
 __all__ = ["Comparison", "Failure", "collect", "compare", "publish", "tune_variants"]
 
@@ -117,7 +117,7 @@ def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:
         elif files.failure.is_file():
             reason = json.loads(files.failure.read_text(encoding="utf-8"))["reason"]
             config = run.config
-            data = Path(config.data).resolve().stem
+            data = data_name(config.data)
             failures.append(Failure(run.variant, data, config.backbone, config.rate, run.repeat, name, reason))
     return Comparison(out, records, failures)
 
