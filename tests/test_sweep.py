@@ -165,6 +165,32 @@ def test_hyper_parameters_are_chosen_on_validation_with_the_same_budget(
         assert variant.settings["bss.eta"] == chosen.bss.eta
 
 
+def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path) -> None:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**TINY, "steps": 4000}.items()]
+    command = [sys.executable, "-m", "stochnorm.cli", "compare", str(photos), *options, "--workers=1", "--threads=1"]
+    process = subprocess.Popen(
+        [*command, f"--out={tmp_path / 'out'}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "out").glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopping: running ones write their checkpoints" in output
+    assert errors.startswith("stopped after 0 of 6 runs; nothing is lost\ngo on with: stochnorm compare ")
+    (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
+    assert Run(checkpoint.parent).state == "stopped"
+
+
+def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path) -> None:
+    (photos / "red/000.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out 1 of 30 images") as caught:
+        comparison = compare(grid(photos), tmp_path, workers=2, quiet=True)
+    assert len(comparison.records) == 4
+    assert len(caught) == 1
+
+
 def test_runs_span_processes(photos: Path, tmp_path: Path) -> None:
     comparison = compare(grid(photos, repeats=1), tmp_path, workers=1, threads=1, processes=2, quiet=True)
     assert not comparison.failures

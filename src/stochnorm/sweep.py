@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -92,8 +93,10 @@ def compare(
     """
     out = Path(out)
     runs = list(grid.runs())
-    for data in dict.fromkeys(run.config.data for run in runs):
-        read_source(data)  # what is wrong with it is said once, not by every run
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the runs warn of the same
+        for data in dict.fromkeys(run.config.data for run in runs):
+            read_source(data)  # what is wrong with it is said once, not by every run
     _write_labels(out, grid, runs, scale)
     jobs: dict[str, tuple[str, Job]] = {}
     for run in runs:
@@ -222,6 +225,7 @@ def _perform(
 def _drain(todo: deque[tuple[str, Job]], workers: Executor, progress: GridProgress, stop: Event) -> list[str]:
     """Hands out jobs until all have ended or a stop is asked for."""
     titles: dict[Job, str] = {}
+    warned: set[str] = set()
     held: dict[Job, float] = {}  # when to try again what another process works on
     reasons = []
     while (todo or titles) and not stop.is_set():
@@ -241,6 +245,10 @@ def _drain(todo: deque[tuple[str, Job]], workers: Executor, progress: GridProgre
             if outcome.state == "failed":
                 reasons.append(f"{title}: {outcome.reason}")
             progress.ended(title, job, outcome)
+            for warning in outcome.warnings:
+                if warning not in warned:  # once, not by every run
+                    warned.add(warning)
+                    warnings.warn(warning, stacklevel=2)
         progress.look()
     return reasons
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import traceback
+import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -44,18 +45,37 @@ class Outcome:
     """busy: another process works on it; stopped: it can go on."""
     reason: str = ""
     """In a line."""
+    warnings: tuple[str, ...] = ()
+    """What the job warned of, such as images that cannot be read."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        content: dict[str, Any] = json.loads(text)
+        return cls(**{**content, "warnings": tuple(content["warnings"])})
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
 
 
 def perform(job: Job) -> Outcome:
     """Do a job in this process. What fails is written to the run's ``failure.json``; nothing is raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", UserWarning)
+        outcome = _perform(job)
+    said = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+    return replace(outcome, warnings=tuple(dict.fromkeys([*outcome.warnings, *said])))
+
+
+def _perform(job: Job) -> Outcome:
     run = Run.of(job.config)
+    said: tuple[str, ...] = ()
     try:
         if job.trials:
             from stochnorm.tuning import tune
 
             tune(job.config, trials=job.trials, quiet=True)
         elif job.processes > 1:
-            _torchrun(job, run)
+            said = _torchrun(job, run)
         else:
             from stochnorm.job import finetune
 
@@ -69,7 +89,7 @@ def perform(job: Job) -> Outcome:
         expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
         return failed(job, reason if expected else f"{type(error).__name__}: {reason}", traceback.format_exc())
     run.failure.unlink(missing_ok=True)
-    return Outcome("done")
+    return Outcome("done", warnings=said)
 
 
 def failed(job: Job, reason: str, details: str = "") -> Outcome:
@@ -83,8 +103,8 @@ def failed(job: Job, reason: str, details: str = "") -> Outcome:
     return Outcome("failed", reason)
 
 
-def _torchrun(job: Job, run: Run) -> None:
-    """Fine-tune by several processes of this machine."""
+def _torchrun(job: Job, run: Run) -> tuple[str, ...]:
+    """Fine-tune by several processes of this machine; what they warned of."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     settings = run.path.with_name(f".{run.path.name}.json")
     write_text(settings, json.dumps(asdict(job.config)) + "\n")
@@ -95,10 +115,11 @@ def _torchrun(job: Job, run: Run) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     finally:
         settings.unlink(missing_ok=True)
+    lines = done.stderr.strip().splitlines()
     if done.returncode and not run.result.is_file():
-        lines = done.stderr.strip().splitlines()
         reasons = [line.partition("error: ")[2] for line in lines if "error: " in line]
         raise ValueError(reasons[0] if reasons else f"torchrun ended with status {done.returncode}: {lines[-1:]}")
+    return tuple(line.removeprefix("warning: ") for line in lines if line.startswith("warning: "))
 
 
 def cores() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -67,7 +66,7 @@ class LocalExecutor:
             return []
         if answer:
             self._idle.append(worker)
-            return [(job, Outcome(**json.loads(answer)))]
+            return [(job, Outcome.from_json(answer))]
         self._free.append(worker.number)
         return [(job, failed(job, _obituary(worker.wait())))]
 

@@ -57,7 +57,7 @@ class RayExecutor:
         for reference in ready:
             job = self._running.pop(reference)
             try:
-                outcome = Outcome(**self._ray.get(reference))
+                outcome = Outcome.from_json(self._ray.get(reference))
             except self._ray.exceptions.RayError as error:  # its process or machine died
                 outcome = failed(job, f"lost by Ray: {str(error).splitlines()[0]}")
             ended.append((job, outcome))
@@ -76,7 +76,6 @@ class RayExecutor:
             self._ray.shutdown()
 
 
-def _perform(job: str, directory: str) -> dict[str, str]:
+def _perform(job: str, directory: str) -> str:
     os.chdir(directory)  # what relative paths of data and runs start from
-    outcome = perform(Job.from_json(job))
-    return {"state": outcome.state, "reason": outcome.reason}
+    return perform(Job.from_json(job)).as_json()

@@ -6,12 +6,10 @@ stops.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
-from dataclasses import asdict
 from queue import SimpleQueue
 
 from stochnorm.execution.job import Job, perform
@@ -39,7 +37,10 @@ def main() -> None:
         busy.set()
         outcome = perform(Job.from_json(line))
         busy.clear()
-        print(json.dumps(asdict(outcome)), file=answers, flush=True)
+        try:
+            print(outcome.as_json(), file=answers, flush=True)
+        except BrokenPipeError:  # nobody listens any more
+            break
         if outcome.state == "stopped":
             break
 
