@@ -1,4 +1,4 @@
-"""The command line. The only module that parses arguments; what each command does stands in ``commands.py``."""
+"""The command line. The only module that parses arguments; what each command does stands in ``commands/``."""
 
 from __future__ import annotations
 

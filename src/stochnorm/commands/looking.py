@@ -1,0 +1,100 @@
+"""Commands that look at what there is: a backbone's statistics, methods, data sets, experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from stochnorm.methods import METHODS
+
+__all__ = ["Doctor", "List"]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """How far the statistics of your images lie from those that a backbone inherited, layer by layer, with advice."""
+
+    backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A name of timm or torchvision."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """As for finetune."""
+    weights: str = "auto"
+    """As for finetune."""
+    image_size: int = 0
+    """Side of the network's input, pixels; 0: that of the backbone's weights."""
+    batch_size: int = 32
+    """Images per step of the training to come."""
+    max_images: int = 512
+    """At most so many training images, drawn at random."""
+    out: str = "doctor"
+    """The picture: this name with .png and .svg."""
+
+    def run(self) -> None:
+        from stochnorm.doctor import diagnose
+        from stochnorm.files import check_target
+
+        check_target(Path(self.out).with_suffix(".png"))
+        diagnosis = diagnose(
+            self.backbone,
+            self.data,
+            weights=self.weights,
+            image_size=self.image_size,
+            batch_size=self.batch_size,
+            max_images=self.max_images,
+        )
+        console = Console(highlight=False)
+        diagnosis.show(console)
+        diagnosis.plot(Path(self.out))
+        console.print(f"picture: {Path(self.out).with_suffix('.png')}", markup=False)
+
+
+@dataclass(frozen=True)
+class List:
+    """List the methods, the data sets that are known in their official formats, or the experiments of the paper."""
+
+    what: Annotated[Literal["methods", "datasets", "experiments"], tyro.conf.Positional]
+
+    def run(self) -> None:
+        table = Table(box=box.SIMPLE_HEAD)
+        if self.what == "methods":
+            for column in ("--method", "what it does", "source"):
+                table.add_column(column, no_wrap=column != "what it does")
+            for method in METHODS.values():
+                options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
+                what = f"{method.title}: {method.what}{options}"
+                table.add_row(f"[bold]{method.name}[/]", what, method.source)
+            note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen."
+        elif self.what == "experiments":
+            from stochnorm.experiments import EXPERIMENTS
+
+            for column in ("name", "what it shows anew"):
+                table.add_column(column, no_wrap=column == "name")
+            for column in ("runs", "hours, GPU"):
+                table.add_column(column, justify="right", no_wrap=True)
+            for experiment in EXPERIMENTS.values():
+                table.add_row(
+                    f"[bold]{experiment.name}[/]", experiment.title, str(experiment.runs), f"{experiment.hours}"
+                )
+            note = (
+                "stochnorm paper NAME --data-root FOLDER; hours are estimates for one A100, runs that two share count\n"
+            )
+            note += "in both. stochnorm paper NAME --scale small takes minutes on a CPU and is no result."
+        else:
+            from stochnorm.data import DATASETS
+
+            table.add_column("name", no_wrap=True)
+            table.add_column("data set", overflow="fold")
+            for dataset in DATASETS.values():
+                counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
+                what = f"{dataset.title}: {counts}\n[dim]{dataset.licence}\n{dataset.homepage}[/]"
+                table.add_row(f"[bold]{dataset.name}[/]", what)
+            note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
+        console = Console(highlight=False)
+        console.print(table)
+        console.print(note)

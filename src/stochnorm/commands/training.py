@@ -1,0 +1,107 @@
+"""Commands that train one model, and use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from stochnorm.config import FinetuneConfig
+
+__all__ = ["Demo", "Finetune", "Predict", "Tune"]
+
+
+@dataclass(frozen=True)
+class Finetune(FinetuneConfig):
+    """Fine-tune a pre-trained backbone on your images; keep the best model on validation; test it once."""
+
+    settings: str = ""
+    """Take the defaults from this JSON file: what stochnorm tune chose, or a run's config.json."""
+
+    def run(self) -> None:
+        from stochnorm.job import finetune
+
+        finetune(FinetuneConfig(**self.as_fields()))
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify images with the model of a run."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of a finished run, or its model.safetensors."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Image files, and folders of images."""
+    csv: str = ""
+    """Write class and probabilities of every image to this file."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out with a warning."""
+
+    def run(self) -> None:
+        from stochnorm.files import check_target, write_text
+        from stochnorm.prediction import format_predictions, predict
+
+        if self.csv:
+            check_target(Path(self.csv))
+        predictions = predict(self.model, self.images, strict=self.strict)
+        table = Table(box=None, header_style="dim")
+        for column in ("image", "class"):
+            table.add_column(column, overflow="fold")
+        table.add_column("probability", justify="right")
+        for prediction in predictions:
+            names = (str(prediction.path), prediction.label or "-")
+            table.add_row(*map(_plain, names), f"{prediction.probability:.3f}")
+        Console(highlight=False).print(table)
+        if self.csv:
+            paths, labels = [str(p.path) for p in predictions], [p.label for p in predictions]
+            probabilities = [list(p.probabilities.values()) for p in predictions]
+            text = format_predictions(paths, labels, probabilities, list(predictions[0].probabilities))
+            write_text(Path(self.csv), text)
+
+
+@dataclass(frozen=True)
+class Tune(FinetuneConfig):
+    """Choose learning rate, strengths and p of a method on validation; the test split stays shut."""
+
+    trials: int = 20
+    """In all; the same command goes on with a search that was stopped."""
+    storage: str = ""
+    """URL of Optuna's storage, for several machines; empty: an SQLite file in the search's directory."""
+    prune: bool = True
+    """Stop trials that are worse than the median of the others at the same step."""
+    resume: tyro.conf.Suppress[bool] = False  # it always goes on
+    overwrite: tyro.conf.Suppress[bool] = False  # hours of trials; remove the directory
+    report: tyro.conf.Suppress[bool] = False
+
+    def run(self) -> None:
+        from stochnorm.tuning import tune
+
+        tune(FinetuneConfig(**self.as_fields()), trials=self.trials, storage=self.storage, prune=self.prune)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Fine-tune on real images with BatchNorm and with StochNorm, and show both side by side."""
+
+    rate: float = 10.0
+    """Percentage of the training images of each class."""
+    steps: int = 100
+    """Training steps of each run."""
+    seeds: int = 3
+    """Runs per method; each draws its own images, the same for both."""
+    out: str = "runs/demo"
+    """Directory of the runs, table, picture and report. Finished runs in it are not repeated."""
+
+    def run(self) -> None:
+        from stochnorm.demo import demo
+
+        demo(rate=self.rate, steps=self.steps, seeds=self.seeds, out=Path(self.out))
+
+
+def _plain(text: str) -> str:
+    """Text whose brackets are not markup."""
+    return text.replace("[", "\\[")
