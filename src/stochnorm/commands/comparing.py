@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 
+from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Compare", "Paper", "Report"]
 
 
+@own_options_first
 @dataclass(frozen=True)
 class Compare(FinetuneConfig):
     """Compare methods on your images: every method, rate and seed, side by side; then the table and the report."""

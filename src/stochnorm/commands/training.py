@@ -10,11 +10,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
 
 __all__ = ["Demo", "Finetune", "Predict", "Tune"]
 
 
+@own_options_first
 @dataclass(frozen=True)
 class Finetune(FinetuneConfig):
     """Fine-tune a pre-trained backbone on your images; keep the best model on validation; test it once."""
@@ -63,6 +65,7 @@ class Predict:
             write_text(Path(self.csv), text)
 
 
+@own_options_first
 @dataclass(frozen=True)
 class Tune(FinetuneConfig):
     """Choose learning rate, strengths and p of a method on validation; the test split stays shut."""
