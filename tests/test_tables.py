@@ -232,6 +232,14 @@ def test_the_terminal_shows_significant_differences_bold(clear: list[Record]) ->
     assert BOLD not in other
 
 
+def test_a_narrow_terminal_breaks_no_name(clear: list[Record]) -> None:
+    differences = shown(clear, width=80).partition("Differences to")[2].partition("Paired over")[0]
+    assert "photos 15 %" in differences
+    assert "p (Holm)" in differences
+    assert "p (t)" not in differences
+    assert "p (t)" in shown(clear, width=100)
+
+
 def test_the_terminal_fits_a_hundred_columns(build_records: Build) -> None:
     scores = {name: [50.0, 51, 53] for name in ("vanilla", "stochnorm+l2sp+delta+bss, p = 0.3, l2sp.alpha = 0.01")}
     records = [

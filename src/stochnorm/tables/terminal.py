@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show_results"]
 
+_WIDE = 100  # columns
 _FOLD = 36  # characters of a label
 
 
@@ -47,7 +48,7 @@ def show_results(
         _say(console, " ".join([f"{ENTRY}{legend}.", *results.notes]), "dim")
     if results.differences:
         _say(console, f"\nDifferences to {reference}, points{results.warning}", "bold")
-        console.print(_differences_table(results))
+        console.print(_differences_table(results, console.width))
         _say(console, MEANING, "dim")
     if standing := ranks(records):
         _say(console, f"\nMean ranks{results.warning}", "bold")
@@ -102,18 +103,20 @@ def _results_table(results: Results, cells: Sequence[Cell]) -> Table:
     return table
 
 
-def _differences_table(results: Results) -> Table:
-    """A section per cell; what is significant in bold."""
+def _differences_table(results: Results, width: int) -> Table:
+    """A section per cell; what is significant in bold. In a narrow terminal without the p-values that are not Holm's."""
     table = _table()
     table.add_column("", max_width=_FOLD, overflow="fold")
-    for heading in DIFFERENCES[2:]:
+    headings = [name for name in DIFFERENCES[2:] if width >= _WIDE or name not in ("p (t)", "p (permutation)")]
+    for heading in headings:
         table.add_column(heading.replace("permutation", "perm."), justify="right", no_wrap=True)
     previous: Cell | None = None
     for d, (cell, variant, *numbers) in zip(results.differences, difference_rows(results), strict=True):
         if previous not in (None, d.cell):
             table.add_section()
         style = "bold" if significant(d) else ""
-        table.add_row(Text("" if d.cell == previous else cell), Text(variant), *(Text(n, style) for n in numbers))
+        shown = [Text(n, style) for name, n in zip(DIFFERENCES[2:], numbers, strict=True) if name in headings]
+        table.add_row(Text("" if d.cell == previous else cell), Text(variant), *shown)
         previous = d.cell
     return table
 
