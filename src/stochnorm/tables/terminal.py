@@ -104,7 +104,7 @@ def _results_table(results: Results, cells: Sequence[Cell]) -> Table:
 
 
 def _differences_table(results: Results, width: int) -> Table:
-    """A section per cell; what is significant in bold. In a narrow terminal without the p-values that are not Holm's."""
+    """A section per cell; what is significant in bold. A narrow terminal shows Holm's p-values alone."""
     table = _table()
     table.add_column("", max_width=_FOLD, overflow="fold")
     headings = [name for name in DIFFERENCES[2:] if width >= _WIDE or name not in ("p (t)", "p (permutation)")]
