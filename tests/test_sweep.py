@@ -66,6 +66,11 @@ def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path:
     assert changed == {"labels.json"}
     found = {record.run: record for record in read_records([out])}
     assert found == {str(out / record.run): replace(record, run=str(out / record.run)) for record in more.records}
+    (out / "labels.json").write_text("{half")
+    with pytest.raises(ValueError, match=r"labels.json is damaged .*; start the same comparison again"):
+        read_records([out])
+    compare(grid(photos, repeats=3), out, quiet=True)
+    assert read_records([out]) == list(found.values())
     write_records(out / "records.jsonl", more.records)
     assert read_records([out / "records.jsonl"]) == more.records
 
@@ -120,6 +125,20 @@ def test_a_worker_that_is_killed_fails_its_run_alone(
         workers.start(job)
         ((ended, how),) = workers.wait(60)
         assert (ended, how.state) == (job, "done")
+
+        # One that is asked to stop answers so, and takes the next job.
+        long = Job(replace(run.config, steps=4000, out=str(tmp_path / "long")))
+        workers.start(long)
+        while not (tmp_path / "long/metrics.jsonl").exists():
+            assert time.monotonic() < deadline + 60
+            time.sleep(0.05)
+        (worker,) = workers._busy  # type: ignore[attr-defined]
+        os.kill(worker.process.pid, signal.SIGTERM)
+        ((ended, how),) = workers.wait(60)
+        assert (ended, how.state) == (long, "stopped")
+        workers.start(replace(job, config=replace(job.config, out=str(tmp_path / "next"))))
+        ((_, how),) = workers.wait(60)
+        assert how.state == "done"
     finally:
         workers.close()
 

@@ -20,7 +20,7 @@ from stochnorm.grid import Grid, GridRun, Variant
 from stochnorm.interrupt import stop_signal
 from stochnorm.progress import GridProgress
 from stochnorm.records import LABELS, Record, record_of, write_records
-from stochnorm.runs import Run, data_name
+from stochnorm.runs import Run, data_name, run_name
 
 __all__ = ["Comparison", "Failure", "collect", "compare", "publish", "tune_variants"]
 
@@ -173,14 +173,16 @@ def tune_variants(
     Raises:
         ValueError: The grid has several data sets or backbones; or a search came to nothing (says why).
     """
+    from stochnorm.tuning import searched
+
     if len(grid.data) > 1 or len(grid.backbones) > 1:
         raise ValueError("hyper-parameters are chosen for one data set and one backbone; tune several grids, one each")
     out = Path(out)
     smallest = replace(grid, rates=(min(grid.rates),) if grid.rates else (), repeats=1)
     configs = {run.variant: run.config for run in smallest.runs()}
-    paths = {label: grid.directory(run, out).name for label, run in zip(configs, smallest.runs(), strict=True)}
+    paths = {label: out / "tune" / run_name(config) for label, config in configs.items()}
     jobs = [
-        (f"search for {label}", Job(replace(config, out=str(out / "tune" / paths[label]), report=False), trials=trials))
+        (f"search for {label}", Job(replace(config, out=str(paths[label]), report=False), trials=trials))
         for label, config in configs.items()
     ]
     places = {"workers": workers, "threads": threads, "processes": 1, "logs": out / "logs"}
@@ -189,14 +191,9 @@ def tune_variants(
         raise ValueError(f"{len(reasons)} searches failed; {reasons[0]}")
     variants = []
     for variant in grid.variants:
-        chosen = FinetuneConfig.load(out / "tune" / paths[variant.label] / "chosen.json")
-        found = {"lr": chosen.lr, "p": chosen.p, **_strengths(chosen)}
-        variants.append(Variant(variant.label, {**variant.settings, **found}))
+        chosen = FinetuneConfig.load(paths[variant.label] / "chosen.json")
+        variants.append(Variant(variant.label, {**variant.settings, **searched(chosen)}))
     return replace(grid, variants=tuple(variants))
-
-
-def _strengths(config: FinetuneConfig) -> dict[str, Any]:
-    return {"l2sp.alpha": config.l2sp.alpha, "delta.alpha": config.delta.alpha, "bss.eta": config.bss.eta}
 
 
 def _perform(
@@ -257,6 +254,9 @@ def _write_labels(out: Path, grid: Grid, runs: Sequence[GridRun], scale: str) ->
     """What tables call the runs, for those who later give the directory to ``stochnorm report``."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / LABELS
-    labels = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none yet, or damaged, which this mends
+        labels = {}
     labels |= {grid.directory(run, out).name: run.variant for run in runs} | {"": scale}
     write_text(file, json.dumps(labels, indent=2) + "\n")

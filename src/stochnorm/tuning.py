@@ -26,7 +26,7 @@ from stochnorm.runs import Run
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Tuned", "search_space", "tune"]
+__all__ = ["Tuned", "search_space", "searched", "tune"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def tune(
     study = _open(optuna, out, storage, prune)
     _put_back_killed(study)
     _check_same(study, config, out)
-    study.enqueue_trial(_as_given(config), skip_if_exists=True)
+    study.enqueue_trial(searched(config), skip_if_exists=True)
 
     try:
         while (count := len(_ended(study))) < trials:
@@ -157,8 +157,8 @@ def tune(
     return Tuned(chosen, float(best.value), len(_ended(study)), out)
 
 
-def _as_given(config: FinetuneConfig) -> dict[str, float]:
-    """By the names that :func:`search_space` gives them; a space that does not ask for a name ignores it."""
+def searched(config: FinetuneConfig) -> dict[str, float]:
+    """What :func:`search_space` chooses, by the names it gives them; all of them, whichever the method looks at."""
     return {
         "lr": config.lr,
         "p": config.p,
