@@ -20,19 +20,21 @@ def faults():
 
 if {keep}:
     assert keep_freed_memory()
-print(min(faults() for _ in range(5)))  # the first ones find the heap in pieces
+faults()
+print(faults())
 """
 
 
-def faults_of_a_later_step(keep: bool) -> int:
+def faults_of_a_second_allocation(keep: bool) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", SCRIPT.format(keep=keep)]
     return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="no glibc")
-def test_a_later_step_takes_few_page_faults() -> None:
-    assert 4 * faults_of_a_later_step(keep=True) < faults_of_a_later_step(keep=False)
+def test_a_second_step_takes_few_page_faults() -> None:
+    # The heap is in pieces, so that some tensors find no place in it the second time.
+    assert 2 * faults_of_a_second_allocation(keep=True) < faults_of_a_second_allocation(keep=False)
 
 
 def test_the_users_own_settings_go_before(monkeypatch: pytest.MonkeyPatch) -> None:
