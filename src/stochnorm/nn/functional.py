@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochnorm.nn import kernel
 from stochnorm.nn.double_backward import twice_differentiable_backward
@@ -102,23 +102,37 @@ def stoch_norm_(
     use_batch: Tensor,
     momentum: float,
     eps: float,
+    activation: nn.Module | None = None,
 ) -> tuple[Tensor, Iterable[Tensor]]:
     """What :func:`stoch_norm` computes, with the moving statistics updated in place and no argument checked.
+
+    Args:
+        activation: Applied to the output; the kernel does it in the same pass if it can.
 
     Returns:
         ``(output, (mean, var, batch_mean))``, where mean and var are those that each channel was normalized by.
     """
     if kernel.fits(input, running_mean, running_var, weight, bias):
-        return kernel.stoch_norm_(
-            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps
+        within = kernel.range_of(activation)
+        output, statistics = kernel.stoch_norm_(
+            input,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            use_batch=use_batch,
+            momentum=momentum,
+            eps=eps,
+            output_range=within or kernel.UNBOUNDED,
         )
+        return output if within or activation is None else activation(output), statistics
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
     batch_mean, batch_var = _batch_statistics_(input, running_mean, running_var, momentum, dtype)
     mean = torch.where(use_batch, batch_mean, moving_mean)
     var = torch.where(use_batch, batch_var, moving_var)
-    output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
-    return output, (mean, var, batch_mean)
+    normalized: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
+    return normalized if activation is None else activation(normalized), (mean, var, batch_mean)
 
 
 def _batch_statistics_(

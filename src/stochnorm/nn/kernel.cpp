@@ -3,6 +3,8 @@
 //
 // x, y, g: input, output, gradient, either (n, c, s) with s contiguous, or (rows, c) with c contiguous
 // (channels_last; then n = 1 and s = rows). Everything per channel is in the accumulation type A.
+// With CLAMP the output is kept within two bounds, which is what ReLU and ReLU6 do, and the gradient of what lies on
+// them is zero; backward finds out from x which values these are, so that nothing more is stored.
 // Sums run in A over blocks of a few thousand values and in double over blocks.
 
 #include "compiled.h"
@@ -29,6 +31,31 @@ INLINE void store(bf16 &to, float value) {  // round to nearest, ties to even; N
   const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   to.bits = static_cast<std::uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
+
+// (By values alone: what is passed by reference within a loop of `omp simd` keeps it from becoming vectors.)
+
+template <bool CLAMP, typename A> INLINE A output(A x, A scale, A shift, A low, A high) {
+  const A y = x * scale + shift;
+  if (!CLAMP) return y;
+  const A above = y < low ? low : y;
+  return above > high ? high : above;  // NaN stays NaN
+}
+
+// What of an output's gradient passes.
+template <bool CLAMP, typename A> INLINE A passing(A g, A x, A scale, A shift, A low, A high) {
+  if (!CLAMP) return g;
+  const A y = x * scale + shift;
+  return (y <= low) | (y >= high) ? A(0) : g;
+}
+
+template <typename A> struct Affine {  // from x to y, of a channel
+  A scale, shift, low, high;
+};
+
+template <typename A> struct Affines {  // of all channels
+  const A *scale, *shift;
+  A low, high;
+};
 
 // One channel of (n, c, s): n rows of s contiguous values, `stride` apart. Four rows at a time, since one sum after the
 // other would wait for each addition.
@@ -72,17 +99,19 @@ INLINE void row_moments(const T *x, index_t n, index_t stride, index_t s, double
   });
 }
 
-template <typename T, typename A>
-INLINE void row_affine(const T *x, T *y, index_t n, index_t stride, index_t s, A scale, A shift) {
+template <bool CLAMP, typename T, typename A>
+INLINE void row_affine(const T *x, T *y, index_t n, index_t stride, index_t s, Affine<A> affine) {
+  const auto [scale, shift, low, high] = affine;
   for (index_t i = 0; i < n; i++, x += stride, y += stride) {
 #pragma omp simd
-    for (index_t j = 0; j < s; j++) store(y[j], load(x[j]) * scale + shift);
+    for (index_t j = 0; j < s; j++) store(y[j], output<CLAMP>(load(x[j]), scale, shift, low, high));
   }
 }
 
-template <typename T, typename A>
-INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, index_t s, A mean, double &sum_g,
-                         double &sum_gx) {
+template <bool CLAMP, typename T, typename A>
+INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, index_t s, Affine<A> affine, A mean,
+                         double &sum_g, double &sum_gx) {
+  const auto [scale, shift, low, high] = affine;
   sum_g = sum_gx = 0;
   for (index_t i = 0; i < n; i += 2)
     for (index_t start = 0; start < s; start += PART) {
@@ -93,7 +122,8 @@ INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, inde
       if (i + 2 <= n) {
 #pragma omp simd reduction(+ : a0, a1, b0, b1)
         for (index_t j = start; j < end; j++) {
-          const A first = load(g0[j]), second = load(g1[j]);
+          const A first = passing<CLAMP>(load(g0[j]), load(x0[j]), scale, shift, low, high);
+          const A second = passing<CLAMP>(load(g1[j]), load(x1[j]), scale, shift, low, high);
           a0 += first;
           a1 += second;
           b0 += first * (load(x0[j]) - mean);
@@ -102,7 +132,7 @@ INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, inde
       } else {
 #pragma omp simd reduction(+ : a0, b0)
         for (index_t j = start; j < end; j++) {
-          const A first = load(g0[j]);
+          const A first = passing<CLAMP>(load(g0[j]), load(x0[j]), scale, shift, low, high);
           a0 += first;
           b0 += first * (load(x0[j]) - mean);
         }
@@ -112,13 +142,15 @@ INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, inde
     }
 }
 
-template <typename T, typename A>
-INLINE void row_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s, A mean, A scale, A slope,
-                         A offset) {
+template <bool CLAMP, typename T, typename A>
+INLINE void row_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s, Affine<A> affine, A mean,
+                         A slope, A offset) {
+  const auto [scale, shift, low, high] = affine;
   for (index_t i = 0; i < n; i++, x += stride, g += stride, gx += stride) {
 #pragma omp simd
     for (index_t j = 0; j < s; j++)
-      store(gx[j], load(g[j]) * scale + ((load(x[j]) - mean) * slope + offset));
+      store(gx[j], passing<CLAMP>(load(g[j]), load(x[j]), scale, shift, low, high) * scale +
+                       ((load(x[j]) - mean) * slope + offset));
   }
 }
 
@@ -148,75 +180,88 @@ template <typename T, typename A> INLINE void block_moments(const T *x, index_t 
   });
 }
 
-template <typename T, typename A>
-INLINE void block_affine(const T *x, T *y, index_t rows, index_t c, const A *scale, const A *shift) {
+template <bool CLAMP, typename T, typename A>
+INLINE void block_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {
+  const auto [scale, shift, low, high] = affines;
   for (index_t r = 0; r < rows; r++, x += c, y += c) {
 #pragma omp simd
-    for (index_t j = 0; j < c; j++) store(y[j], load(x[j]) * scale[j] + shift[j]);
+    for (index_t j = 0; j < c; j++) store(y[j], output<CLAMP>(load(x[j]), scale[j], shift[j], low, high));
   }
 }
 
-template <typename T, typename A>
-INLINE void block_products(const T *g, const T *x, index_t rows, index_t c, const A *mean, A *sum_g, A *sum_gx) {
+template <bool CLAMP, typename T, typename A>
+INLINE void block_products(const T *g, const T *x, index_t rows, index_t c, Affines<A> affines, const A *mean, A *sum_g,
+                           A *sum_gx) {
+  const auto [scale, shift, low, high] = affines;
   std::fill(sum_g, sum_g + c, A(0));
   std::fill(sum_gx, sum_gx + c, A(0));
   index_t r = 0;
-  for (; r + 2 <= rows; r += 2, g += 2 * c, x += 2 * c) {
+  for (; r + 4 <= rows; r += 4, g += 4 * c, x += 4 * c) {
 #pragma omp simd
     for (index_t j = 0; j < c; j++) {
-      const A first = load(g[j]), second = load(g[c + j]);
-      sum_g[j] += first + second;
-      sum_gx[j] += first * (load(x[j]) - mean[j]) + second * (load(x[c + j]) - mean[j]);
+      const A x0 = load(x[j]), x1 = load(x[c + j]), x2 = load(x[2 * c + j]), x3 = load(x[3 * c + j]), m = mean[j];
+      const A g0 = passing<CLAMP>(load(g[j]), x0, scale[j], shift[j], low, high);
+      const A g1 = passing<CLAMP>(load(g[c + j]), x1, scale[j], shift[j], low, high);
+      const A g2 = passing<CLAMP>(load(g[2 * c + j]), x2, scale[j], shift[j], low, high);
+      const A g3 = passing<CLAMP>(load(g[3 * c + j]), x3, scale[j], shift[j], low, high);
+      sum_g[j] += (g0 + g1) + (g2 + g3);
+      sum_gx[j] += (g0 * (x0 - m) + g1 * (x1 - m)) + (g2 * (x2 - m) + g3 * (x3 - m));
     }
   }
-  for (index_t j = 0; r < rows && j < c; j++) {
-    sum_g[j] += load(g[j]);
-    sum_gx[j] += load(g[j]) * (load(x[j]) - mean[j]);
+  for (; r < rows; r++, g += c, x += c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) {
+      const A gradient = passing<CLAMP>(load(g[j]), load(x[j]), scale[j], shift[j], low, high);
+      sum_g[j] += gradient;
+      sum_gx[j] += gradient * (load(x[j]) - mean[j]);
+    }
   }
 }
 
-template <typename T, typename A>
-INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t c, const A *mean, const A *scale,
+template <bool CLAMP, typename T, typename A>
+INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t c, Affines<A> affines, const A *mean,
                            const A *slope, const A *offset) {
+  const auto [scale, shift, low, high] = affines;
   for (index_t r = 0; r < rows; r++, g += c, x += c, gx += c) {
 #pragma omp simd
     for (index_t j = 0; j < c; j++)
-      store(gx[j], load(g[j]) * scale[j] + ((load(x[j]) - mean[j]) * slope[j] + offset[j]));
+      store(gx[j], passing<CLAMP>(load(g[j]), load(x[j]), scale[j], shift[j], low, high) * scale[j] +
+                       ((load(x[j]) - mean[j]) * slope[j] + offset[j]));
   }
 }
 
 // The same for each kind of processor. (Functions of their own, since OpenMP's parallel regions ignore the attribute.)
 
 #define PROCESSOR(NAME, TARGET)                                                                                        \
-  template <typename T, typename A> struct NAME {                                                                      \
+  template <bool CLAMP, typename T, typename A> struct NAME {                                                          \
     TARGET static void channel_moments(const T *x, index_t n, index_t stride, index_t s, double &mean,                 \
                                        double &squares) {                                                              \
       row_moments<T, A>(x, n, stride, s, mean, squares);                                                               \
     }                                                                                                                  \
-    TARGET static void channel_affine(const T *x, T *y, index_t n, index_t stride, index_t s, A scale, A shift) {      \
-      row_affine(x, y, n, stride, s, scale, shift);                                                                    \
+    TARGET static void channel_affine(const T *x, T *y, index_t n, index_t stride, index_t s, Affine<A> affine) {      \
+      row_affine<CLAMP>(x, y, n, stride, s, affine);                                                                   \
     }                                                                                                                  \
-    TARGET static void channel_products(const T *g, const T *x, index_t n, index_t stride, index_t s, A mean,          \
-                                        double &sum_g, double &sum_gx) {                                               \
-      row_products(g, x, n, stride, s, mean, sum_g, sum_gx);                                                           \
+    TARGET static void channel_products(const T *g, const T *x, index_t n, index_t stride, index_t s,                  \
+                                        Affine<A> affine, A mean, double &sum_g, double &sum_gx) {                     \
+      row_products<CLAMP>(g, x, n, stride, s, affine, mean, sum_g, sum_gx);                                            \
     }                                                                                                                  \
-    TARGET static void channel_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s, A mean,   \
-                                        A scale, A slope, A offset) {                                                  \
-      row_gradient(g, x, gx, n, stride, s, mean, scale, slope, offset);                                                \
+    TARGET static void channel_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s,           \
+                                        Affine<A> affine, A mean, A slope, A offset) {                                 \
+      row_gradient<CLAMP>(g, x, gx, n, stride, s, affine, mean, slope, offset);                                        \
     }                                                                                                                  \
     TARGET static void rows_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {                        \
       block_moments(x, rows, c, mean, squares);                                                                        \
     }                                                                                                                  \
-    TARGET static void rows_affine(const T *x, T *y, index_t rows, index_t c, const A *scale, const A *shift) {        \
-      block_affine(x, y, rows, c, scale, shift);                                                                       \
+    TARGET static void rows_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {                    \
+      block_affine<CLAMP>(x, y, rows, c, affines);                                                                     \
     }                                                                                                                  \
-    TARGET static void rows_products(const T *g, const T *x, index_t rows, index_t c, const A *mean, A *sum_g,         \
-                                     A *sum_gx) {                                                                      \
-      block_products(g, x, rows, c, mean, sum_g, sum_gx);                                                              \
+    TARGET static void rows_products(const T *g, const T *x, index_t rows, index_t c, Affines<A> affines,              \
+                                     const A *mean, A *sum_g, A *sum_gx) {                                             \
+      block_products<CLAMP>(g, x, rows, c, affines, mean, sum_g, sum_gx);                                              \
     }                                                                                                                  \
-    TARGET static void rows_gradient(const T *g, const T *x, T *gx, index_t rows, index_t c, const A *mean,            \
-                                     const A *scale, const A *slope, const A *offset) {                                \
-      block_gradient(g, x, gx, rows, c, mean, scale, slope, offset);                                                   \
+    TARGET static void rows_gradient(const T *g, const T *x, T *gx, index_t rows, index_t c, Affines<A> affines,       \
+                                     const A *mean, const A *slope, const A *offset) {                                 \
+      block_gradient<CLAMP>(g, x, gx, rows, c, affines, mean, slope, offset);                                          \
     }                                                                                                                  \
   };
 
@@ -224,53 +269,62 @@ PROCESSOR(Baseline, )
 #if defined(__x86_64__) && defined(__GNUC__)
 PROCESSOR(Avx2, __attribute__((target("avx2,fma"))))
 PROCESSOR(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
-#define DISPATCH(CALL, T, A, ...)                                                                                      \
-  HAS_AVX512 ? CALL<Avx512<T, A>, T, A>(__VA_ARGS__)                                                                   \
-  : HAS_AVX2 ? CALL<Avx2<T, A>, T, A>(__VA_ARGS__)                                                                     \
-             : CALL<Baseline<T, A>, T, A>(__VA_ARGS__)
+#define DISPATCH(CALL, CLAMP, T, A, ...)                                                                               \
+  HAS_AVX512 ? CALL<Avx512<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)                                                     \
+  : HAS_AVX2 ? CALL<Avx2<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)                                                       \
+             : CALL<Baseline<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)
 #else
-#define DISPATCH(CALL, T, A, ...) CALL<Baseline<T, A>, T, A>(__VA_ARGS__)
+#define DISPATCH(CALL, CLAMP, T, A, ...) CALL<Baseline<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)
 #endif
 
-// About 16 KB of input a block, so that its second reading comes from the first-level cache; 8 rows at least, so that
+// About 64 KB of input a block, so that its second reading comes from the second-level cache; 16 rows at least, so that
 // the sums over blocks cost little; 128 at most, so that the sums within keep their digits.
 template <typename A> index_t block_rows(index_t c) {
-  return std::clamp<index_t>(16384 / (c * static_cast<index_t>(sizeof(A))), 8, 128);
+  return std::clamp<index_t>(65536 / (c * static_cast<index_t>(sizeof(A))), 16, 128);
 }
 
-template <typename A> struct Channels {  // arguments of the forward direction
-  A *running_mean, *running_var;
+template <typename A> struct Vectors {  // of length c
   const A *weight, *bias;  // or null
   const bool *use_batch;
-  double momentum, eps;
-  A *mean, *var, *batch_mean;
+  A *mean, *var;  // that each channel is normalized by
+  double eps, low, high;
 
-  // Chooses the statistics of a channel, updates the moving ones, returns scale and shift.
-  void settle(index_t j, double mean_of_batch, double squares, double m, A &scale, A &shift) const {
-    const double batch_var = squares / m;
-    batch_mean[j] = static_cast<A>(mean_of_batch);
-    mean[j] = use_batch[j] ? batch_mean[j] : running_mean[j];
-    var[j] = use_batch[j] ? static_cast<A>(batch_var) : running_var[j];
-    running_mean[j] = static_cast<A>(momentum * mean_of_batch + (1 - momentum) * running_mean[j]);
-    running_var[j] = static_cast<A>(momentum * (squares / (m - 1)) + (1 - momentum) * running_var[j]);
-    const double s = (weight ? weight[j] : 1.0) / std::sqrt(static_cast<double>(var[j]) + eps);
-    scale = static_cast<A>(s);
-    shift = static_cast<A>((bias ? bias[j] : 0.0) - mean[j] * s);
+  Affine<A> affine(index_t j) const {
+    const double scale = (weight ? weight[j] : 1.0) / std::sqrt(static_cast<double>(var[j]) + eps);
+    return {static_cast<A>(scale), static_cast<A>((bias ? bias[j] : 0.0) - mean[j] * scale), static_cast<A>(low),
+            static_cast<A>(high)};
+  }
+  Affines<A> affines(const std::vector<A> &scale, const std::vector<A> &shift) const {
+    return {scale.data(), shift.data(), static_cast<A>(low), static_cast<A>(high)};
   }
 };
 
-template <typename K, typename T, typename A>
-void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_last, const Channels<A> &channels,
-             int threads) {
+template <typename A> struct Moving {  // updated by the forward direction
+  A *running_mean, *running_var, *batch_mean;
+  double momentum;
+
+  // Chooses the statistics of a channel, updates the moving ones, returns what they make of x.
+  Affine<A> settle(index_t j, double mean_of_batch, double squares, double m, const Vectors<A> &vectors) const {
+    const double batch_var = squares / m;
+    batch_mean[j] = static_cast<A>(mean_of_batch);
+    vectors.mean[j] = vectors.use_batch[j] ? batch_mean[j] : running_mean[j];
+    vectors.var[j] = vectors.use_batch[j] ? static_cast<A>(batch_var) : running_var[j];
+    running_mean[j] = static_cast<A>(momentum * mean_of_batch + (1 - momentum) * running_mean[j]);
+    running_var[j] = static_cast<A>(momentum * (squares / (m - 1)) + (1 - momentum) * running_var[j]);
+    return vectors.affine(j);
+  }
+};
+
+template <typename K, bool CLAMP, typename T, typename A>
+void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_last, const Vectors<A> &vectors,
+             const Moving<A> &moving, int threads) {
   const double m = static_cast<double>(n) * s;
   if (!channels_last) {
 #pragma omp parallel for num_threads(threads)
     for (index_t j = 0; j < c; j++) {
       double mean, squares;
-      A scale, shift;
       K::channel_moments(x + j * s, n, c * s, s, mean, squares);
-      channels.settle(j, mean, squares, m, scale, shift);
-      K::channel_affine(x + j * s, y + j * s, n, c * s, s, scale, shift);
+      K::channel_affine(x + j * s, y + j * s, n, c * s, s, moving.settle(j, mean, squares, m, vectors));
     }
     return;
   }
@@ -305,48 +359,53 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
         total += squares[t * c + j] + delta * delta * before * share;
         before += count;
       }
-      channels.settle(j, total_mean, total, m, scale[j], shift[j]);
+      const Affine<A> affine = moving.settle(j, total_mean, total, m, vectors);
+      scale[j] = affine.scale;
+      shift[j] = affine.shift;
     }
-    K::rows_affine(x + rows.begin * c, y + rows.begin * c, rows.end - rows.begin, c, scale.data(), shift.data());
+    K::rows_affine(x + rows.begin * c, y + rows.begin * c, rows.end - rows.begin, c, vectors.affines(scale, shift));
   }
 }
 
-template <typename A> struct Gradients {  // arguments of the backward direction
-  const A *mean, *var, *weight;
-  const bool *use_batch;
-  double eps;
-  A *grad_weight, *grad_bias;
+template <typename A> struct Gradients {  // of weight and bias
+  A *weight, *bias;
 
   // dx = scale * (g - s / m * (sum_g + x_hat * sum(g * x_hat))) = scale * g + slope * (x - mean) + offset
-  void settle(index_t j, double sum_g, double sum_gx, double m, A &scale, A &slope, A &offset) const {
-    const double invstd = 1 / std::sqrt(static_cast<double>(var[j]) + eps);
-    const double through = use_batch[j] ? -invstd * (weight ? weight[j] : 1.0) / m : 0;
-    scale = static_cast<A>(invstd * (weight ? weight[j] : 1.0));
+  void settle(index_t j, double sum_g, double sum_gx, double m, const Vectors<A> &vectors, A &slope, A &offset) const {
+    const double invstd = 1 / std::sqrt(static_cast<double>(vectors.var[j]) + vectors.eps);
+    const double through = vectors.use_batch[j] ? -invstd * (vectors.weight ? vectors.weight[j] : 1.0) / m : 0;
     slope = static_cast<A>(through * invstd * invstd * sum_gx);
     offset = static_cast<A>(through * sum_g);
-    grad_weight[j] = static_cast<A>(sum_gx * invstd);
-    grad_bias[j] = static_cast<A>(sum_g);
+    weight[j] = static_cast<A>(sum_gx * invstd);
+    bias[j] = static_cast<A>(sum_g);
   }
 };
 
-template <typename K, typename T, typename A>
+template <typename K, bool CLAMP, typename T, typename A>
 void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bool channels_last,
-              const Gradients<A> &gradients, int threads) {
+              const Vectors<A> &vectors, const Gradients<A> &gradients, int threads) {
   const double m = static_cast<double>(n) * s;
   if (!channels_last) {
 #pragma omp parallel for num_threads(threads)
     for (index_t j = 0; j < c; j++) {
+      const Affine<A> affine = vectors.affine(j);
       double sum_g, sum_gx;
-      A scale, slope, offset;
-      K::channel_products(g + j * s, x + j * s, n, c * s, s, gradients.mean[j], sum_g, sum_gx);
-      gradients.settle(j, sum_g, sum_gx, m, scale, slope, offset);
+      A slope, offset;
+      K::channel_products(g + j * s, x + j * s, n, c * s, s, affine, vectors.mean[j], sum_g, sum_gx);
+      gradients.settle(j, sum_g, sum_gx, m, vectors, slope, offset);
       if (gx)
-        K::channel_gradient(g + j * s, x + j * s, gx + j * s, n, c * s, s, gradients.mean[j], scale, slope, offset);
+        K::channel_gradient(g + j * s, x + j * s, gx + j * s, n, c * s, s, affine, vectors.mean[j], slope, offset);
     }
     return;
   }
   std::vector<double> sums_g(threads * c), sums_gx(threads * c);
-  std::vector<A> scale(c), slope(c), offset(c);
+  std::vector<A> scale(c), shift(c), slope(c), offset(c);
+  for (index_t j = 0; j < c; j++) {
+    const Affine<A> affine = vectors.affine(j);
+    scale[j] = affine.scale;
+    shift[j] = affine.shift;
+  }
+  const Affines<A> affines = vectors.affines(scale, shift);
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), running = omp_get_num_threads();
@@ -354,8 +413,8 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
     double *sum_g = sums_g.data() + thread * c, *sum_gx = sums_gx.data() + thread * c;
     std::vector<A> block_g(c), block_gx(c);
     for (index_t r = rows.begin, step = block_rows<A>(c); r < rows.end; r += step) {
-      K::rows_products(g + r * c, x + r * c, std::min(step, rows.end - r), c, gradients.mean, block_g.data(),
-                     block_gx.data());
+      K::rows_products(g + r * c, x + r * c, std::min(step, rows.end - r), c, affines, vectors.mean, block_g.data(),
+                       block_gx.data());
       for (index_t j = 0; j < c; j++) {
         sum_g[j] += block_g[j];
         sum_gx[j] += block_gx[j];
@@ -368,12 +427,26 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
         sums_g[j] += sums_g[t * c + j];
         sums_gx[j] += sums_gx[t * c + j];
       }
-      gradients.settle(j, sums_g[j], sums_gx[j], m, scale[j], slope[j], offset[j]);
+      gradients.settle(j, sums_g[j], sums_gx[j], m, vectors, slope[j], offset[j]);
     }
     if (gx)
-      K::rows_gradient(g + rows.begin * c, x + rows.begin * c, gx + rows.begin * c, rows.end - rows.begin, c,
-                     gradients.mean, scale.data(), slope.data(), offset.data());
+      K::rows_gradient(g + rows.begin * c, x + rows.begin * c, gx + rows.begin * c, rows.end - rows.begin, c, affines,
+                       vectors.mean, slope.data(), offset.data());
   }
+}
+
+bool bounded(double low, double high) { return std::isfinite(low) || std::isfinite(high); }
+
+// The farthest value that is stored as `bound`, going up (1) or down (-1); for bounds that are not below 0.
+template <typename T> double stored_as(double bound, int direction) {
+  if (sizeof(T) != sizeof(bf16) || bound < 0) return bound;
+  const float exact = static_cast<float>(bound);
+  std::uint32_t bits;
+  std::memcpy(&bits, &exact, sizeof bits);
+  bits += direction * (0x7fff + !(bits >> 16 & 1));  // ties to even
+  float farthest;
+  std::memcpy(&farthest, &bits, sizeof bits);
+  return farthest;
 }
 
 }  // namespace
@@ -381,18 +454,30 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
 #define EXPORT(NAME, T, A)                                                                                             \
   extern "C" void stoch_norm_forward_##NAME(const void *x, void *y, index_t n, index_t c, index_t s, int last,         \
                                             A *running_mean, A *running_var, const A *weight, const A *bias,           \
-                                            const bool *use_batch, double momentum, double eps, A *statistics,         \
-                                            int threads) {                                                             \
-    const Channels<A> channels{running_mean, running_var, weight,     bias,           use_batch,                       \
-                               momentum,     eps,         statistics, statistics + c, statistics + 2 * c};             \
-    DISPATCH(forward, T, A, static_cast<const T *>(x), static_cast<T *>(y), n, c, s, last != 0, channels, threads);    \
+                                            const bool *use_batch, double momentum, double eps, double low,            \
+                                            double high, A *statistics, int threads) {                                 \
+    const Vectors<A> vectors{weight, bias, use_batch, statistics, statistics + c, eps, low, high};                     \
+    const Moving<A> moving{running_mean, running_var, statistics + 2 * c, momentum};                                   \
+    if (bounded(low, high))                                                                                            \
+      DISPATCH(forward, true, T, A, static_cast<const T *>(x), static_cast<T *>(y), n, c, s, last != 0, vectors,       \
+               moving, threads);                                                                                       \
+    else                                                                                                               \
+      DISPATCH(forward, false, T, A, static_cast<const T *>(x), static_cast<T *>(y), n, c, s, last != 0, vectors,      \
+               moving, threads);                                                                                       \
   }                                                                                                                    \
   extern "C" void stoch_norm_backward_##NAME(const void *g, const void *x, void *gx, index_t n, index_t c, index_t s,  \
-                                             int last, const A *statistics, const A *weight, const bool *use_batch,    \
-                                             double eps, A *gradients, int threads) {                                  \
-    const Gradients<A> vectors{statistics, statistics + c, weight, use_batch, eps, gradients, gradients + c};          \
-    DISPATCH(backward, T, A, static_cast<const T *>(g), static_cast<const T *>(x), static_cast<T *>(gx), n, c, s,      \
-             last != 0, vectors, threads);                                                                             \
+                                             int last, A *statistics, const A *weight, const A *bias,                  \
+                                             const bool *use_batch, double eps, double low, double high,               \
+                                             A *gradients, int threads) {                                              \
+    const double lowest = stored_as<T>(low, 1), highest = stored_as<T>(high, -1);                                      \
+    const Vectors<A> vectors{weight, bias, use_batch, statistics, statistics + c, eps, lowest, highest};               \
+    const Gradients<A> of{gradients, gradients + c};                                                                   \
+    if (bounded(low, high))                                                                                            \
+      DISPATCH(backward, true, T, A, static_cast<const T *>(g), static_cast<const T *>(x), static_cast<T *>(gx), n, c, \
+               s, last != 0, vectors, of, threads);                                                                    \
+    else                                                                                                               \
+      DISPATCH(backward, false, T, A, static_cast<const T *>(g), static_cast<const T *>(x), static_cast<T *>(gx), n,   \
+               c, s, last != 0, vectors, of, threads);                                                                 \
   }
 
 EXPORT(float32, float, float)

@@ -90,6 +90,7 @@ class _StochNorm(_BatchNorm):
             use_batch=use_batch,
             momentum=self._count_batch(),
             eps=self.eps,
+            activation=self._activation(),
         )
         if not torch.compiler.is_compiling():  # past nn.Module's own __setattr__, which is slow
             object.__setattr__(self, "_last_step", (use_batch, statistics))
@@ -104,7 +105,15 @@ class _StochNorm(_BatchNorm):
             )
         use_batch, (mean, var, expected) = self._last_step
         output, (_, _, batch_mean) = stoch_norm_(
-            input, mean.clone(), var.clone(), self.weight, self.bias, use_batch=use_batch, momentum=0.0, eps=self.eps
+            input,
+            mean.clone(),
+            var.clone(),
+            self.weight,
+            self.bias,
+            use_batch=use_batch,
+            momentum=0.0,
+            eps=self.eps,
+            activation=self._activation(),
         )
         if expect_same and ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
             raise RuntimeError(
@@ -113,6 +122,10 @@ class _StochNorm(_BatchNorm):
                 "each forward pass, or leave this layer out of the checkpointed part"
             )
         return output
+
+    def _activation(self) -> nn.Module | None:
+        """What the layer applies to its output in training."""
+        return None
 
     def _count_batch(self) -> float:
         """Counts this step's batch and returns its weight in the moving statistics."""

@@ -6,7 +6,7 @@ Each normalizes, then runs the layer's own ``drop`` and ``act``. Made by the con
 from __future__ import annotations
 
 from timm.layers.norm_act import BatchNormAct2d
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
 from stochnorm.nn.frozen import _FrozenNorm
@@ -18,9 +18,10 @@ __all__ = ["BatchInstanceNormAct2d", "FrozenNormAct2d", "StochNormAct2d"]
 class StochNormAct2d(_StochNorm, BatchNormAct2d):
     """p is the probability that a channel is normalized by **batch** statistics; p = 1 is timm's BatchNormAct2d."""
 
-    def _stochastic_forward(self, input: Tensor) -> Tensor:
-        output: Tensor = self.act(self.drop(super()._stochastic_forward(input)))
-        return output
+    def _activation(self) -> nn.Module:
+        if isinstance(self.drop, nn.Identity):
+            return self.act
+        return nn.Sequential(self.drop, self.act)
 
 
 class BatchInstanceNormAct2d(_BatchInstanceNorm, BatchNormAct2d):
