@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stochnorm.files import atomic_path, check_target, write_text
+from stochnorm.files import atomic_path, cache_directory, check_target, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -47,3 +47,11 @@ def test_a_target_that_cannot_be_written_is_named_and_left_alone(tmp_path: Path)
         with pytest.raises(FileNotFoundError, match=r"cannot write .*file.txt: there is no folder .*missing; make it"):
             act(tmp_path / "missing/file.txt")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_directory("images") == tmp_path / "stochnorm" / "images"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory("images") == tmp_path / ".cache" / "stochnorm" / "images"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ import stochnorm.job
 import stochnorm.train
 from stochnorm import FinetuneConfig, build_classifier, finetune, load_classifier, predict
 from stochnorm.config import BSSConfig, DELTAConfig, L2SPConfig
-from stochnorm.data import read_source
+from stochnorm.data import Preprocessing, read_source
 from stochnorm.display import Display
 from stochnorm.nn.layer import _StochNorm
 from stochnorm.runs import Run
@@ -300,6 +301,23 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert resumed.record["test"] == Run(tmp_path / "whole").read_result()["test"]
 
 
+def test_where_images_are_kept_changes_no_bit(photos: Path, tmp_path: Path) -> None:
+    models = []
+    for number, cache in enumerate(["disk", "disk", "memory", "none"]):  # decoded and written, read, and without
+        finetune(config(photos, tmp_path / str(number), steps=4, cache=cache), quiet=True)
+        models.append(read_state_dict(tmp_path / str(number) / "model.safetensors"))
+    for other in models[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in models[0].items())
+
+
+def test_runs_of_one_data_set_share_its_decoded_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune(config(photos, tmp_path / "first", steps=1), quiet=True)
+    monkeypatch.setattr(Preprocessing, "read", Mock(side_effect=AssertionError("decoded")))
+    finetune(config(photos, tmp_path / "second", steps=1, rate=50, data_seed=1, seed=1, report=False), quiet=True)
+
+
 def test_both_methods_see_the_same_images_in_the_same_order(photos: Path, tmp_path: Path) -> None:
     for method in ("stochnorm", "vanilla"):
         finetune(config(photos, tmp_path / method, method=method, rate=50), quiet=True)
@@ -546,7 +564,7 @@ def test_a_run_does_not_resume_on_other_images(photos: Path, tmp_path: Path, mon
 
 def test_a_run_is_named_by_what_its_result_depends_on(photos: Path) -> None:
     base = FinetuneConfig(str(photos))
-    assert Run.of(base).path == Run.of(replace(base, workers=2, resume=True)).path
+    assert Run.of(base).path == Run.of(replace(base, workers=2, resume=True, cache="none")).path
     assert Run.of(base).path != Run.of(replace(base, p=0.4)).path
     assert Run.of(base).path.parts[:1] == ("runs",)
     assert Run.of(base).path.name.startswith("photos-stochnorm-")

@@ -160,7 +160,10 @@ class FinetuneConfig:
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Autocast. auto: bf16 where the processor computes in it, else 32."""
     workers: int = 0
-    """Processes that augment images; 0: none beside the main one, which is enough for images held in memory."""
+    """Processes that augment images; 0: none beside the main one, which is enough for cached images."""
+    cache: Literal["auto", "disk", "memory", "none"] = "auto"
+    """Where decoded images are kept: disk, in a file that all runs on this machine share; memory; none decodes at each
+    use. auto: the first of them in which they fit."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is out of its range; names the field."""
@@ -238,5 +241,5 @@ class FinetuneConfig:
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that the result depends on, in order; the run is named by them."""
-        bookkeeping = {"out", "resume", "overwrite", "report", "log", "strict", "workers"}
+        bookkeeping = {"out", "resume", "overwrite", "report", "log", "strict", "workers", "cache"}
         return {name: value for name, value in asdict(self).items() if name not in bookkeeping}

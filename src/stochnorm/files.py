@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; and where those lie that can be computed anew."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "check_target", "write_text"]
+__all__ = ["atomic_path", "cache_directory", "check_target", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def cache_directory(kind: str) -> Path:
+    """``$XDG_CACHE_HOME/stochnorm/KIND``, or the same in ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if root else Path.home() / ".cache") / "stochnorm" / kind
 
 
 def check_target(path: Path) -> None:

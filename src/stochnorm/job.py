@@ -29,6 +29,7 @@ from stochnorm.evaluate import evaluate
 from stochnorm.files import write_text
 from stochnorm.hardware import PeakMemory, environment, launch
 from stochnorm.models import Classifier, build_classifier
+from stochnorm.nn.accelerate import plain_class
 from stochnorm.objective import Objective
 from stochnorm.prediction import format_confusion, format_predictions
 from stochnorm.preparation import normalization_layers, prepare
@@ -40,6 +41,8 @@ from stochnorm.train import fit, selected, weight_decay
 from stochnorm.weights import read_state_dict
 
 __all__ = ["Result", "finetune"]
+
+_MOST_CONFUSED = 1000  # classes of a confusion matrix, which grows with their square
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,15 @@ def _finetune(
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
     )
-    store = ImageStore(source.root, rows, classifier.preprocessing, strict=config.strict, track=display.track)
+    store = ImageStore(
+        source.root,
+        rows,
+        classifier.preprocessing,
+        strict=config.strict,
+        track=display.track,
+        cache=config.cache,
+        listed=[row.path for row in source.rows],
+    )
     splits = {
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
@@ -177,7 +188,7 @@ def _finetune(
                 "step": selected(history, config.select)["step"],
                 "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
             },
-            "validation": {name: value for name, value in validation.items() if name != "confusion"},
+            "validation": validation,
             "test": tested,
             "cost": {
                 **{key: history[-1][key] for key in ("seconds", "images_per_second")},
@@ -230,8 +241,8 @@ def _test(
     probabilities = task.probabilities(logits)
     predicted = task.decide(probabilities)
     write_text(run.predictions, format_predictions(split.paths, predicted, probabilities.tolist(), task.classes, truth))
-    if "confusion" in metrics:
-        write_text(run.confusion, format_confusion(metrics.pop("confusion"), task.classes))
+    if not split.multi_label and len(task.classes) <= _MOST_CONFUSED:
+        write_text(run.confusion, format_confusion(truth, predicted, task.classes))
     return metrics
 
 
@@ -253,7 +264,7 @@ def _what_was_done(
     config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]
 ) -> dict[str, Any]:
     """What the result says of the methods: how many layers of each kind, which terms, which weight decay."""
-    kinds = Counter(type(layer).__name__ for layer in normalization_layers(classifier.model))
+    kinds = Counter(plain_class(layer).__name__ for layer in normalization_layers(classifier.model))
     return {
         "name": config.method,
         "normalization": dict(sorted(kinds.items())),

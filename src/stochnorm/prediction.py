@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from stochnorm.data.ahead import map_ahead
 from stochnorm.data.folder import image_files
 from stochnorm.data.manifest import some
-from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.preprocessing import Preprocessing, stack
 from stochnorm.evaluate import predict_logits
 from stochnorm.hardware import launch
 from stochnorm.models import load_classifier
@@ -103,12 +106,13 @@ def format_predictions(
     return text.getvalue()
 
 
-def format_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+def format_confusion(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> str:
     """CSV text: a row per true class, a column per predicted one, counts of images."""
+    counts = Counter(zip(truth, predicted, strict=True))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["true / predicted", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, confusion, strict=True))
+    writer.writerows([true, *(counts[true, name] for name in classes)] for true in classes)
     return text.getvalue()
 
 
@@ -128,24 +132,31 @@ def _expand(images: Iterable[str | Path]) -> Iterator[Path]:
 def _batches(
     files: list[Path], preprocessing: Preprocessing, batch_size: int, strict: bool, read: list[Path]
 ) -> Iterator[Tensor]:
-    """Batches of the readable files, whose paths are appended to ``read``."""
+    """Batches of the readable files, whose paths are appended to ``read``; two are read ahead of the model."""
+
+    def try_read(path: Path) -> Tensor | ValueError:
+        try:
+            return preprocessing.read(path)
+        except ValueError as error:
+            return error
+
     broken: list[str] = []
     batch: list[Tensor] = []
-    for path in files:
-        try:
-            batch.append(preprocessing.read(path))
-        except ValueError as error:
-            if strict:
-                raise
-            broken.append(str(error))
-            continue
-        read.append(path)
-        if len(batch) == batch_size:
-            yield torch.stack(batch)
-            batch = []
+    with closing(map_ahead(try_read, files, threads=os.cpu_count() or 1, ahead=2 * batch_size)) as images:
+        for path, image in zip(files, images, strict=True):
+            if isinstance(image, ValueError):
+                if strict:
+                    raise image
+                broken.append(str(image))
+                continue
+            batch.append(image)
+            read.append(path)
+            if len(batch) == batch_size:
+                yield stack(batch)
+                batch = []
     if not read:
         raise ValueError(f"none of {len(files)} images can be read: {some(broken)}")
     if batch:
-        yield torch.stack(batch)
+        yield stack(batch)
     if broken:
         warnings.warn(f"left out {len(broken)} of {len(files)} images: {some(broken)}", stacklevel=2)

@@ -14,15 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.data import Preprocessing, Split
+from stochnorm.data.preprocessing import stack
 from stochnorm.data.splits import generator
+from stochnorm.files import cache_directory
 from stochnorm.memory import keep_freed_memory
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
-from stochnorm.nn.depthwise import accelerate
+from stochnorm.nn.accelerate import accelerate
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
-from stochnorm.regularizers.attention_cache import attention_key, cache_directory, cached_attention
+from stochnorm.regularizers.attention_cache import attention_key, cached_attention
 from stochnorm.stages import stage_names
 
 __all__ = ["normalization_layers", "prepare"]
@@ -56,7 +58,7 @@ def prepare(
     model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.device.type == "cpu":
         keep_freed_memory()
-        accelerate(model)
+        accelerate(model, normalization=False)  # which conversions know only as it is
     regularizers: dict[str, Regularizer] = {}
     if "delta" in methods:  # first: its reference is the network as it was pre-trained
         regularizers["delta"] = _delta(config, classifier, train, fabric, progress)
@@ -86,6 +88,8 @@ def prepare(
         freeze(model, what=config.freeze, where=where)
     for layer in normalization_layers(model):
         layer.momentum = _momentum(layer.momentum, config)
+    if fabric.device.type == "cpu":
+        accelerate(model)
     return {name: regularizers[name].to(fabric.device) for name in methods if name in regularizers}
 
 
@@ -120,7 +124,7 @@ def _delta(
         key = attention_key(model, batches.content(), settings)
         head: Any = classifier.head[0]
         weights = cached_attention(
-            cache_directory(),
+            cache_directory("attention"),
             key,
             lambda: channel_attention(model, head, layers, batches, measured=measured, progress=progress),
         )
@@ -150,7 +154,7 @@ class _Batches:
             chosen = self.order[start : start + self.batch_size]
             if len(chosen) < 2:  # a single image has no batch statistics
                 continue
-            images = torch.stack([self.train.store[self.train.indices[i]] for i in chosen]).to(self.device)
+            images = stack([self.train.store[self.train.indices[i]] for i in chosen]).to(self.device)
             inputs = self.preprocessing.normalize(self.preprocessing.center_crop(images))
             yield inputs, self.train.targets[chosen].to(self.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_crops_and_normalization() -> None:
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_normalization_is_the_formula_to_the_bit(channels_last: bool) -> None:
+    preprocessing = Preprocessing()
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (preprocessing.mean, preprocessing.std))
+    before = images.clone()
+    x = preprocessing.normalize(images)
+    assert torch.equal(x, (images - mean) / std)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, before)
+
+
 def broken_files(photos: Path) -> None:
     (photos / "red/000.png").write_bytes(b"not an image")
     whole = (photos / "red/001.png").read_bytes()
@@ -116,15 +131,56 @@ def split(photos: Path) -> Split:
     return Split(store, list(range(5, 30)), [0] * 5 + [1] * 10 + [2] * 10)
 
 
-def test_batches_do_not_depend_on_where_one_starts_or_on_workers(split: Split) -> None:
+def test_batches_do_not_depend_on_where_one_starts_on_workers_or_on_prefetching(split: Split) -> None:
     whole = list(split.training_batches(8, range(7), seed=3))
     for other in (
         list(split.training_batches(8, range(4, 7), seed=3)),
         list(split.training_batches(8, range(4, 7), seed=3, workers=2)),
+        list(split.training_batches(8, range(4, 7), seed=3, prefetch=2)),
     ):
         for (images, labels), (expected, expected_labels) in zip(other, whole[4:], strict=True):
             assert torch.equal(images, expected)
             assert torch.equal(labels, expected_labels)
+
+
+def test_steps_and_seeds_draw_other_crops(split: Split) -> None:
+    one = Split(split.store, split.indices[:2], [0, 0])
+    (first, _), (second, _) = one.training_batches(2, range(2), seed=0)
+    assert len({image.numpy().tobytes() for image in (*first, *second)}) == 4
+    ((other, _),) = one.training_batches(2, range(1), seed=1)
+    assert not torch.equal(first.sort(0)[0], other.sort(0)[0])
+
+
+def test_batches_are_channels_last(split: Split) -> None:
+    images, _ = next(iter(split.training_batches(8, range(1), seed=0)))
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert next(iter(split.evaluation_batches(8))).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gpu_has_its_batches_made_ahead(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    makers = []
+    original = ImageStore.__getitem__
+
+    def spy(store: ImageStore, index: int) -> torch.Tensor:
+        makers.append(threading.current_thread() is threading.main_thread())
+        return original(store, index)
+
+    monkeypatch.setattr(ImageStore, "__getitem__", spy)
+    list(split.training_batches(8, range(1), seed=0))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    list(split.training_batches(8, range(1), seed=0))
+    assert makers == [True] * 8 + [False] * 8
+
+
+def test_an_image_that_breaks_while_it_is_prefetched_is_named_where_it_is_wanted(photos: Path) -> None:
+    source = read_source(photos)
+    store = ImageStore(source.root, source.rows, SMALL, cache="none")
+    split = Split(store, [0, 1, 2, 3], [0, 0, 1, 1])
+    for prefetch in (0, 2):
+        (photos / source.rows[0].path).write_bytes(b"")
+        with pytest.raises(ValueError, match=r"blue/000.png: cannot be read as an image"):
+            list(split.training_batches(2, range(4), seed=0, prefetch=prefetch))
+        assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]
 
 
 def test_an_epoch_sees_each_image_once(split: Split) -> None:

@@ -9,7 +9,9 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from stochnorm.nn import convert, kernel
+from stochnorm.nn import convert, kernel, restore
+from stochnorm.nn.accelerate import accelerate, plain_class
+from stochnorm.nn.timm_act import FusedBatchNormAct2d
 
 SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]
 
@@ -102,3 +104,44 @@ def test_gradients_of_the_first_and_second_order(activation: type[nn.Module]) ->
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(run, leaves)
     assert torch.autograd.gradgradcheck(run, leaves)
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_accelerated_batch_norm_is_timms(activation: type[nn.Module], memory_format: torch.memory_format) -> None:
+    layer = restore(layer_of(7, activation, torch.float64))
+    accelerated = copy.deepcopy(layer)
+    assert accelerate(accelerated) == 1
+    x, grad = (torch.randn(4, 7, 5, 3, dtype=torch.float64).contiguous(memory_format=memory_format) for _ in range(2))
+    for ours, theirs in zip(trained(accelerated, x, grad), trained(layer, x, grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    assert accelerated.num_batches_tracked == layer.num_batches_tracked == 1
+    layer.load_state_dict(accelerated.state_dict())
+    assert torch.equal(accelerated.eval()(x), layer.eval()(x))
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+def test_what_the_kernel_is_not_made_for_is_timms() -> None:
+    layer = restore(layer_of(3, nn.ReLU))
+    layer.momentum = None  # the cumulative average
+    accelerated = copy.deepcopy(layer)
+    accelerate(accelerated)
+    x, grad = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    for ours, theirs in zip(trained(accelerated, x, grad), trained(layer, x, grad), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        accelerated(torch.randn(1, 3, 1, 1))
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+def test_an_accelerated_layer_knows_what_it_was_and_is_it_again() -> None:
+    model = nn.Sequential(BatchNormAct2d(3), nn.BatchNorm2d(3))
+    assert accelerate(model, normalization=False) == 0
+    assert accelerate(model) == 1
+    assert [type(layer) for layer in model] == [FusedBatchNormAct2d, nn.BatchNorm2d]
+    assert [plain_class(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]
+    with pytest.raises(TypeError, match="FusedBatchNormAct2d"):
+        convert(model)
+    assert accelerate(model, enabled=False) == 1
+    assert [type(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]

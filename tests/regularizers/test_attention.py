@@ -18,7 +18,7 @@ from stochnorm.regularizers.attention import (
     softmax_attention,
     train_head,
 )
-from stochnorm.regularizers.attention_cache import attention_key, cache_directory, cached_attention
+from stochnorm.regularizers.attention_cache import attention_key, cached_attention
 
 
 class Conv(nn.Conv2d):
@@ -333,11 +333,3 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="not kept for the next run: .*set XDG_CACHE_HOME"):
         weights = cached_attention(tmp_path / "file", "k", Computed())
     assert set(weights) == {"layer1", "blocks.0"}
-
-
-def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_directory() == tmp_path / "stochnorm" / "attention"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_directory() == tmp_path / ".cache" / "stochnorm" / "attention"

@@ -51,7 +51,6 @@ def write_run(
         probabilities = logits.sigmoid()
         names = ["|".join(n for n, has in zip(classes, row, strict=True) if has) for row in targets.bool().tolist()]
         predicted = ["|".join(n for n, p in zip(classes, row, strict=True) if p >= 0.5) for row in probabilities]
-        confusion = None
     else:
         logits = torch.tensor(rng.normal(0, 1, (len(paths), len(classes))))
         # Some classes are alike: the next one is often taken for it.
@@ -60,7 +59,6 @@ def write_run(
         logits[torch.arange(len(paths)), (labels + 1) % len(classes)] += 0.4 * skill
         logits *= 1.6
         metrics = classification_metrics(logits, torch.tensor(labels))
-        confusion = metrics.pop("confusion")
         probabilities = logits.softmax(1)
         names = [classes[i] for i in labels]
         predicted = [classes[i] for i in logits.argmax(1)]
@@ -105,8 +103,8 @@ def write_run(
     if test:
         text = format_predictions(list(paths), predicted, probabilities.tolist(), list(classes), names)
         run.predictions.write_text(text)
-    if confusion and test:
-        run.confusion.write_text(format_confusion(confusion, list(classes)))
+    if test and not multi_label:
+        run.confusion.write_text(format_confusion(names, predicted, list(classes)))
     run.result.write_text(json.dumps(result))
     return record_of(run, variant, f"runs/{run.path.name}", scale)
 

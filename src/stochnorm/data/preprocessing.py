@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-__all__ = ["Preprocessing"]
+__all__ = ["Preprocessing", "stack"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -46,23 +46,14 @@ class Preprocessing:
         try:
             with Image.open(path) as file:
                 file.draft("RGB", (self.resize, self.resize))  # JPEG: decode large photographs at reduced size
-                image: Image.Image = ImageOps.exif_transpose(file)
-                if image.mode.startswith(("I", "F")):
-                    image = _to_8_bits(image)
-                rgb = image.convert("RGB").resize((self.resize, self.resize), _RESAMPLING[self.interpolation])
+                ImageOps.exif_transpose(file, in_place=True)
+                image: Image.Image = _to_8_bits(file) if file.mode.startswith(("I", "F")) else file
+                image = image if image.mode == "RGB" else image.convert("RGB")
+                image = image.resize((self.resize, self.resize), _RESAMPLING[self.interpolation])
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
             raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
-        return cast(Tensor, v2.functional.pil_to_tensor(rgb))
-
-    def augment(self) -> v2.Transform:
-        """Training: random resized crop (8 to 100 % of the area) and horizontal flip, uint8 to uint8."""
-        return v2.Compose(
-            [
-                v2.RandomResizedCrop(self.image_size, scale=(0.08, 1.0), antialias=True),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+        return cast(Tensor, v2.functional.pil_to_tensor(image))
 
     def center_crop(self, images: Tensor) -> Tensor:
         """(..., 3, resize, resize) to (..., 3, image_size, image_size)."""
@@ -70,15 +61,25 @@ class Preprocessing:
 
     def ten_crop(self, images: Tensor) -> Tensor:
         """Corners, center, and their mirror images: (b, 3, resize, resize) to (b, 10, 3, image_size, image_size)."""
-        return torch.stack(v2.functional.ten_crop(images, [self.image_size, self.image_size]), dim=1)
+        crops = v2.functional.ten_crop(images, [self.image_size, self.image_size])
+        return torch.stack([crop.movedim(1, -1) for crop in crops], dim=1).movedim(-1, 2)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (b, 3, h, w) to the network's float32 input, channels_last."""
-        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        pixels = images.movedim(1, -1).contiguous().float()
+        # Line by line and in place: a broadcast along lines of three channels is slow.
+        lines = pixels.flatten(2).flatten(0, 1)
+        mean, std = (torch.tensor(v, device=images.device).repeat(images.size(-1)) * 255 for v in (self.mean, self.std))
+        lines.sub_(mean).div_(std)
+        return pixels.movedim(-1, 1)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """Images (3, h, w) as one batch (b, 3, h, w), channels_last."""
+    return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from stochnorm.data.ahead import map_ahead
+from stochnorm.data.augmentation import cut, draw_crops
 from stochnorm.data.manifest import findings, some
-from stochnorm.data.splits import derive_seed, generator
+from stochnorm.data.preprocessing import stack
+from stochnorm.data.splits import generator
 from stochnorm.data.store import ImageStore
 
 __all__ = ["Split", "encode_labels"]
+
+Batch = TypeVar("Batch", tuple[Tensor, Tensor], Tensor)
 
 
 def encode_labels(labels: Sequence[str], classes: Sequence[str], *, multi_label: bool = False) -> Tensor:
@@ -99,70 +105,90 @@ class Split:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
-    ) -> DataLoader[Any]:
-        """Augmented batches (images uint8 (b, 3, s, s), targets (b,) or (b, c)) of the given steps.
+        prefetch: int | None = None,
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Augmented batches (images uint8 (b, 3, s, s), channels_last, targets (b,) or (b, c)) of the given steps.
 
         A new permutation each epoch, its last incomplete batch dropped. A step's batch does not depend on which
-        steps came before, or on ``workers``. With several processes each gets its share of every batch.
+        steps came before, on ``workers`` or on ``prefetch``. With several processes each gets its share of every batch.
+
+        Args:
+            batch_size: Over all processes.
+            steps: Which.
+            seed: Of order and augmentation.
+            workers: Processes that make batches; 0: none beside this one.
+            rank: Which process this is.
+            world_size: Of how many.
+            prefetch: Without workers, batches that a thread makes ahead; None: two for a GPU, else none.
         """
-        draws = _Draws(len(self), batch_size, steps, seed, rank, world_size)
+        batches = _TrainingBatches(self, batch_size, seed, slice(rank, batch_size, world_size))
+        return _stream(batches, steps, workers, prefetch)
+
+    def evaluation_batches(self, batch_size: int, *, workers: int = 0, prefetch: int | None = None) -> Iterable[Tensor]:
+        """Batches of images, uint8 (b, 3, resize, resize), channels_last, in order; arguments as for training."""
+        batches = _EvaluationBatches(self, batch_size)
+        return _stream(batches, range(math.ceil(len(self) / batch_size)), workers, prefetch)
+
+
+class _TrainingBatches(Dataset[tuple[Tensor, Tensor]]):
+    """A batch by the number of its step, whichever process or thread makes it."""
+
+    def __init__(self, split: Split, batch_size: int, seed: int, share: slice) -> None:
+        self.split, self.batch_size, self.seed, self.share = split, batch_size, seed, share
+        self.order = (-1, torch.empty(0))  # of which epoch
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        store, targets = self.split.store, self.split.targets
+        epoch, position = divmod(step, len(self.split) // self.batch_size)
+        if self.order[0] != epoch:
+            self.order = epoch, torch.randperm(len(self.split), generator=generator("order", self.seed, epoch))
+        chosen = self.order[1][position * self.batch_size :][self.share]
+        # All processes draw the crops of the whole batch, so that it is the same however many share it.
+        drawn = generator("augment", self.seed, step)
+        crops = draw_crops(self.batch_size, store.preprocessing.resize, drawn)[self.share]
+        size = store.preprocessing.image_size
+        images = torch.empty((len(crops), size, size, 3), dtype=torch.uint8).movedim(-1, 1)
+        for place, (index, crop) in enumerate(zip(chosen.tolist(), crops, strict=True)):
+            images[place] = cut(store[self.split.indices[index]], crop, size)
+        return images, targets[chosen]
+
+
+class _EvaluationBatches(Dataset[Tensor]):
+    """A batch by its number."""
+
+    def __init__(self, split: Split, batch_size: int) -> None:
+        self.split, self.batch_size = split, batch_size
+
+    def __getitem__(self, number: int) -> Tensor:
+        chosen = self.split.indices[number * self.batch_size :][: self.batch_size]
+        return stack([self.split.store[i] for i in chosen])
+
+
+def _stream(batches: Dataset[Batch], numbers: range, workers: int, prefetch: int | None) -> Iterable[Batch]:
+    """The batches of these numbers, made by processes, by a thread, or here when they are wanted."""
+    pin = torch.cuda.is_available()
+    if workers:
         return DataLoader(
-            _Augmented(self, seed),
-            batch_sampler=draws,
+            batches,
+            batch_size=None,
+            sampler=numbers,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
             worker_init_fn=_ignore_interrupt,
         )
+    if prefetch is None:
+        # A CPU that computes the step has no core to spare, and making the batch is a hundredth of its work.
+        prefetch = 2 if torch.accelerator.is_available() else 0
 
-    def evaluation_batches(self, batch_size: int, *, workers: int = 0) -> DataLoader[Any]:
-        """Batches of images, uint8 (b, 3, resize, resize), in order."""
-        return DataLoader(_Squashed(self), batch_size, num_workers=workers, worker_init_fn=_ignore_interrupt)
+    def make(number: int) -> Batch:
+        return _pinned(batches[number]) if pin else batches[number]
 
-
-class _Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """Augments each draw by a random stream of its own, whichever worker makes it."""
-
-    def __init__(self, split: Split, seed: int) -> None:
-        self.split, self.seed = split, seed
-        self.augment = split.store.preprocessing.augment()
-
-    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        number, index = draw
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("augment", self.seed, number))
-            return self.augment(self.split.store[self.split.indices[index]]), self.split.targets[index]
+    return map_ahead(make, numbers, threads=1, ahead=prefetch)
 
 
-class _Draws(Sampler[list[tuple[int, int]]]):
-    """Batches of (number of the draw, index)."""
-
-    def __init__(self, size: int, batch_size: int, steps: range, seed: int, rank: int, world_size: int) -> None:
-        self.size, self.batch_size, self.steps = size, batch_size, steps
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = self.size // self.batch_size
-        order: list[int] = []
-        for step in self.steps:
-            epoch, position = divmod(step, per_epoch)
-            if position == 0 or not order:
-                order = torch.randperm(self.size, generator=generator("order", self.seed, epoch)).tolist()
-            share = range(self.rank, self.batch_size, self.world_size)
-            yield [(step * self.batch_size + i, order[position * self.batch_size + i]) for i in share]
-
-
-class _Squashed(Dataset[Tensor]):
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.split.store[self.split.indices[index]]
+def _pinned(batch: Any) -> Any:
+    """The same in memory that a GPU copies from directly."""
+    return batch.pin_memory() if isinstance(batch, Tensor) else tuple(tensor.pin_memory() for tensor in batch)
 
 
 def _ignore_interrupt(worker: int) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from stochnorm.nn.compiled import load, threads
 
-__all__ = ["DepthwiseConv2d", "accelerate"]
+__all__ = ["DepthwiseConv2d", "counterpart"]
 
 _pointer, _shape = ctypes.c_void_p, ctypes.c_int64 * 11
 _FORWARD = [_shape, *[_pointer] * 4, ctypes.c_int]
@@ -29,36 +29,10 @@ library = load("_depthwise", "depthwise", (torch.float32, torch.bfloat16), forwa
 _functions = library or {}
 
 
-def accelerate(model: nn.Module, *, enabled: bool = True) -> int:
-    """Let a model's depthwise convolutions run through the compiled kernel, in place.
-
-    The objects stay, and with them parameters, state-dict keys, hooks, sharing and optimizer links. A layer computes
-    what it computed before, to rounding; it takes the kernel for what that was made for, else PyTorch's convolution.
-
-    Args:
-        model: Any module. Changed are its ``nn.Conv2d`` and timm's ``Conv2dSame`` of one kernel a channel, up to 7 x 7,
-            stride 1 or 2, without dilation.
-        enabled: False makes them again what they were.
-
-    Returns:
-        How many layers it changed; 0 where the kernel was not built.
-
-    Example:
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8))
-        >>> accelerate(model) == int(library is not None)
-        True
-    """
-    changed = 0
-    for module in model.modules():
-        kind = _counterpart(module) if enabled else _plain(module)
-        if kind is not None:
-            module.__class__ = kind
-            changed += 1
-    return changed
-
-
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; made by :func:`accelerate`."""
+    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; see :mod:`stochnorm.nn.accelerate`."""
+
+    plain: type[nn.Conv2d] = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
         dtype = self._dtype(input)
@@ -189,8 +163,8 @@ def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Arr
     return _shape(*input.shape, *geometry.output_size, *weight.shape[2:], geometry.stride, *geometry.before)
 
 
-def _counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
-    """The class that a layer is to have; None for those that stay."""
+def counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
+    """The class of a convolution that the kernel can do; None for the others."""
     kind = type(module)
     same = kind.__name__ == "Conv2dSame" and kind.__module__.startswith("timm.")
     if library is None or not (kind is nn.Conv2d or same):
@@ -210,9 +184,3 @@ def _counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
 
         return DepthwiseConv2dSame
     return DepthwiseConv2d
-
-
-def _plain(module: nn.Module) -> type[nn.Module] | None:
-    """The class that a layer had; None for those that were not changed."""
-    order = type(module).__mro__
-    return order[order.index(DepthwiseConv2d) + 1] if isinstance(module, DepthwiseConv2d) else None

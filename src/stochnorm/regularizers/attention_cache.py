@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,15 +16,9 @@ from torch import Tensor, nn
 
 from stochnorm.files import atomic_path
 
-__all__ = ["attention_key", "cache_directory", "cached_attention"]
+__all__ = ["attention_key", "cached_attention"]
 
 _VERSION = 1  # to be raised when the same settings give other weights
-
-
-def cache_directory() -> Path:
-    """``$XDG_CACHE_HOME/stochnorm/attention``, or the same in ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if root else Path.home() / ".cache") / "stochnorm" / "attention"
 
 
 def attention_key(model: nn.Module, data: Iterable[Tensor | str], settings: Mapping[str, Any]) -> str:
@@ -50,7 +43,7 @@ def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, 
     written, a warning says so.
 
     Args:
-        directory: Made if need be; see :func:`cache_directory`.
+        directory: Made if need be; such as ``stochnorm.files.cache_directory("attention")``.
         key: Of :func:`attention_key`.
         compute: As ``lambda: channel_attention(...)``.
 

@@ -1,0 +1,76 @@
+"""Training crops: drawn for a whole batch at once, then cut from uint8 images one by one."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Crop", "cut", "draw_crops"]
+
+_AREA = (0.08, 1.0)  # share of the image
+_RATIO = (3 / 4, 4 / 3)  # width to height
+_ATTEMPTS = 10
+
+
+class Crop(NamedTuple):
+    """What is cut from an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool
+
+
+def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
+    """Random resized crops of square images, half of them mirrored: the law of torchvision's ``RandomResizedCrop``.
+
+    Area uniform in 8 to 100 % of the image, ratio log-uniform in 3/4 to 4/3; drawn up to ten times until the crop fits
+    into the image, else the whole image; then a uniform place.
+
+    Args:
+        count: How many.
+        side: Of the images, pixels.
+        generator: All that the draws depend on.
+
+    Example:
+        >>> crops = draw_crops(2, 256, torch.Generator().manual_seed(0))
+        >>> all(crop.top + crop.height <= 256 for crop in crops)
+        True
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    areas = (uniform(count, _ATTEMPTS) * (_AREA[1] - _AREA[0]) + _AREA[0]) * side**2
+    logs = [math.log(ratio) for ratio in _RATIO]
+    ratios = (uniform(count, _ATTEMPTS) * (logs[1] - logs[0]) + logs[0]).exp()
+    sizes = torch.stack([areas / ratios, areas * ratios], dim=-1).sqrt().round()  # height, width
+    fits = ((sizes >= 1) & (sizes <= side)).all(-1)
+    first = fits.to(torch.uint8).argmax(1)
+    sizes = torch.where(fits.any(1)[:, None], sizes[torch.arange(count), first], float(side))
+    places = (uniform(count, 2) * (side - sizes + 1)).floor()
+    boxes = torch.cat([places, sizes], dim=1).long().tolist()
+    mirrored = (uniform(count) < 0.5).tolist()
+    return [
+        Crop(top, left, height, width, mirror)
+        for (top, left, height, width), mirror in zip(boxes, mirrored, strict=True)
+    ]
+
+
+def cut(image: Tensor, crop: Crop, size: int) -> Tensor:
+    """An image's crop, scaled to a square, bilinear with antialias.
+
+    Shape:
+        image: (3, h, w), uint8; fastest where its memory has the channels last.
+        returns: (3, size, size), uint8.
+    """
+    top, left, height, width, mirrored = crop
+    # A batch of one whose strides say channels_last, which PyTorch's fast kernel for uint8 looks at.
+    batch = image.movedim(0, -1)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    scaled = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
+    return (scaled.flip(-1) if mirrored else scaled)[0]
