@@ -188,13 +188,56 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
         assert field.name == "data" or f"--{option}" in text or f"--no-{option}" in text
 
 
-def test_importing_the_package_needs_torch_alone() -> None:
-    heavy = ["timm", "torchvision", "lightning_fabric", "matplotlib", "tyro", "rich"]
-    code = f"import sys, stochnorm; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+def run_and_list(args: str, folder: Path) -> tuple[str, set[str]]:
+    """What the command prints, and the modules that it has imported then."""
+    code = "import sys\nfrom stochnorm.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", code, *args.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    *printed, modules = done.stdout.splitlines()
+    return "\n".join([*printed, done.stderr]), set(modules.split())
 
 
-def test_help_does_not_wait_for_what_trains() -> None:
-    heavy = ["timm", "torchvision", "lightning_fabric", "matplotlib", "scipy", "optuna"]
-    code = f"import sys, stochnorm.cli; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+HEAVY = {"torch", "numpy", "timm", "torchvision", "lightning_fabric", "matplotlib", "scipy", "optuna"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("--help", "usage: stochnorm [-h]"),
+        ("finetune --help", "usage: stochnorm finetune"),
+        ("finetune photos --stepps 3", "Unrecognized options: --stepps"),
+        ("finetune photos --p 2", "p must be in [0, 1], got 2.0"),
+    ],
+)
+def test_help_and_wrong_options_wait_for_tyro_alone(args: str, said: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert said in printed
+    assert not modules & {*HEAVY, "rich"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("finetune photos --settings nowhere.json", "No such file or directory: nowhere.json"),
+        ("predict nowhere x.png --csv missing/out.csv", "cannot write missing/out.csv"),
+        ("lists photos lists --rate 200", "rate is a percentage in (0, 100], got 200.0"),
+        ("doctor resnet18 photos --out missing/check", "cannot write missing/check.png"),
+        ("report", "no runs given"),
+        ("ls methods", "Kou et al., NeurIPS 2020"),
+    ],
+)
+def test_a_command_looks_at_its_arguments_before_it_imports_what_computes(args: str, said: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert said in printed
+    assert not modules & HEAVY
+
+
+def test_the_package_is_the_command() -> None:
+    for args, status in (("--help", 0), ("report", 1)):
+        command, package = (
+            subprocess.run([sys.executable, "-m", module, args], capture_output=True, text=True, check=False)
+            for module in ("stochnorm.cli", "stochnorm")
+        )
+        assert package.returncode == status
+        assert (package.stdout, package.stderr) == (command.stdout, command.stderr)
+        assert package.stdout + package.stderr

@@ -1,26 +1,11 @@
 """Fine-tune pre-trained ConvNets on small image data sets: Stochastic Normalization (NeurIPS 2020) for PyTorch.
 
-The layers, the conversions and :mod:`stochnorm.regularizers` need torch alone; what fine-tunes is imported at its first
-use.
+Importing the package imports nothing else: each public name is imported at its first use. The layers, the conversions
+and :mod:`stochnorm.regularizers` need torch alone.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from stochnorm.nn import (
-    StochNorm1d,
-    StochNorm2d,
-    StochNorm3d,
-    convert,
-    convert_batch_instance,
-    freeze,
-    hold_statistics,
-    initialize_statistics,
-    restore,
-    stoch_norm,
-    unfreeze,
-    update_statistics,
-)
 
 if TYPE_CHECKING:
     from stochnorm.config import FinetuneConfig
@@ -29,6 +14,20 @@ if TYPE_CHECKING:
     from stochnorm.grid import Grid, Variant
     from stochnorm.job import Result, finetune
     from stochnorm.models import build_classifier, load_classifier
+    from stochnorm.nn import (
+        StochNorm1d,
+        StochNorm2d,
+        StochNorm3d,
+        convert,
+        convert_batch_instance,
+        freeze,
+        hold_statistics,
+        initialize_statistics,
+        restore,
+        stoch_norm,
+        unfreeze,
+        update_statistics,
+    )
     from stochnorm.prediction import Prediction, predict
     from stochnorm.records import Record, read_records
     from stochnorm.report import write_report
@@ -78,21 +77,40 @@ _LAZY = {
     "Prediction": "stochnorm.prediction",
     "Record": "stochnorm.records",
     "Result": "stochnorm.job",
+    "StochNorm1d": "stochnorm.nn",
+    "StochNorm2d": "stochnorm.nn",
+    "StochNorm3d": "stochnorm.nn",
     "Tuned": "stochnorm.tuning",
     "Variant": "stochnorm.grid",
     "build_classifier": "stochnorm.models",
     "compare": "stochnorm.sweep",
+    "convert": "stochnorm.nn",
+    "convert_batch_instance": "stochnorm.nn",
     "diagnose": "stochnorm.doctor",
     "finetune": "stochnorm.job",
+    "freeze": "stochnorm.nn",
+    "hold_statistics": "stochnorm.nn",
+    "initialize_statistics": "stochnorm.nn",
     "load_classifier": "stochnorm.models",
     "predict": "stochnorm.prediction",
     "read_records": "stochnorm.records",
+    "restore": "stochnorm.nn",
+    "stoch_norm": "stochnorm.nn",
     "tune": "stochnorm.tuning",
+    "unfreeze": "stochnorm.nn",
+    "update_statistics": "stochnorm.nn",
     "write_report": "stochnorm.report",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'stochnorm' has no attribute {name!r}")
+    if name == "nn":  # for those who import the package alone
+        return import_module("stochnorm.nn")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'stochnorm' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from stochnorm import commands
 from stochnorm.config import FinetuneConfig
@@ -40,29 +39,35 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 after an error, 130 after Ctrl-C.
     """
     args = sys.argv[1:] if args is None else list(args)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning):
-            errors.print(f"warning: {message}", style="yellow", markup=False)
+            _say(f"warning: {message}", style="yellow")
 
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
             _parse(args).run()
         except KeyboardInterrupt as stop:
-            errors.print(str(stop) or "stopped", markup=False)
+            _say(str(stop) or "stopped")
             if str(stop):
-                errors.print(f"go on with: {_again(args)}", markup=False)
+                _say(f"go on with: {_again(args)}")
             return 130
         except Exception as error:
             if os.environ.get("STOCHNORM_TRACEBACK"):
                 raise
             expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
             text = str(error) if expected else f"{type(error).__name__}: {error}"
-            errors.print(f"error: {_one_line(error, text)}", style="red", markup=False)
+            _say(f"error: {_one_line(error, text)}", style="red")
             return 1
     return 0
+
+
+def _say(text: str, style: str | None = None) -> None:
+    """Print a line on standard error."""
+    from rich.console import Console  # not before it is needed: help and wrong options do without
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
 
 
 def _parse(args: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""The commands: their arguments and what they do, by the Python API. Heavy imports wait until a command runs."""
+"""The commands: their arguments and what they do, by the Python API. Heavy imports wait for right arguments."""
 
 from stochnorm.commands.comparing import Compare, Paper, Report
 from stochnorm.commands.datasets import Download, Lists, Verify

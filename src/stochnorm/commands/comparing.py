@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
@@ -56,6 +55,8 @@ class Compare(FinetuneConfig):
     report: tyro.conf.Suppress[bool] = False  # of each run; there is one of all
 
     def run(self) -> None:
+        from rich.console import Console
+
         from stochnorm.runs import data_name
         from stochnorm.sweep import compare, publish, tune_variants
         from stochnorm.tables import show_results
@@ -155,10 +156,13 @@ class Report:
     """The method that the others are compared with."""
 
     def run(self) -> None:
-        from stochnorm.report import report
-
         if not self.runs:
             raise ValueError("no runs given; name directories of runs or of comparisons, or a records.jsonl")
+
+        from rich.console import Console
+
+        from stochnorm.report import report
+
         console = Console(highlight=False, soft_wrap=True)
         for file in report(self.runs, self.out, title=self.title, reference=self.reference):
             console.print(str(file), markup=False)

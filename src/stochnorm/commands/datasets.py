@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from stochnorm.config import FinetuneConfig
 
@@ -22,6 +21,8 @@ class Verify:
     """Its folder."""
 
     def run(self) -> None:
+        from rich.console import Console
+
         from stochnorm.data import verify
 
         report = verify(self.path)
@@ -40,6 +41,8 @@ class Download:
     """Where its folder goes."""
 
     def run(self) -> None:
+        from rich.console import Console
+
         from stochnorm.data import download
 
         path = download(self.name, self.root)
@@ -66,11 +69,14 @@ class Lists:
     """Pool the validation images of DATA with the training images before sampling."""
 
     def run(self) -> None:
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out",)}
+        config = FinetuneConfig(**settings)
+
+        from rich.console import Console
+
         from stochnorm.data import export_lists, read_source
         from stochnorm.job import split_rows
 
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out",)}
-        config = FinetuneConfig(**settings)
         rows = split_rows(read_source(self.data), config)
         for path in export_lists(rows, Path(self.out)):
             count = sum(row.split == path.stem for row in rows)

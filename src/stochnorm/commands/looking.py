@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from stochnorm.methods import METHODS
 
@@ -36,10 +33,14 @@ class Doctor:
     """The picture: this name with .png and .svg."""
 
     def run(self) -> None:
-        from stochnorm.doctor import diagnose
         from stochnorm.files import check_target
 
         check_target(Path(self.out).with_suffix(".png"))
+
+        from rich.console import Console
+
+        from stochnorm.doctor import diagnose
+
         diagnosis = diagnose(
             self.backbone,
             self.data,
@@ -61,6 +62,10 @@ class List:
     what: Annotated[Literal["methods", "datasets", "experiments"], tyro.conf.Positional]
 
     def run(self) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table(box=box.SIMPLE_HEAD)
         if self.what == "methods":
             for column in ("--method", "what it does", "source"):

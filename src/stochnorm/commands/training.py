@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
@@ -45,10 +43,15 @@ class Predict:
 
     def run(self) -> None:
         from stochnorm.files import check_target, write_text
-        from stochnorm.prediction import format_predictions, predict
 
         if self.csv:
             check_target(Path(self.csv))
+
+        from rich.console import Console
+        from rich.table import Table
+
+        from stochnorm.prediction import format_predictions, predict
+
         predictions = predict(self.model, self.images, strict=self.strict)
         table = Table(box=None, header_style="dim")
         for column in ("image", "class"):

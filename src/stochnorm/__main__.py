@@ -1,0 +1,8 @@
+"""``python -m stochnorm`` is the command ``stochnorm``."""
+
+import sys
+
+from stochnorm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
