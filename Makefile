@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by side
 	$(BIN)/stochnorm demo
@@ -14,6 +14,21 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/dev  ## benchmarks/README.md, in 15 minutes on two cores that nothing else uses
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/layer.py --budget 110
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/depthwise.py
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/bss.py
+	$(BIN)/python benchmarks/epochs.py
+	$(BIN)/python benchmarks/job.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/scaling.py --most 30000
+	$(BIN)/python benchmarks/readme.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

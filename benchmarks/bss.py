@@ -11,17 +11,13 @@ decomposition in float64, as a part of its largest value.
 
 from __future__ import annotations
 
-import argparse
-import random
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from measure import Outcome, arguments, at_least, side_by_side
 from stochnorm.regularizers import batch_spectral_shrinkage
 
 SHAPES = ((48, 2048), (32, 1280), (64, 512), (256, 2048), (48, 32))  # ResNet-50 first, at the paper's batch size
@@ -39,45 +35,34 @@ def gradient(function: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return grad
 
 
-def side_by_side(functions: list[Callable[[Tensor], Tensor]], features: Tensor, rounds: int) -> list[float]:
-    """Median seconds of each function."""
-    seconds: list[list[float]] = [[] for _ in functions]
-    for _ in range(rounds + 2):
-        for function, record in random.sample(list(zip(functions, seconds, strict=True)), len(functions)):
-            start = time.perf_counter()
-            gradient(function, features)
-            if features.is_cuda:
-                torch.cuda.synchronize()
-            record.append(time.perf_counter() - start)
-    return [statistics.median(record[2:]) for record in seconds]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "bss")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=50)
     args = parser.parse_args()
 
-    table = Table(title=f"{args.dtype}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name in ("features", "svd ms", "BSS ms", "svd / BSS", "svd error", "BSS error"):
-        table.add_column(name, justify="right", no_wrap=True)
+    outcome = Outcome(
+        f"Batch Spectral Shrinkage, {args.dtype}",
+        ["features", "svd ms", "BSS ms", "svd / BSS", "svd error", "BSS error"],
+        "Forward and backward of the penalty on a batch's features. *svd*: by `torch.linalg.svdvals`. *error*: of the "
+        "gradient, to the decomposition in float64, as a part of its largest value.",
+    )
+    ratios = []
     generator = torch.Generator().manual_seed(0)
     for shape in SHAPES:
         features = torch.randn(shape, generator=generator).relu().add(0.5).to(args.device, getattr(torch, args.dtype))
         exact = gradient(svd, features.double())
-        errors = [
-            float((gradient(function, features).double() - exact).abs().max() / exact.abs().max())
-            for function in (svd, batch_spectral_shrinkage)
-        ]
-        seconds = side_by_side([svd, batch_spectral_shrinkage], features, args.rounds)
-        table.add_row(
-            " x ".join(map(str, shape)),
-            *(f"{s * 1e3:.2f}" for s in seconds),
-            f"{seconds[0] / seconds[1]:.1f}",
-            *(f"{error:.0e}" for error in errors),
-        )
-    Console().print(table)
+        ways = (svd, batch_spectral_shrinkage)
+        errors = [float((gradient(way, features).double() - exact).abs().max() / exact.abs().max()) for way in ways]
+        theirs, ours = side_by_side([partial(gradient, way, features) for way in ways], args.rounds, device=args.device)
+        ratios.append(theirs.over(ours))
+        row = [" x ".join(map(str, shape)), f"{theirs.median * 1e3:.2f}", f"{ours.median * 1e3:.2f}"]
+        outcome.rows.append([*row, f"{ratios[-1]:.1f}", *(f"{error:.0e}" for error in errors)])
+    wide = [ratio for ratio, (images, features) in zip(ratios, SHAPES, strict=True) if features > images]
+    what = f"speed of BSS to the decomposition, least of {len(wide)} batches with more features than images"
+    outcome.goals.append(at_least(2, what, min(wide)))
+    outcome.write(args.out)
 
 
 if __name__ == "__main__":

@@ -1,168 +1,74 @@
 """A training step of each method on each backbone, its time and peak memory against plain fine-tuning.
 
-    python benchmarks/methods.py                           # all, about half an hour on two cores
-    python benchmarks/methods.py --backbones torchvision/resnet50 --methods vanilla stochnorm --rounds 5
+    python benchmarks/methods.py                                    # two backbones, six methods: 3 minutes
+    python benchmarks/methods.py --backbones torchvision/vgg16_bn --methods stochnorm delta --rounds 9
+    python benchmarks/methods.py --all                              # every method
 
-Time: in one process the method and vanilla take steps in turns, in random order; the ratio is of their medians. Memory:
-the peak of a process that takes two steps of the method alone, Python and PyTorch included (which pulls ratios towards
-1). The JSON file is of one batch size, number of rounds and machine; rows that it holds are not measured again. DELTA
-with uniform attention: the other kind costs the same per step.
+The step is the main job's, at the backbone's own size. Time: in one process the method and plain fine-tuning take steps
+in turns, in random order; the ratio is of their medians. Memory: the most that two steps and the model add to a fresh
+process. DELTA with uniform attention: the other kind costs the same per step.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from measure import Outcome, Timing, arguments, at_most, cost, in_child, side_by_side
+from training import BUNDLED, training
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from stochnorm.config import DELTAConfig, FinetuneConfig
-from stochnorm.data import Split
-from stochnorm.files import write_text
-from stochnorm.hardware import launch, precision_of
-from stochnorm.models import build_classifier
-from stochnorm.objective import Objective
-from stochnorm.preparation import prepare
-from stochnorm.tasks import SingleLabel
-from stochnorm.train import weight_decay
-
-BACKBONES = ["tf_efficientnet_lite0", "torchvision/resnet50", "torchvision/inception_v3", "torchvision/vgg16_bn"]
-METHODS = [
-    "vanilla", "stochnorm", "bin", "frozen", "l2sp", "delta", "bss",
-    "stochnorm+l2sp", "stochnorm+delta", "stochnorm+bss", "stochnorm+delta+bss",
-]  # fmt: skip
+BACKBONES = [BUNDLED, "torchvision/resnet50"]
+METHODS = ["stochnorm", "l2sp", "bss", "delta", "stochnorm+delta+bss"]
+ALL = [*METHODS, "bin", "frozen", "stochnorm+l2sp", "stochnorm+delta", "stochnorm+bss"]
+LIMITS = {"l2sp": 1.05, "bss": 1.03, "delta": 1.40, "stochnorm+delta+bss": 1.50}
 
 
-def training_step(backbone: str, method: str, batch_size: int) -> Callable[[], None]:
-    """A function that takes one step as the main job does, on random images of the backbone's own size."""
-    fabric = launch()
-    config = FinetuneConfig("-", method=method, backbone=backbone, delta=DELTAConfig(attention="uniform"))
-    weights = "auto" if backbone == BACKBONES[0] else "random"
-    classifier = build_classifier(backbone, weights, tuple(map(str, range(100))))
-    no_images: Any = None  # only initial statistics and channel attention look at them
-    regularizers = prepare(config, classifier, Split(no_images, [], torch.empty(0)), fabric)
-    objective = Objective(classifier, SingleLabel(classifier.classes), regularizers, fabric.autocast)
-    optimizer = torch.optim.SGD(
-        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=weight_decay(config)
-    )
-    model, optimizer = fabric.setup(classifier.model, optimizer)
-    size = classifier.preprocessing.image_size
-    images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
-    targets = torch.arange(batch_size) % len(classifier.classes)
+def memory(backbone: str, method: str, batch_size: int) -> float:
+    """Gigabytes that two steps, and the model, add to this process."""
 
-    def step() -> None:
-        model.train()
-        optimizer.zero_grad()
-        fabric.backward(objective(model, classifier.preprocessing.normalize(images), targets).loss)
-        optimizer.step()
+    def steps() -> None:
+        trained = training(backbone, method, batch_size=batch_size)
+        trained.step()
+        trained.step()
 
-    return step
+    return cost(steps).grown
 
 
-def seconds(backbone: str, method: str, batch_size: int, rounds: int) -> tuple[float, float]:
-    """Median seconds of a step of vanilla and of the method."""
-    steps = [training_step(backbone, name, batch_size) for name in ("vanilla", method)]
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds + 1):
-        for i in random.sample((0, 1), 2):
-            start = time.perf_counter()
-            steps[i]()
-            times[i].append(time.perf_counter() - start)
-    vanilla, ours = (statistics.median(record[1:]) for record in times)
-    return vanilla, ours
-
-
-def child(backbone: str, method: str, batch_size: int, rounds: int) -> dict[str, float]:
-    """What one process measures: seconds with rounds, else memory."""
-    if rounds:
-        vanilla, ours = seconds(backbone, method, batch_size, rounds)
-        return {"vanilla_seconds": vanilla, "seconds": ours}
-    step = training_step(backbone, method, batch_size)
-    step()
-    step()
-    return {"peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
-
-
-def measure(backbone: str, method: str, batch_size: int, rounds: int) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for count in (rounds, 0):
-        arguments = [backbone, method, str(batch_size), str(count)]
-        done = subprocess.run([sys.executable, __file__, "--child", *arguments], capture_output=True, text=True)  # noqa: S603
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1:] or [f"killed, status {done.returncode}; memory?"]
-            sys.exit(f"{backbone}, {method}: {reason[0]}")
-        row |= json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
-def conditions(batch_size: int, rounds: int) -> dict[str, Any]:
-    """What all rows of a file were measured under."""
-    fabric = launch()
-    return {
-        "batch_size": batch_size,
-        "rounds": rounds,
-        "device": fabric.device.type,
-        "precision": precision_of(fabric),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def show(content: dict[str, Any], backbone: str, methods: list[str]) -> None:
-    rows, about = content["rows"], content["conditions"]
-    table = Table(
-        title=f"{backbone}, batch {about['batch_size']}, {about['rounds']} rounds, {about['device']}, "
-        f"{about['precision']}, {about['threads']} threads, torch {about['torch']}"
-    )
-    for name in ("method", "step s", "to vanilla", "peak GB", "to vanilla"):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    base = rows[f"{backbone} vanilla"]
+def times(backbone: str, methods: list[str], batch_size: int, rounds: int) -> list[tuple[Timing, Timing]]:
+    """Of each method's steps, and of plain fine-tuning's beside it."""
+    vanilla = training(backbone, batch_size=batch_size)
+    pairs = []
     for method in methods:
-        row = rows[f"{backbone} {method}"]
-        ratios = row["seconds"] / row["vanilla_seconds"], row["peak_gigabytes"] / base["peak_gigabytes"]
-        table.add_row(
-            method, f"{row['seconds']:.2f}", f"{ratios[0]:.2f}", f"{row['peak_gigabytes']:.2f}", f"{ratios[1]:.2f}"
-        )
-    Console(width=110).print(table)
+        trained = training(backbone, method, batch_size=batch_size)
+        ours, plain = side_by_side([trained.step, vanilla.step], rounds)
+        pairs.append((ours, plain))
+    return pairs
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        backbone, method, batch_size, rounds = sys.argv[2:]
-        print(json.dumps(child(backbone, method, int(batch_size), int(rounds))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "methods")
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--all", action="store_true", help="every method")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("methods.json"))
+    parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args()
-    about = conditions(args.batch_size, args.rounds)
-    content: dict[str, Any] = {"conditions": about, "rows": {}}
-    if args.out.is_file():
-        content = json.loads(args.out.read_text())
-        if content.get("conditions") != about:
-            sys.exit(f"{args.out} was measured under {content.get('conditions')}, not {about}; give another --out")
-    rows: dict[str, dict[str, float]] = content["rows"]
-    methods = ["vanilla", *(method for method in args.methods if method != "vanilla")]
+
+    outcome = Outcome(
+        f"The methods, a training step of {args.batch_size} images",
+        ["backbone", "method", "step s", "to vanilla", "memory GB", "to vanilla"],
+        "Medians of steps that a method and plain fine-tuning (vanilla) take in turns; memory is what two steps and "
+        "the model add to a fresh process.",
+    )
+    methods = ["vanilla", *(ALL if args.all else args.methods)]
     for backbone in args.backbones:
-        for method in methods:
-            if f"{backbone} {method}" not in rows:
-                rows[f"{backbone} {method}"] = measure(backbone, method, args.batch_size, args.rounds)
-                write_text(args.out, json.dumps(content, indent=2) + "\n")
-        show(content, backbone, methods)
+        gigabytes = {method: in_child(memory, backbone, method, args.batch_size) for method in methods}
+        base = gigabytes["vanilla"]
+        pairs = in_child(times, backbone, methods, args.batch_size, args.rounds)
+        for (method, grown), (ours, plain) in zip(gigabytes.items(), pairs, strict=True):
+            ratio = ours.over(plain)
+            row = [backbone, method, f"{ours.median:.3f}", f"{ratio:.2f}", f"{grown:.2f}", f"{grown / base:.2f}"]
+            outcome.rows.append(row)
+            if method in LIMITS:
+                outcome.goals.append(at_most(LIMITS[method], f"step of {method} to vanilla's, {backbone}", ratio))
+    outcome.write(args.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,248 @@
+"""What the benchmarks share: timing side by side, fresh processes, peak memory, and what is written of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from stochnorm.files import write_text
+from stochnorm.hardware import environment, launch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The rounds of one function."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third; both the value of a single round."""
+        low, _, high = statistics.quantiles(self.seconds * 2 if len(self.seconds) == 1 else self.seconds, n=4)
+        return low, high
+
+    def spread(self, scale: float = 1.0, form: str = ".2f") -> str:
+        """For a table: the quartiles."""
+        return " to ".join(format(scale * value, form) for value in self.quartiles)
+
+    def over(self, other: Timing) -> float:
+        """Ratio of the medians."""
+        return self.median / other.median
+
+
+def side_by_side(
+    functions: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    seconds: float = 0.0,
+    warm_up: int = 1,
+    device: str = "cpu",
+) -> list[Timing]:
+    """Time functions that take turns, in a random order each round.
+
+    So a slow spell of the machine, or what the one before left in the caches and the allocator, hits all of them alike.
+
+    Args:
+        functions: What to time.
+        rounds: The least number of them.
+        seconds: More rounds follow until so many have passed.
+        warm_up: Rounds that do not count.
+        device: Of which type the work is; a GPU is waited for.
+    """
+    records: list[list[float]] = [[] for _ in functions]
+    end = time.perf_counter() + seconds
+    while len(records[0]) < rounds + warm_up or time.perf_counter() < end:
+        for function, record in random.sample(list(zip(functions, records, strict=True)), len(functions)):
+            start = time.perf_counter()
+            function()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            record.append(time.perf_counter() - start)
+    return [Timing(record[warm_up:]) for record in records]
+
+
+class Cost(NamedTuple):
+    """What a call took."""
+
+    seconds: float
+    grown: float
+    """Gigabytes (1e9 bytes) of anonymous memory that it added to its process at the most."""
+    peak: float
+    """Gigabytes of the whole process then, Python and PyTorch included."""
+    value: Any
+    """What it returned."""
+
+
+def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
+    """Call a function and watch the process meanwhile.
+
+    Memory is the anonymous kind, looked at every few milliseconds, because pages of mapped files count as resident too
+    but the system takes them back as it likes. Processes that this one starts count with the pages that are theirs
+    alone.
+    """
+    before = most = _anonymous()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.005):
+            most = max(most, _anonymous())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+        value = function(*arguments)
+        seconds = time.perf_counter() - start
+    finally:
+        done.set()
+        watcher.join()
+    most = max(most, _anonymous())
+    return Cost(seconds, (most - before) / 1e9, most / 1e9, value)
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module returns in a fresh process: forked, so that it begins with all imports done.
+
+    The caller must not have computed anything by then, because the threads of OpenMP do not survive a fork; a script
+    that measures in children does so in children alone.
+    """
+    with processes(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Fresh ones, as those of :func:`in_child`."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("fork"))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was aimed at, and what came out."""
+
+    what: str
+    goal: str
+    measured: str
+    met: bool
+
+
+def at_most(limit: float, what: str, value: float, unit: str = "") -> Goal:
+    return Goal(what, f"at most {limit:.2f}{unit}", f"{value:.3f}{unit}", value <= limit)
+
+
+def at_least(limit: float, what: str, value: float, unit: str = "") -> Goal:
+    return Goal(what, f"at least {limit:.2f}{unit}", f"{value:.3f}{unit}", value >= limit)
+
+
+@dataclass
+class Outcome:
+    """A table, to be filled, and what it says of the goals."""
+
+    title: str
+    columns: Sequence[str]
+    notes: str = ""
+    """How to read it; in Markdown."""
+    rows: list[Sequence[str]] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    """Names of pictures beside the JSON file."""
+
+    def write(self, path: Path) -> None:
+        """As a JSON file, for readme.py, and as a table on the terminal."""
+        content = asdict(self) | {"command": _command(), "conditions": conditions()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        console = Console(width=130)
+        table = Table(*self.columns, title=self.title)
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+        for goal in self.goals:
+            verdict = "met" if goal.met else "NOT MET"
+            console.print(f"{verdict}: {goal.what}: {goal.measured} ({goal.goal})", highlight=False, markup=False)
+
+
+def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser with the option where to write, ``--out``; a script adds its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
+    return parser
+
+
+def conditions() -> dict[str, Any]:
+    """What was measured with, and on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "machine": f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} cores",
+        **environment(launch()),
+        "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git(*_CHANGED) else ""),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+# Not what the benchmarks write themselves, and not what git does not know.
+_CHANGED = ("status", "--porcelain", "--untracked-files=no", ".", ":!benchmarks/results", ":!benchmarks/README.md")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return done.stdout.strip()
+
+
+def _command() -> str:
+    script = Path(sys.argv[0]).resolve()
+    name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    return shlex.join(["python", str(name), *sys.argv[1:]])
+
+
+def _anonymous() -> int:
+    """Bytes of this process and of those that it started."""
+    total = _bytes("self", "status", "RssAnon:")
+    started = _children("self")
+    for process in started:  # grows meanwhile
+        total += _bytes(process, "smaps_rollup", "Private_Dirty:")
+        started += _children(process)
+    return total
+
+
+def _bytes(process: str, file: str, name: str) -> int:
+    try:
+        return int(Path(f"/proc/{process}/{file}").read_text().partition(name)[2].split()[0]) * 1024
+    except (OSError, IndexError):  # it has ended
+        return 0
+
+
+def _children(process: str) -> list[str]:
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        return [child for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []

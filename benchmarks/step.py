@@ -1,0 +1,121 @@
+"""A whole training step with StochNorm in the place of BatchNorm: its time, its memory, and that nothing else changes.
+
+    python benchmarks/step.py                                 # two networks: 2 minutes
+    python benchmarks/step.py --rounds 30
+
+Forward, loss, backward and SGD as the main job does them: bfloat16 where the processor computes in it, channels_last,
+compiled kernels for BatchNorm (timm's, which activates) as for StochNorm.
+Time: both models in one process take steps in turns, in random order; the ratio is of their medians. Memory: the most
+that three steps add to a fresh process of each. Exactness: in evaluation, and in training after ``restore``, the model
+must give BatchNorm's outputs bit for bit; the script fails otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from measure import Outcome, Timing, arguments, at_most, cost, in_child, side_by_side
+from stochnorm.hardware import launch
+from stochnorm.models import build_classifier
+from stochnorm.nn import convert, restore
+from training import BUNDLED, CLASSES, training
+
+
+class Case(NamedTuple):
+    backbone: str
+    batch_size: int
+    image_size: int
+
+
+CASES = {"ResNet-50": Case("torchvision/resnet50", 16, 224), "EfficientNet-Lite0": Case(BUNDLED, 32, 128)}
+
+
+def memory(case: Case, method: str) -> float:
+    """Gigabytes that three steps, and the model, add to this process."""
+
+    def steps() -> None:
+        trained = training(case.backbone, method, batch_size=case.batch_size, image_size=case.image_size)
+        for _ in range(3):
+            trained.step()
+
+    return cost(steps).grown
+
+
+@torch.no_grad()
+def exact(case: Case) -> tuple[bool, bool]:
+    """Whether the outputs are BatchNorm's in evaluation, and in training once the model is restored."""
+
+    def outputs(model: nn.Module, training: bool) -> Tensor:
+        torch.manual_seed(0)  # of dropout
+        with launch().autocast():
+            result: Tensor = model.train(training)(inputs)
+        return result
+
+    weights = "bundled" if case.backbone == BUNDLED else "random"
+    classifier = build_classifier(case.backbone, weights, CLASSES, image_size=case.image_size)
+    model = classifier.model.to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (case.batch_size, 3, case.image_size, case.image_size), dtype=torch.uint8)
+    inputs = classifier.preprocessing.normalize(images)
+    evaluated = outputs(model, False)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = outputs(model, True)  # moves the statistics
+    model.load_state_dict(state)
+    convert(model, p=0.5)
+    in_eval = torch.equal(outputs(model, False), evaluated)
+    restore(model)
+    return in_eval, torch.equal(outputs(model, True), trained)
+
+
+def times(case: Case, rounds: int, seconds: float) -> list[Timing]:
+    """Of both models' steps."""
+    both = [
+        training(case.backbone, method, batch_size=case.batch_size, image_size=case.image_size)
+        for method in ("vanilla", "stochnorm")
+    ]
+    return side_by_side([one.step for one in both], rounds, seconds=seconds)
+
+
+def main() -> None:
+    parser = arguments(__doc__, "step")
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=7, help="at least, of each network")
+    parser.add_argument("--seconds", type=float, default=20, help="at least, of each network")
+    args = parser.parse_args()
+
+    outcome = Outcome(
+        "A training step",
+        ["network", "BatchNorm ms", "StochNorm ms", "quartiles", "time", "BatchNorm GB", "StochNorm GB", "memory",
+         "equal in evaluation", "equal when restored"],
+        "Medians of steps taken in turns; memory is what three steps and the model add to a fresh process. *time* and "
+        "*memory* are StochNorm's to BatchNorm's.",
+    )  # fmt: skip
+    for name in args.networks:
+        case = CASES[name]
+        in_eval, restored = in_child(exact, case)
+        assert in_eval and restored, f"{name}: not BatchNorm's outputs"
+        plain, ours = in_child(times, case, args.rounds, args.seconds)
+        gigabytes = [in_child(memory, case, method) for method in ("vanilla", "stochnorm")]
+        grown = gigabytes[1] / gigabytes[0]
+        outcome.rows.append(
+            [
+                f"{name}, batch {case.batch_size}, {case.image_size} px",
+                f"{plain.median * 1e3:.0f}",
+                f"{ours.median * 1e3:.0f}",
+                ours.spread(1e3, ".0f"),
+                f"{ours.over(plain):.3f}",
+                *(f"{value:.2f}" for value in gigabytes),
+                f"{grown:.3f}",
+                "yes",
+                "yes",
+            ]
+        )
+        outcome.goals.append(at_most(1.03, f"time of a StochNorm step to BatchNorm's, {name}", ours.over(plain)))
+        outcome.goals.append(at_most(1.02, f"memory of a StochNorm step to BatchNorm's, {name}", grown))
+    outcome.write(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One training step as the main job takes it, for the benchmarks that time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stochnorm.config import DELTAConfig, FinetuneConfig
+from stochnorm.data import Split
+from stochnorm.hardware import launch
+from stochnorm.models import Classifier, build_classifier
+from stochnorm.nn.accelerate import plain_class
+from stochnorm.nn.depthwise import DepthwiseConv2d
+from stochnorm.objective import Objective
+from stochnorm.preparation import prepare
+from stochnorm.tasks import SingleLabel
+from stochnorm.train import weight_decay
+
+BUNDLED = "tf_efficientnet_lite0"
+CLASSES = tuple(map(str, range(100)))
+
+
+class Training(NamedTuple):
+    classifier: Classifier
+    model: nn.Module
+    """The same for training, as Fabric wraps it."""
+    on: Callable[[Tensor, Tensor], None]
+    """Takes a step on images, uint8 (b, 3, s, s), and their classes."""
+    images: Tensor
+    """A random batch."""
+
+    def step(self) -> None:
+        """On the random batch."""
+        self.on(self.images, torch.arange(len(self.images)) % len(self.classifier.classes))
+
+
+def training(
+    backbone: str,
+    method: str = "vanilla",
+    *,
+    batch_size: int,
+    image_size: int = 0,
+    depthwise: bool = True,
+    classes: tuple[str, ...] = CLASSES,
+) -> Training:
+    """Model, methods, loss and SGD of a job; its precision and memory format.
+
+    Args:
+        backbone: With random weights, but the bundled ones where they fit.
+        method: As of ``stochnorm finetune``; DELTA with uniform attention, whose steps cost the same.
+        batch_size: Of the random batch.
+        image_size: Pixels; 0: the backbone's own.
+        depthwise: With the compiled kernel for depthwise convolutions, as a job has it.
+        classes: Of the head.
+    """
+    fabric = launch()
+    config = FinetuneConfig("-", method=method, backbone=backbone, delta=DELTAConfig(attention="uniform"))
+    weights = "auto" if backbone == BUNDLED else "random"
+    classifier = build_classifier(backbone, weights, classes, image_size=image_size or None)
+    no_images: Any = None  # only initial statistics and channel attention look at them
+    regularizers = prepare(config, classifier, Split(no_images, [], torch.empty(0)), fabric)
+    for module in classifier.model.modules():
+        if isinstance(module, DepthwiseConv2d) and not depthwise:
+            module.__class__ = plain_class(module)
+    objective = Objective(classifier, SingleLabel(classifier.classes), regularizers, fabric.autocast)
+    optimizer = torch.optim.SGD(
+        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=weight_decay(config)
+    )
+    model, optimizer = fabric.setup(classifier.model, optimizer)
+    preprocessing = classifier.preprocessing
+
+    def on(images: Tensor, targets: Tensor) -> None:
+        model.train()
+        optimizer.zero_grad()
+        inputs = preprocessing.normalize(images.to(fabric.device))
+        fabric.backward(objective(model, inputs, targets.to(fabric.device)).loss)
+        optimizer.step()
+
+    size = preprocessing.image_size
+    images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
+    return Training(classifier, model, on, images)
