@@ -18,7 +18,7 @@ from torch import nn
 from layer import forward_backward
 from measure import Outcome, arguments, side_by_side
 from stochnorm.hardware import launch, precision_of
-from stochnorm.nn.accelerate import accelerate
+from stochnorm.nn.acceleration import accelerate
 from stochnorm.nn.depthwise import DepthwiseConv2d
 from training import BUNDLED, training
 

@@ -12,7 +12,7 @@ from stochnorm.config import DELTAConfig, FinetuneConfig
 from stochnorm.data import Split
 from stochnorm.hardware import launch
 from stochnorm.models import Classifier, build_classifier
-from stochnorm.nn.accelerate import plain_class
+from stochnorm.nn.acceleration import plain_class
 from stochnorm.nn.depthwise import DepthwiseConv2d
 from stochnorm.objective import Objective
 from stochnorm.preparation import prepare

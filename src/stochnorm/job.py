@@ -29,7 +29,7 @@ from stochnorm.evaluate import evaluate
 from stochnorm.files import write_text
 from stochnorm.hardware import PeakMemory, environment, launch
 from stochnorm.models import Classifier, build_classifier
-from stochnorm.nn.accelerate import plain_class
+from stochnorm.nn.acceleration import plain_class
 from stochnorm.objective import Objective
 from stochnorm.prediction import format_confusion, format_predictions
 from stochnorm.preparation import normalization_layers, prepare

@@ -21,7 +21,7 @@ from stochnorm.memory import keep_freed_memory
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
-from stochnorm.nn.accelerate import accelerate
+from stochnorm.nn.acceleration import accelerate
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention

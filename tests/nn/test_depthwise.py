@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.nn import depthwise
-from stochnorm.nn.accelerate import accelerate
+from stochnorm.nn.acceleration import accelerate
 from stochnorm.nn.depthwise import DepthwiseConv2d
 
 needs_kernel = pytest.mark.skipif(depthwise.library is None, reason="the kernel was not built")

@@ -10,7 +10,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from stochnorm.nn import convert, kernel, restore
-from stochnorm.nn.accelerate import accelerate, plain_class
+from stochnorm.nn.acceleration import accelerate, plain_class
 from stochnorm.nn.timm_act import FusedBatchNormAct2d
 
 SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]

@@ -30,7 +30,7 @@ _functions = library or {}
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; see :mod:`stochnorm.nn.accelerate`."""
+    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; see :mod:`stochnorm.nn.acceleration`."""
 
     plain: type[nn.Conv2d] = nn.Conv2d
 

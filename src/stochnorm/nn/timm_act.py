@@ -1,7 +1,7 @@
 """The layers for timm's normalization that carries its activation; imported only where a model has such a layer.
 
 Each normalizes, then runs the layer's own ``drop`` and ``act``. Made by the conversions; the last by
-:mod:`stochnorm.nn.accelerate`.
+:mod:`stochnorm.nn.acceleration`.
 """
 
 from __future__ import annotations
