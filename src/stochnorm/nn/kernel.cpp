@@ -99,10 +99,10 @@ INLINE void row_moments(const T *x, index_t n, index_t stride, index_t s, double
   });
 }
 
-template <bool CLAMP, typename T, typename A>
-INLINE void row_affine(const T *x, T *y, index_t n, index_t stride, index_t s, Affine<A> affine) {
+template <bool CLAMP, typename S, typename T, typename A>
+INLINE void row_affine(const S *x, index_t x_stride, T *y, index_t y_stride, index_t n, index_t s, Affine<A> affine) {
   const auto [scale, shift, low, high] = affine;
-  for (index_t i = 0; i < n; i++, x += stride, y += stride) {
+  for (index_t i = 0; i < n; i++, x += x_stride, y += y_stride) {
 #pragma omp simd
     for (index_t j = 0; j < s; j++) store(y[j], output<CLAMP>(load(x[j]), scale, shift, low, high));
   }
@@ -118,8 +118,8 @@ INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, inde
       const index_t end = std::min(s, start + PART);
       const T *g0 = g + i * stride, *x0 = x + i * stride;
       const T *g1 = g0 + stride, *x1 = x0 + stride;
-      A a0 = 0, a1 = 0, b0 = 0, b1 = 0;
       if (i + 2 <= n) {
+        A a0 = 0, a1 = 0, b0 = 0, b1 = 0;
 #pragma omp simd reduction(+ : a0, a1, b0, b1)
         for (index_t j = start; j < end; j++) {
           const A first = passing<CLAMP>(load(g0[j]), load(x0[j]), scale, shift, low, high);
@@ -129,30 +129,45 @@ INLINE void row_products(const T *g, const T *x, index_t n, index_t stride, inde
           b0 += first * (load(x0[j]) - mean);
           b1 += second * (load(x1[j]) - mean);
         }
+        sum_g += static_cast<double>(a0) + a1;
+        sum_gx += static_cast<double>(b0) + b1;
       } else {
-#pragma omp simd reduction(+ : a0, b0)
+        A a = 0, b = 0;
+#pragma omp simd reduction(+ : a, b)
         for (index_t j = start; j < end; j++) {
-          const A first = passing<CLAMP>(load(g0[j]), load(x0[j]), scale, shift, low, high);
-          a0 += first;
-          b0 += first * (load(x0[j]) - mean);
+          const A only = passing<CLAMP>(load(g0[j]), load(x0[j]), scale, shift, low, high);
+          a += only;
+          b += only * (load(x0[j]) - mean);
         }
+        sum_g += a;
+        sum_gx += b;
       }
-      sum_g += static_cast<double>(a0) + a1;
-      sum_gx += static_cast<double>(b0) + b1;
     }
 }
 
-template <bool CLAMP, typename T, typename A>
-INLINE void row_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s, Affine<A> affine, A mean,
-                         A slope, A offset) {
+template <bool CLAMP, typename S, typename T, typename A>
+INLINE void row_gradient(const S *g, const S *x, index_t stride, T *gx, index_t gx_stride, index_t n, index_t s,
+                         Affine<A> affine, A mean, A slope, A offset) {
   const auto [scale, shift, low, high] = affine;
-  for (index_t i = 0; i < n; i++, x += stride, g += stride, gx += stride) {
+  for (index_t i = 0; i < n; i++, x += stride, g += stride, gx += gx_stride) {
 #pragma omp simd
     for (index_t j = 0; j < s; j++)
       store(gx[j], passing<CLAMP>(load(g[j]), load(x[j]), scale, shift, low, high) * scale +
                        ((load(x[j]) - mean) * slope + offset));
   }
 }
+
+// Short rows are brought together first: what is done with a channel then runs over them as one.
+template <typename T, typename A> INLINE void row_gather(const T *x, index_t n, index_t stride, index_t s, A *to) {
+  for (index_t i = 0; i < n; i++, x += stride, to += s) {
+#pragma omp simd
+    for (index_t j = 0; j < s; j++) to[j] = load(x[j]);
+  }
+}
+
+constexpr index_t SHORT = 64, MOST_GATHERED = 8192;  // values of a row and of a channel
+
+bool gathers(index_t n, index_t s) { return s < SHORT && n * s <= MOST_GATHERED; }
 
 // A block of rows of channels_last: c contiguous values a row, a sum per channel. Four rows at a time, since each sum is
 // loaded and stored again.
@@ -230,24 +245,33 @@ INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t 
   }
 }
 
-// The same for each kind of processor. (Functions of their own, since OpenMP's parallel regions ignore the attribute.)
+// The same for each kind of processor. (Functions of their own, since OpenMP's parallel regions ignore the attribute; and
+// no clones of them, which lose it.)
 
 #define PROCESSOR(NAME, TARGET)                                                                                        \
   template <bool CLAMP, typename T, typename A> struct NAME {                                                          \
-    TARGET static void channel_moments(const T *x, index_t n, index_t stride, index_t s, double &mean,                 \
+    TARGET static void gather(const T *x, index_t n, index_t stride, index_t s, A *to) {                               \
+      row_gather(x, n, stride, s, to);                                                                                 \
+    }                                                                                                                  \
+    template <typename S>                                                                                              \
+    TARGET static void channel_moments(const S *x, index_t n, index_t stride, index_t s, double &mean,                 \
                                        double &squares) {                                                              \
-      row_moments<T, A>(x, n, stride, s, mean, squares);                                                               \
+      row_moments<S, A>(x, n, stride, s, mean, squares);                                                               \
     }                                                                                                                  \
-    TARGET static void channel_affine(const T *x, T *y, index_t n, index_t stride, index_t s, Affine<A> affine) {      \
-      row_affine<CLAMP>(x, y, n, stride, s, affine);                                                                   \
+    template <typename S>                                                                                              \
+    TARGET static void channel_affine(const S *x, index_t x_stride, T *y, index_t y_stride, index_t n, index_t s,      \
+                                      Affine<A> affine) {                                                              \
+      row_affine<CLAMP>(x, x_stride, y, y_stride, n, s, affine);                                                       \
     }                                                                                                                  \
-    TARGET static void channel_products(const T *g, const T *x, index_t n, index_t stride, index_t s,                  \
+    template <typename S>                                                                                              \
+    TARGET static void channel_products(const S *g, const S *x, index_t n, index_t stride, index_t s,                  \
                                         Affine<A> affine, A mean, double &sum_g, double &sum_gx) {                     \
       row_products<CLAMP>(g, x, n, stride, s, affine, mean, sum_g, sum_gx);                                            \
     }                                                                                                                  \
-    TARGET static void channel_gradient(const T *g, const T *x, T *gx, index_t n, index_t stride, index_t s,           \
-                                        Affine<A> affine, A mean, A slope, A offset) {                                 \
-      row_gradient<CLAMP>(g, x, gx, n, stride, s, affine, mean, slope, offset);                                        \
+    template <typename S>                                                                                              \
+    TARGET static void channel_gradient(const S *g, const S *x, index_t stride, T *gx, index_t gx_stride, index_t n,   \
+                                        index_t s, Affine<A> affine, A mean, A slope, A offset) {                      \
+      row_gradient<CLAMP>(g, x, stride, gx, gx_stride, n, s, affine, mean, slope, offset);                             \
     }                                                                                                                  \
     TARGET static void rows_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {                        \
       block_moments(x, rows, c, mean, squares);                                                                        \
@@ -265,10 +289,16 @@ INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t 
     }                                                                                                                  \
   };
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define OWN __attribute__((noinline, noclone))
+#else
+#define OWN __attribute__((noinline))
+#endif
+
 PROCESSOR(Baseline, )
 #if defined(__x86_64__) && defined(__GNUC__)
-PROCESSOR(Avx2, __attribute__((target("avx2,fma"))))
-PROCESSOR(Avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
+PROCESSOR(Avx2, OWN __attribute__((target("avx2,fma"))))
+PROCESSOR(Avx512, OWN __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))))
 #define DISPATCH(CALL, CLAMP, T, A, ...)                                                                               \
   HAS_AVX512 ? CALL<Avx512<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)                                                     \
   : HAS_AVX2 ? CALL<Avx2<CLAMP, T, A>, CLAMP, T, A>(__VA_ARGS__)                                                       \
@@ -320,11 +350,23 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
              const Moving<A> &moving, int threads) {
   const double m = static_cast<double>(n) * s;
   if (!channels_last) {
-#pragma omp parallel for num_threads(threads)
-    for (index_t j = 0; j < c; j++) {
-      double mean, squares;
-      K::channel_moments(x + j * s, n, c * s, s, mean, squares);
-      K::channel_affine(x + j * s, y + j * s, n, c * s, s, moving.settle(j, mean, squares, m, vectors));
+#pragma omp parallel num_threads(threads)
+    {
+      std::vector<A> values(gathers(n, s) ? n * s : 0);
+#pragma omp for
+      for (index_t j = 0; j < c; j++) {
+        double mean, squares;
+        if (values.empty()) {
+          K::channel_moments(x + j * s, n, c * s, s, mean, squares);
+          const Affine<A> affine = moving.settle(j, mean, squares, m, vectors);
+          K::channel_affine(x + j * s, c * s, y + j * s, c * s, n, s, affine);
+        } else {
+          K::gather(x + j * s, n, c * s, s, values.data());
+          K::channel_moments(values.data(), 1, 0, n * s, mean, squares);
+          const Affine<A> affine = moving.settle(j, mean, squares, m, vectors);
+          K::channel_affine(values.data(), s, y + j * s, c * s, n, s, affine);
+        }
+      }
     }
     return;
   }
@@ -386,15 +428,29 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
               const Vectors<A> &vectors, const Gradients<A> &gradients, int threads) {
   const double m = static_cast<double>(n) * s;
   if (!channels_last) {
-#pragma omp parallel for num_threads(threads)
-    for (index_t j = 0; j < c; j++) {
-      const Affine<A> affine = vectors.affine(j);
-      double sum_g, sum_gx;
-      A slope, offset;
-      K::channel_products(g + j * s, x + j * s, n, c * s, s, affine, vectors.mean[j], sum_g, sum_gx);
-      gradients.settle(j, sum_g, sum_gx, m, vectors, slope, offset);
-      if (gx)
-        K::channel_gradient(g + j * s, x + j * s, gx + j * s, n, c * s, s, affine, vectors.mean[j], slope, offset);
+#pragma omp parallel num_threads(threads)
+    {
+      std::vector<A> values(gathers(n, s) ? n * s : 0), outer(values.size());
+#pragma omp for
+      for (index_t j = 0; j < c; j++) {
+        const Affine<A> affine = vectors.affine(j);
+        const A mean = vectors.mean[j];
+        double sum_g, sum_gx;
+        A slope, offset;
+        if (values.empty()) {
+          K::channel_products(g + j * s, x + j * s, n, c * s, s, affine, mean, sum_g, sum_gx);
+          gradients.settle(j, sum_g, sum_gx, m, vectors, slope, offset);
+          if (gx)
+            K::channel_gradient(g + j * s, x + j * s, c * s, gx + j * s, c * s, n, s, affine, mean, slope, offset);
+        } else {
+          K::gather(x + j * s, n, c * s, s, values.data());
+          K::gather(g + j * s, n, c * s, s, outer.data());
+          K::channel_products(outer.data(), values.data(), 1, 0, n * s, affine, mean, sum_g, sum_gx);
+          gradients.settle(j, sum_g, sum_gx, m, vectors, slope, offset);
+          if (gx)
+            K::channel_gradient(outer.data(), values.data(), s, gx + j * s, c * s, n, s, affine, mean, slope, offset);
+        }
+      }
     }
     return;
   }
