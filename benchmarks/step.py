@@ -6,8 +6,8 @@
 Forward, loss, backward and SGD as the main job does them: bfloat16 where the processor computes in it, channels_last,
 compiled kernels for BatchNorm (timm's, which activates) as for StochNorm.
 Time: both models in one process take steps in turns, in random order; the ratio is of their medians. Memory: the most
-that three steps add to a fresh process of each, the least of three processes. Exactness: in evaluation, and in training after ``restore``, the model
-must give BatchNorm's outputs bit for bit; the script fails otherwise.
+that three steps add to a fresh process of each, the least of three processes. Exactness: in evaluation, and in training
+after ``restore``, the model must give BatchNorm's outputs bit for bit; the script fails otherwise.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main() -> None:
         "A training step",
         ["network", "BatchNorm ms", "StochNorm ms", "quartiles", "time", "BatchNorm GB", "StochNorm GB", "memory",
          "equal in evaluation", "equal when restored"],
-        "Medians of steps taken in turns; memory is what three steps and the model add to a fresh process, the least of three. *time* and "
-        "*memory* are StochNorm's to BatchNorm's.",
+        "Medians of steps taken in turns; memory is what three steps and the model add to a fresh process, the least "
+        "of three. *time* and *memory* are StochNorm's to BatchNorm's.",
     )  # fmt: skip
     for name in args.networks:
         case = CASES[name]
