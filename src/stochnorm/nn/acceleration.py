@@ -43,7 +43,7 @@ def accelerate(model: nn.Module, *, normalization: bool = True, enabled: bool = 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """The class of a layer, or the one that it had before it was accelerated."""
-    kind: type[nn.Module] = getattr(type(module), "plain", type(module))
+    kind: type[nn.Module] = getattr(type(module), "_accelerates", type(module))
     return kind
 
 

@@ -32,7 +32,7 @@ _functions = library or {}
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; see :mod:`stochnorm.nn.acceleration`."""
 
-    plain: type[nn.Conv2d] = nn.Conv2d
+    _accelerates: type[nn.Conv2d] = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
         dtype = self._dtype(input)

@@ -44,7 +44,7 @@ class FrozenNormAct2d(_FrozenNorm, BatchNormAct2d):
 class FusedBatchNormAct2d(BatchNormAct2d):
     """timm's BatchNormAct2d that normalizes and activates in one pass in training, by the compiled kernel."""
 
-    plain = BatchNormAct2d
+    _accelerates = BatchNormAct2d
 
     def forward(self, x: Tensor) -> Tensor:
         vectors: Any = (self.running_mean, self.running_var, self.weight, self.bias)

@@ -13,7 +13,7 @@ __all__ = ["DepthwiseConv2dSame"]
 class DepthwiseConv2dSame(DepthwiseConv2d, Conv2dSame):
     """timm's ``Conv2dSame`` with a compiled kernel; its padding depends on the input's size and is not copied."""
 
-    plain = Conv2dSame
+    _accelerates = Conv2dSame
 
     def _geometry(self, input: Tensor) -> _Geometry:
         stride = self.stride[0]
