@@ -654,3 +654,13 @@ def test_predictions_of_a_run_are_those_of_its_test(
     with pytest.raises(ValueError, match=r"no images given; name image files"):
         predict(tmp_path / "run", [])
     assert load_classifier(tmp_path / "run").classes == ("blue", "green", "red")
+
+
+def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, written in ((3, True), (2, False)):
+        monkeypatch.setattr(stochnorm.job, "_MOST_CONFUSED", most)
+        result = finetune(config(photos, tmp_path / str(most)), quiet=True)
+        assert len(result.record["classes"]) == 3
+        assert (result.run / "confusion_matrix.csv").exists() == written

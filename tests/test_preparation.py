@@ -14,6 +14,7 @@ from stochnorm import FinetuneConfig, build_classifier
 from stochnorm.config import DELTAConfig
 from stochnorm.data import Split
 from stochnorm.models import Classifier
+from stochnorm.nn import kernel
 from stochnorm.preparation import normalization_layers, prepare
 from stochnorm.regularizers import DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
@@ -147,3 +148,11 @@ def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
     assert computed == 2
     weights(weight=0.5)
     assert computed == 3
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+@pytest.mark.parametrize(("method", "kind"), [("vanilla", "FusedBatchNormAct2d"), ("stochnorm", "StochNormAct2d")])
+def test_batch_norm_runs_through_the_kernel_too(method: str, kind: str) -> None:
+    network = build_classifier("test_efficientnet", "random", CLASSES, image_size=32)
+    prepared(network, method)
+    assert {type(layer).__name__ for layer in normalization_layers(network.model)} == {kind}

@@ -122,6 +122,16 @@ def test_accelerated_batch_norm_is_timms(activation: type[nn.Module], memory_for
 
 
 @pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+@pytest.mark.parametrize(("activation", "last"), [(nn.ReLU6, "_FusedBackward"), (nn.SiLU, "SiluBackward0")])
+def test_accelerated_batch_norm_runs_in_the_kernel_where_that_can_activate(
+    activation: type[nn.Module], last: str
+) -> None:
+    layer = restore(layer_of(3, activation))
+    accelerate(layer)
+    assert layer(torch.randn(4, 3, 5, 5, requires_grad=True)).grad_fn.name() == last
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
 def test_what_the_kernel_is_not_made_for_is_timms() -> None:
     layer = restore(layer_of(3, nn.ReLU))
     layer.momentum = None  # the cumulative average
