@@ -22,6 +22,7 @@ from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
 from stochnorm.nn.acceleration import accelerate
+from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention
@@ -128,7 +129,8 @@ def _delta(
             key,
             lambda: channel_attention(model, head, layers, batches, measured=measured, progress=progress),
         )
-    reference = copy.deepcopy(model)
+    reference = copy.deepcopy(model).eval()
+    fold_batch_norm(reference, keep=layers)
     return DELTA(
         model,
         reference,

@@ -165,9 +165,12 @@ template <typename T, typename A> INLINE void row_gather(const T *x, index_t n, 
   }
 }
 
-constexpr index_t SHORT = 64, MOST_GATHERED = 8192;  // values of a row and of a channel
+constexpr index_t SHORT = 256, MOST_GATHERED = 8192;  // values of a row, and in all: what stays in the smallest cache
 
-bool gathers(index_t n, index_t s) { return s < SHORT && n * s <= MOST_GATHERED; }
+bool gathers(index_t n, index_t s, int tensors) { return s <= SHORT && n * s * tensors <= MOST_GATHERED; }
+
+// In how many rows they are then read, for the sums that run side by side.
+index_t gathered_rows(index_t values) { return values % 4 ? 1 : 4; }
 
 // A block of rows of channels_last: c contiguous values a row, a sum per channel. Four rows at a time, since each sum is
 // loaded and stored again.
@@ -352,7 +355,8 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
   if (!channels_last) {
 #pragma omp parallel num_threads(threads)
     {
-      std::vector<A> values(gathers(n, s) ? n * s : 0);
+      std::vector<A> values(gathers(n, s, 1) ? n * s : 0);
+      const index_t rows = gathered_rows(n * s), row = n * s / rows;
 #pragma omp for
       for (index_t j = 0; j < c; j++) {
         double mean, squares;
@@ -362,7 +366,7 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
           K::channel_affine(x + j * s, c * s, y + j * s, c * s, n, s, affine);
         } else {
           K::gather(x + j * s, n, c * s, s, values.data());
-          K::channel_moments(values.data(), 1, 0, n * s, mean, squares);
+          K::channel_moments(values.data(), rows, row, row, mean, squares);
           const Affine<A> affine = moving.settle(j, mean, squares, m, vectors);
           K::channel_affine(values.data(), s, y + j * s, c * s, n, s, affine);
         }
@@ -430,7 +434,8 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
   if (!channels_last) {
 #pragma omp parallel num_threads(threads)
     {
-      std::vector<A> values(gathers(n, s) ? n * s : 0), outer(values.size());
+      std::vector<A> values(gathers(n, s, 2) ? n * s : 0), outer(values.size());
+      const index_t rows = gathered_rows(n * s), row = n * s / rows;
 #pragma omp for
       for (index_t j = 0; j < c; j++) {
         const Affine<A> affine = vectors.affine(j);
@@ -445,7 +450,7 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
         } else {
           K::gather(x + j * s, n, c * s, s, values.data());
           K::gather(g + j * s, n, c * s, s, outer.data());
-          K::channel_products(outer.data(), values.data(), 1, 0, n * s, affine, mean, sum_g, sum_gx);
+          K::channel_products(outer.data(), values.data(), rows, row, row, affine, mean, sum_g, sum_gx);
           gradients.settle(j, sum_g, sum_gx, m, vectors, slope, offset);
           if (gx)
             K::channel_gradient(outer.data(), values.data(), s, gx + j * s, c * s, n, s, affine, mean, slope, offset);

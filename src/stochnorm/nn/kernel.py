@@ -133,7 +133,7 @@ class _Fused(torch.autograd.Function):
         layout, memory_format = _layout(input)
         grad_output = grad_output.contiguous(memory_format=memory_format)
         grad_input = torch.empty_like(input) if needs[0] else None
-        gradients = torch.empty_like(statistics[:2])
+        gradients = statistics.new_empty(2, input.size(1))
         _functions[input.dtype][1](
             grad_output.data_ptr(),
             input.data_ptr(),
@@ -148,7 +148,7 @@ class _Fused(torch.autograd.Function):
             gradients.data_ptr(),
             threads(input),
         )
-        grad_weight, grad_bias = gradients
+        grad_weight, grad_bias = gradients.unbind()  # faster than iterating
         return (grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, *[None] * 7)
 
 

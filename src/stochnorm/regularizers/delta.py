@@ -73,7 +73,8 @@ class DELTA(Regularizer):
     Args:
         model: In training; converted before or after.
         reference: A deep copy of the model as it was pre-trained; it is frozen here. What becomes of the model later,
-            converted layers and moving statistics included, does not reach it.
+            converted layers and moving statistics included, does not reach it. It runs faster once
+            :func:`stochnorm.nn.fold.fold_batch_norm` has been through it, as in the main job.
         head: The new layers, whose parameters beta shrinks, bias included.
         layers: Whose outputs are compared, as in ``model.named_modules()``; see :func:`stochnorm.stages.stage_names`.
         weights: W of each layer, (c,); see :mod:`stochnorm.regularizers.attention`. None is 1/c.

@@ -1,0 +1,85 @@
+"""Fold BatchNorm into the convolutions before it, for a network that is only evaluated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+__all__ = ["fold_batch_norm"]
+
+
+def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
+    """Give convolutions the scale and shift of the BatchNorm behind them, in place: one pass less over each map.
+
+    In evaluation the network computes what it computed before, to rounding; it can no longer be trained as it was.
+    Folded is a BatchNorm of moving statistics (timm's ``BatchNormAct2d`` too, of which the activation stays) that alone
+    takes what one call of one ``nn.Conv2d`` puts out. ``torch.fx`` finds these; a network that it cannot follow is left
+    as it is.
+
+    Args:
+        model: In eval mode. The folded layers become ``nn.Identity`` or their activation, under the same names.
+        keep: Modules whose outputs must stay what they are, as in ``model.named_modules()``. (What a folded layer puts
+            out does; what its convolution puts out does not.) Layers with hooks are left alone anyway.
+
+    Returns:
+        How many layers were folded.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        >>> fold_batch_norm(model), model[1]
+        (1, Identity())
+    """
+    folded = 0
+    for conv_name, norm_name in list(_pairs(model)):
+        conv: Any = model.get_submodule(conv_name)
+        norm: Any = model.get_submodule(norm_name)
+        if conv_name in keep or any(name.startswith(f"{norm_name}.") for name in keep) or _hooked(conv, norm):
+            continue
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        model.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))
+        folded += 1
+    return folded
+
+
+class _Tracer(fx.Tracer):
+    """Does not look into convolutions and normalization, which timm derives from PyTorch's."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of convolutions and of the BatchNorm that alone follows, each called once."""
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # a model's own code may raise anything when it is given no tensors
+        return
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        before = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        conv, norm = str(before.target), str(node.target)
+        if (
+            calls[conv] == calls[norm] == 1
+            and isinstance(model.get_submodule(conv), nn.Conv2d)
+            and _folds(model.get_submodule(norm))
+        ):
+            yield conv, norm
+
+
+def _folds(module: nn.Module) -> bool:
+    """Whether a layer is BatchNorm by moving statistics and of known forward pass."""
+    kind = type(module)
+    known = kind is nn.BatchNorm2d or (kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."))
+    return known and module.running_mean is not None
+
+
+def _hooked(*modules: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
