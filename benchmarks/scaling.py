@@ -20,6 +20,7 @@ the points: 1 is proportional, 0 is flat.
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def _record(number: int) -> Record:
     case, place = divmod(number, 25)
     repeat, method = divmod(place, 5)
     name = ("vanilla", "stochnorm", "l2sp", "bss", "stochnorm+bss")[method]
-    value = 50 + (7 * number + 13 * case) % 31 / 3
+    value = random.Random(number).gauss(60, 3)  # noqa: S311  # no two alike
     images = {"train": 400, "validation": 100, "test": 500}
     metrics = {"images": 500, "top1": value, "mean_per_class": value, "loss": 1.5, "ece": 5.0}
     return Record(

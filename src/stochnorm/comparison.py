@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -228,25 +229,32 @@ def _holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _difference(cell: Cell, variant: str, reference: str, found: Values) -> Difference:
-    pairs = [(value, found[reference][r]) for r, value in found[variant].items() if r in found[reference]]
-    gaps = [value - other for value, other in pairs]
-    difference = Difference(cell, variant, reference, len(pairs), fmean(gaps), None, None, None, None)
+    pairs = tuple((value, found[reference][r]) for r, value in found[variant].items() if r in found[reference])
+    mean = fmean(value - other for value, other in pairs)
+    return Difference(cell, variant, reference, len(pairs), mean, *_tests(pairs), p_holm=None)
+
+
+@lru_cache(maxsize=100_000)  # a page and its tables ask for the same ones again and again
+def _tests(
+    pairs: tuple[tuple[float, float], ...],
+) -> tuple[tuple[float, float] | None, float | None, float | None]:
+    """Interval and p-value of Student's t, p-value of the permutations."""
     if len(pairs) < 2:
-        return difference
+        return None, None, None
+    gaps = np.subtract(*np.transpose(pairs))
     permuted = permutation_test(
-        (np.asarray(gaps),),
+        (gaps,),
         _rounded_mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=_RESAMPLES,
         random_state=0,
     )
-    difference = replace(difference, p_permutation=float(permuted.pvalue))
-    if round(max(gaps) - min(gaps), _DECIMALS) == 0:  # no variance, so t is not defined
-        return difference
+    if round(float(np.ptp(gaps)), _DECIMALS) == 0:  # no variance, so t is not defined
+        return None, None, float(permuted.pvalue)
     test = ttest_rel(*zip(*pairs, strict=True))
     low, high = test.confidence_interval(1 - LEVEL)
-    return replace(difference, interval=(float(low), float(high)), p_value=float(test.pvalue))
+    return (float(low), float(high)), float(test.pvalue), float(permuted.pvalue)
 
 
 def _rounded_mean(gaps: Any, axis: int) -> Any:
