@@ -14,6 +14,7 @@ from stochnorm.nn import StochNorm2d, kernel, stoch_norm
 needs_kernel = pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
 
 SHAPES = [(2, 5), (64, 3), (3, 4, 7), (5, 3, 9, 9), (1, 2, 3, 3), (7, 65, 1, 1), (6, 33, 13, 11), (2, 3, 4, 5, 6)]
+SHAPES += [(32, 3, 8, 8), (32, 3, 16, 16)]  # gathered for four sums; the latter in the forward direction alone
 BIG = (5, 70, 17, 19)  # more than one thread's share, blocks and rows that do not divide
 
 
