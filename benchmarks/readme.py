@@ -1,4 +1,4 @@
-"""Write benchmarks/README.md from what the benchmarks left in benchmarks/results/.
+"""Write benchmarks/README.md from what the benchmarks left in benchmarks/results/, and why goals are missed, unmet.md.
 
 python benchmarks/readme.py
 """
@@ -31,11 +31,12 @@ benchmark without a section below has not been run on a quiet machine yet.
 """
 
 
-def format_readme(contents: Sequence[dict[str, Any]]) -> str:
+def format_readme(contents: Sequence[dict[str, Any]], unmet: str = "") -> str:
     """The page.
 
     Args:
         contents: What the JSON files hold, see :class:`measure.Outcome`.
+        unmet: Why goals are not met, in Markdown; follows their table.
     """
     goals = [(content["title"], goal) for content in contents for goal in content["goals"]]
     met = sum(goal["met"] for _, goal in goals)
@@ -45,6 +46,7 @@ def format_readme(contents: Sequence[dict[str, Any]]) -> str:
     ]
     text = f"{_INTRODUCTION}\n## Goals\n\n{met} of {len(goals)} are met.\n\n"
     text += _table(["benchmark", "what", "goal", "measured", "met"], rows) if rows else ""
+    text += f"\n{unmet.strip()}\n" if unmet else ""
     return text + "".join(map(_section, contents))
 
 
@@ -98,7 +100,8 @@ def _anchor(title: str) -> str:
 
 def main() -> None:
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
-    write_text(HERE / "README.md", format_readme(contents))
+    unmet = HERE / "unmet.md"
+    write_text(HERE / "README.md", format_readme(contents, unmet.read_text("utf-8") if unmet.exists() else ""))
 
 
 if __name__ == "__main__":
