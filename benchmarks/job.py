@@ -1,6 +1,7 @@
 """The whole job, ``stochnorm finetune``, against the loop that one would write without it (plain.py).
 
-    python benchmarks/job.py                                           # generated photographs, two networks: 3 minutes
+    python benchmarks/job.py                                           # generated photographs, two networks: 4 minutes
+    python benchmarks/job.py --networks ResNet-50 --precision 32       # of the job; the plain loop has no other
     python benchmarks/job.py --data ../shared/data/grocery --repeats 3
     python benchmarks/job.py --data ../shared/data/grocery --accuracy  # three seeds, test accuracy of both: an hour
 
@@ -40,7 +41,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "EfficientNet-Lite0": Case("tf_efficientnet_lite0", "bundled", 128, 32, 48),
+    "EfficientNet-Lite0": Case("tf_efficientnet_lite0", "bundled", 128, 32, 40),
     "ResNet-50": Case("torchvision/resnet50", "random", 224, 16, 12),
 }
 
@@ -79,10 +80,11 @@ def options(case: Case, steps: int, seed: int) -> list[str]:
     return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
 
 
-def job(data: str, case: Case, steps: int, seed: int) -> Run:
+def job(data: str, case: Case, steps: int, seed: int, precision: str) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "stochnorm.cli", "finetune", data, "--out", str(out)]
+        command += ["--precision", precision]
         seconds, _ = perform([*command, *options(case, steps, seed)], Path(folder))
         result = json.loads((out / "result.json").read_text())
     return Run(result["cost"]["seconds"], seconds, result["test"]["top1"])
@@ -102,7 +104,8 @@ def compare(name: str, data: str, args: Namespace, outcome: Outcome) -> None:
     runs: dict[str, list[Run]] = {"job": [], "plain": []}
     for seed in range(args.repeats):
         for way in random.sample(list(runs), 2):
-            runs[way].append((job if way == "job" else plain)(data, case, steps, seed))
+            one = job(data, case, steps, seed, args.precision) if way == "job" else plain(data, case, steps, seed)
+            runs[way].append(one)
     images = steps * case.batch_size
     training, whole = ({way: statistics.median(run[column] for run in runs[way]) for way in runs} for column in (0, 1))
     ratios = training["plain"] / training["job"], whole["plain"] / whole["job"]
@@ -118,10 +121,11 @@ def compare(name: str, data: str, args: Namespace, outcome: Outcome) -> None:
 
 def main() -> None:
     parser = arguments(__doc__, "job")
-    parser.add_argument("--data", default="", help="real images, as for stochnorm finetune; none: 640 generated ones")
+    parser.add_argument("--data", default="", help="real images, as for stochnorm finetune; none: 320 generated ones")
     parser.add_argument("--networks", nargs="+", choices=CASES, default=[])
     parser.add_argument("--repeats", type=int, default=0, help="0: 1, with --accuracy 3")
-    parser.add_argument("--steps", type=int, default=0, help="0: fit for 3 minutes, with --accuracy 300")
+    parser.add_argument("--steps", type=int, default=0, help="0: fit for 4 minutes, with --accuracy 300")
+    parser.add_argument("--precision", default="auto", help="of the job")
     parser.add_argument("--accuracy", action="store_true", help="report the test accuracy of each seed")
     args = parser.parse_args()
     args.repeats = args.repeats or (3 if args.accuracy else 1)
@@ -135,7 +139,7 @@ def main() -> None:
         "contiguous, decoding at every use with two workers, StochNorm from both branches of BatchNorm.",
     )
     with tempfile.TemporaryDirectory() as folder:
-        data = args.data or str(write_images(Path(folder) / "photos", 640, 10))
+        data = args.data or str(write_images(Path(folder) / "photos", 320, 10))
         # With random weights an accuracy says nothing.
         networks = args.networks or (["EfficientNet-Lite0"] if args.accuracy else list(CASES))
         for name in networks:

@@ -9,16 +9,12 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    binary_calibration_error,
-    multiclass_calibration_error,
-)
+from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
 
 __all__ = ["auc", "classification_metrics", "multilabel_metrics", "resampled"]
 
 _BINS = 15  # of the expected calibration error
-_AT_ONCE = 100  # resamples; bounds the memory
+_AT_ONCE = 100  # resamples, or images; bounds the memory
 
 
 def classification_metrics(
@@ -41,6 +37,9 @@ def classification_metrics(
     """
     num_classes = logits.size(1)
     right = logits.argmax(1) == labels
+    parts = list(zip(logits.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True))  # type: ignore[no-untyped-call]
+    losses = torch.cat([F.cross_entropy(some, theirs, reduction="none") for some, theirs in parts])
+    confidence = torch.cat([some.softmax(1).amax(1) for some, _ in parts])
     support, hits = (torch.bincount(which, minlength=num_classes) for which in (labels, labels[right]))
     present = support > 0
     correct = int(right.sum())
@@ -52,12 +51,12 @@ def classification_metrics(
         interval = _interval(torch.cat([right.double() @ counts / counts.sum(0) for counts in draws]))
     return {
         "images": len(labels),
-        "loss": float(F.cross_entropy(logits, labels)),
+        "loss": float(losses.mean()),
         "top1": 100 * correct / len(labels),
         "top1_interval": interval,
         "mean_per_class": 100 * float((hits[present].double() / support[present]).mean()),
         "per_class": [100 * int(h) / int(s) if s else None for h, s in zip(hits, support, strict=True)],
-        "ece": 100 * float(multiclass_calibration_error(logits.softmax(1), labels, num_classes, _BINS)),
+        "ece": 100 * float(binary_calibration_error(confidence, right.int(), _BINS)),
     }
 
 

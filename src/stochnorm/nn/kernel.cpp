@@ -198,6 +198,24 @@ template <typename T, typename A> INLINE void block_moments(const T *x, index_t 
   });
 }
 
+// Mean and squares of the rows so far, `before` of them, and of a block's, which is `share` of all (Chan, Golub, LeVeque
+// 1983).
+template <typename A>
+INLINE void block_merge(const A *block_mean, const A *block_squares, index_t c, double before, double share, double *mean,
+                        double *squares) {
+#pragma omp simd
+  for (index_t j = 0; j < c; j++) {
+    const double delta = block_mean[j] - mean[j];
+    mean[j] += delta * share;
+    squares[j] += block_squares[j] + delta * delta * before * share;
+  }
+}
+
+template <typename A> INLINE void block_add(const A *block, index_t c, double *sum) {
+#pragma omp simd
+  for (index_t j = 0; j < c; j++) sum[j] += block[j];
+}
+
 template <bool CLAMP, typename T, typename A>
 INLINE void block_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {
   const auto [scale, shift, low, high] = affines;
@@ -279,6 +297,11 @@ INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t 
     TARGET static void rows_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {                        \
       block_moments(x, rows, c, mean, squares);                                                                        \
     }                                                                                                                  \
+    TARGET static void rows_merge(const A *block_mean, const A *block_squares, index_t c, double before, double share, \
+                                  double *mean, double *squares) {                                                     \
+      block_merge(block_mean, block_squares, c, before, share, mean, squares);                                         \
+    }                                                                                                                  \
+    TARGET static void rows_add(const A *block, index_t c, double *sum) { block_add(block, c, sum); }                  \
     TARGET static void rows_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {                    \
       block_affine<CLAMP>(x, y, rows, c, affines);                                                                     \
     }                                                                                                                  \
@@ -386,11 +409,7 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
       const index_t count = std::min(step, rows.end - r);
       K::rows_moments(x + r * c, count, c, block_mean.data(), block_square.data());
       const double before = static_cast<double>(r - rows.begin), share = count / (before + count);
-      for (index_t j = 0; j < c; j++) {  // Chan, Golub, LeVeque 1983
-        const double delta = block_mean[j] - mean[j];
-        mean[j] += delta * share;
-        square[j] += block_square[j] + delta * delta * before * share;
-      }
+      K::rows_merge(block_mean.data(), block_square.data(), c, before, share, mean, square);
     }
 #pragma omp barrier
 #pragma omp for
@@ -476,10 +495,8 @@ void backward(const T *g, const T *x, T *gx, index_t n, index_t c, index_t s, bo
     for (index_t r = rows.begin, step = block_rows<A>(c); r < rows.end; r += step) {
       K::rows_products(g + r * c, x + r * c, std::min(step, rows.end - r), c, affines, vectors.mean, block_g.data(),
                        block_gx.data());
-      for (index_t j = 0; j < c; j++) {
-        sum_g[j] += block_g[j];
-        sum_gx[j] += block_gx[j];
-      }
+      K::rows_add(block_g.data(), c, sum_g);
+      K::rows_add(block_gx.data(), c, sum_gx);
     }
 #pragma omp barrier
 #pragma omp for

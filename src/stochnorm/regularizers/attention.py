@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.modes import evaluating
+from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.tail import Tail
 from stochnorm.taps import Tap
 
@@ -92,6 +93,7 @@ def channel_attention(
     """
     model, head = copy.deepcopy((model, head))
     head.load_state_dict(train_head(model, head, batches, loss=loss, epochs=epochs, lr=lr, seed=seed).state_dict())
+    fold_batch_norm(model.eval(), keep=layers)  # a copy, which is evaluated as often as it has channels
     some = list(islice(batches, measured))
     return {
         layer: softmax_attention(increases)
