@@ -17,16 +17,16 @@ check: .venv/dev
 
 bench: .venv/dev  ## benchmarks/README.md, made for 15 minutes on two cores that nothing else uses
 	$(BIN)/python benchmarks/startup.py --rounds 5
-	$(BIN)/python benchmarks/layer.py --budget 80
+	$(BIN)/python benchmarks/layer.py --budget 70
 	$(BIN)/python benchmarks/step.py --seconds 15
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/depthwise.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/bss.py
-	$(BIN)/python benchmarks/epochs.py --images 96
+	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/job.py
-	$(BIN)/python benchmarks/serving.py --images 64
-	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/serving.py --images 90
+	$(BIN)/python benchmarks/grid.py --steps 50
 	$(BIN)/python benchmarks/scaling.py --most 10000
 	$(BIN)/python benchmarks/readme.py
 

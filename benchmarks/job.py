@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "EfficientNet-Lite0": Case("tf_efficientnet_lite0", "bundled", 128, 32, 40),
-    "ResNet-50": Case("torchvision/resnet50", "random", 224, 16, 12),
+    "EfficientNet-Lite0": Case("tf_efficientnet_lite0", "bundled", 128, 32, 32),
+    "ResNet-50": Case("torchvision/resnet50", "random", 224, 16, 9),
 }
 
 

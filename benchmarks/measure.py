@@ -202,7 +202,7 @@ def conditions() -> dict[str, Any]:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "machine": f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} cores",
-        **environment(launch()),
+        **{name: value for name, value in environment(launch()).items() if name != "precision"},  # by network
         "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git(*_CHANGED) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }

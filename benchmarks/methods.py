@@ -5,14 +5,16 @@
     python benchmarks/methods.py --all                              # every method
 
 The step is the main job's, at the backbone's own size. Time: in one process the method and plain fine-tuning take steps
-in turns, in random order; the ratio is of their medians. Memory: the most that two steps and the model add to a fresh
-process. DELTA with uniform attention: the other kind costs the same per step.
+in turns, in random order; the ratio is of their medians. Memory: the most that tensors hold in a step beyond what they
+hold between steps. DELTA with uniform attention: the other kind costs the same per step.
 """
 
 from __future__ import annotations
 
-from measure import Outcome, Timing, arguments, at_most, cost, in_child, side_by_side
-from training import BUNDLED, training
+from typing import NamedTuple
+
+from measure import Outcome, Timing, arguments, at_most, in_child, side_by_side
+from training import BUNDLED, step_memory, training
 
 BACKBONES = [BUNDLED, "torchvision/resnet50"]
 METHODS = ["stochnorm", "l2sp", "bss", "delta", "stochnorm+delta+bss"]
@@ -20,26 +22,23 @@ ALL = [*METHODS, "bin", "frozen", "stochnorm+l2sp", "stochnorm+delta", "stochnor
 LIMITS = {"l2sp": 1.05, "bss": 1.03, "delta": 1.40, "stochnorm+delta+bss": 1.50}
 
 
-def memory(backbone: str, method: str, batch_size: int) -> float:
-    """Gigabytes that two steps, and the model, add to this process."""
-
-    def steps() -> None:
-        trained = training(backbone, method, batch_size=batch_size)
-        trained.step()
-        trained.step()
-
-    return cost(steps).grown
+class Step(NamedTuple):
+    ours: Timing
+    plain: Timing
+    """Of plain fine-tuning's steps beside them."""
+    gigabytes: float
+    precision: str
 
 
-def times(backbone: str, methods: list[str], batch_size: int, rounds: int) -> list[tuple[Timing, Timing]]:
-    """Of each method's steps, and of plain fine-tuning's beside it."""
+def steps(backbone: str, methods: list[str], batch_size: int, rounds: int) -> list[Step]:
+    """Of each method."""
     vanilla = training(backbone, batch_size=batch_size)
-    pairs = []
+    found = []
     for method in methods:
         trained = training(backbone, method, batch_size=batch_size)
-        ours, plain = side_by_side([trained.step, vanilla.step], rounds)
-        pairs.append((ours, plain))
-    return pairs
+        timings = side_by_side([trained.step, vanilla.step], rounds)
+        found.append(Step(*timings, step_memory(trained), trained.precision))
+    return found
 
 
 def main() -> None:
@@ -53,19 +52,19 @@ def main() -> None:
 
     outcome = Outcome(
         f"The methods, a training step of {args.batch_size} images",
-        ["backbone", "method", "step s", "to vanilla", "memory GB", "to vanilla"],
-        "Medians of steps that a method and plain fine-tuning (vanilla) take in turns; memory is what two steps and "
-        "the model add to a fresh process.",
+        ["backbone", "precision", "method", "step s", "to vanilla", "memory GB", "to vanilla"],
+        "Medians of steps that a method and plain fine-tuning (vanilla) take in turns. GB is what tensors hold in a "
+        "step beyond what they hold between steps, at the most; between steps DELTA keeps its reference and L2-SP its "
+        "anchors, each as large as the model.",
     )
     methods = ["vanilla", *(ALL if args.all else args.methods)]
     for backbone in args.backbones:
-        gigabytes = {method: in_child(memory, backbone, method, args.batch_size) for method in methods}
-        base = gigabytes["vanilla"]
-        pairs = in_child(times, backbone, methods, args.batch_size, args.rounds)
-        for (method, grown), (ours, plain) in zip(gigabytes.items(), pairs, strict=True):
-            ratio = ours.over(plain)
-            row = [backbone, method, f"{ours.median:.3f}", f"{ratio:.2f}", f"{grown:.2f}", f"{grown / base:.2f}"]
-            outcome.rows.append(row)
+        measured = in_child(steps, backbone, methods, args.batch_size, args.rounds)
+        base = measured[0].gigabytes
+        for method, step in zip(methods, measured, strict=True):
+            ratio = step.ours.over(step.plain)
+            row = [backbone, step.precision, method, f"{step.ours.median:.3f}", f"{ratio:.2f}"]
+            outcome.rows.append([*row, f"{step.gigabytes:.3f}", f"{step.gigabytes / base:.2f}"])
             if method in LIMITS:
                 outcome.goals.append(at_most(LIMITS[method], f"step of {method} to vanilla's, {backbone}", ratio))
     outcome.write(args.out)

@@ -3,8 +3,8 @@
     python benchmarks/step.py                                 # two networks: 2 minutes
     python benchmarks/step.py --rounds 30
 
-Forward, loss, backward and SGD as the main job does them: bfloat16 where the processor computes in it, channels_last,
-compiled kernels for BatchNorm (timm's, which activates) as for StochNorm.
+Forward, loss, backward and SGD as the main job does them with ``--precision bf16``: channels_last, compiled kernels for
+BatchNorm (timm's, which activates) as for StochNorm.
 Time: both models in one process take steps in turns, in random order; the ratio is of their medians. Memory: the most
 that tensors hold in a step beyond the model and its optimizer, by PyTorch's profiler; a process of each. (What a
 process takes from the system differs from one to the next by a tenth, for one and the same model.) Exactness: in
@@ -14,8 +14,6 @@ otherwise.
 
 from __future__ import annotations
 
-import os
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -25,7 +23,7 @@ from measure import Outcome, Timing, arguments, at_most, in_child, side_by_side
 from stochnorm.hardware import launch
 from stochnorm.models import build_classifier
 from stochnorm.nn import convert, restore
-from training import BUNDLED, CLASSES, training
+from training import BUNDLED, CLASSES, Training, step_memory, training
 
 
 class Case(NamedTuple):
@@ -37,17 +35,16 @@ class Case(NamedTuple):
 CASES = {"ResNet-50": Case("torchvision/resnet50", 16, 224), "EfficientNet-Lite0": Case(BUNDLED, 32, 128)}
 
 
+def bfloat16(case: Case, method: str) -> Training:
+    size = {"batch_size": case.batch_size, "image_size": case.image_size}
+    return training(case.backbone, method, **size, precision="bf16")
+
+
 def memory(case: Case, method: str) -> float:
-    """Gigabytes that tensors hold in the second step beyond what they held before it, at the most."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")
-    trained = training(case.backbone, method, batch_size=case.batch_size, image_size=case.image_size)
+    """Gigabytes of the second step."""
+    trained = bfloat16(case, method)
     trained.step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        trained.step()
-    # What profile.events() says is summed over functions; the allocations themselves stand behind it.
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(accumulate(changes)) / 1e9
+    return step_memory(trained)
 
 
 @torch.no_grad()
@@ -56,7 +53,7 @@ def exact(case: Case) -> tuple[bool, bool]:
 
     def outputs(model: nn.Module, training: bool) -> Tensor:
         torch.manual_seed(0)  # of dropout
-        with launch().autocast():
+        with launch("auto", "bf16").autocast():
             result: Tensor = model.train(training)(inputs)
         return result
 
@@ -77,10 +74,7 @@ def exact(case: Case) -> tuple[bool, bool]:
 
 def times(case: Case, rounds: int, seconds: float) -> list[Timing]:
     """Of both models' steps."""
-    both = [
-        training(case.backbone, method, batch_size=case.batch_size, image_size=case.image_size)
-        for method in ("vanilla", "stochnorm")
-    ]
+    both = [bfloat16(case, method) for method in ("vanilla", "stochnorm")]
     return side_by_side([one.step for one in both], rounds, seconds=seconds)
 
 
@@ -95,8 +89,8 @@ def main() -> None:
         "A training step",
         ["network", "BatchNorm ms", "StochNorm ms", "quartiles", "time", "BatchNorm GB", "StochNorm GB", "memory",
          "equal in evaluation", "equal when restored"],
-        "Medians of steps taken in turns; GB is what tensors hold in a step beyond model and optimizer, at the most. "
-        "*time* and *memory* are StochNorm's to BatchNorm's.",
+        "Medians of steps in bfloat16 taken in turns; GB is what tensors hold in a step beyond model and optimizer, at "
+        "the most. *time* and *memory* are StochNorm's to BatchNorm's.",
     )  # fmt: skip
     for name in args.networks:
         case = CASES[name]

@@ -1,8 +1,10 @@
-"""One training step as the main job takes it, for the benchmarks that time steps."""
+"""One training step as the main job takes it, for the benchmarks that time and weigh steps."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from stochnorm.config import DELTAConfig, FinetuneConfig
 from stochnorm.data import Split
-from stochnorm.hardware import launch
+from stochnorm.hardware import launch, precision_of
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.acceleration import plain_class
 from stochnorm.nn.depthwise import DepthwiseConv2d
@@ -31,6 +33,8 @@ class Training(NamedTuple):
     """Takes a step on images, uint8 (b, 3, s, s), and their classes."""
     images: Tensor
     """A random batch."""
+    precision: str
+    """As Fabric calls it."""
 
     def step(self) -> None:
         """On the random batch."""
@@ -44,6 +48,7 @@ def training(
     batch_size: int,
     image_size: int = 0,
     depthwise: bool = True,
+    precision: str = "auto",
     classes: tuple[str, ...] = CLASSES,
 ) -> Training:
     """Model, methods, loss and SGD of a job; its precision and memory format.
@@ -54,12 +59,13 @@ def training(
         batch_size: Of the random batch.
         image_size: Pixels; 0: the backbone's own.
         depthwise: With the compiled kernel for depthwise convolutions, as a job has it.
+        precision: As of ``stochnorm finetune``.
         classes: Of the head.
     """
-    fabric = launch()
     config = FinetuneConfig("-", method=method, backbone=backbone, delta=DELTAConfig(attention="uniform"))
     weights = "auto" if backbone == BUNDLED else "random"
     classifier = build_classifier(backbone, weights, classes, image_size=image_size or None)
+    fabric = launch("auto", precision, classifier.model)
     no_images: Any = None  # only initial statistics and channel attention look at them
     regularizers = prepare(config, classifier, Split(no_images, [], torch.empty(0)), fabric)
     for module in classifier.model.modules():
@@ -81,4 +87,18 @@ def training(
 
     size = preprocessing.image_size
     images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
-    return Training(classifier, model, on, images)
+    return Training(classifier, model, on, images, precision_of(fabric))
+
+
+def step_memory(trained: Training) -> float:
+    """Gigabytes (1e9) that tensors hold in a step beyond what they held before it, at the most; after a first step.
+
+    By the allocations, since what a process takes from the system differs from one to the next by a tenth.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        trained.step()
+    # profile.events() sums over functions; the allocations themselves stand behind it.
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes)) / 1e9

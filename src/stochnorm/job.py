@@ -138,6 +138,7 @@ def _finetune(
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
     )
+    fabric = launch(config.device, config.precision, classifier.model)  # auto looks at the network
     store = ImageStore(
         source.root,
         rows,

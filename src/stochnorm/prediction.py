@@ -63,7 +63,7 @@ def predict(
         'cat'
     """
     classifier = load_classifier(run)
-    fabric = launch(device)
+    fabric = launch(device, model=classifier.model)
     model = classifier.model.to(fabric.device)
     files = list(_expand(images))
     if not files:
