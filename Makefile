@@ -16,8 +16,8 @@ check: .venv/dev
 	$(BIN)/mypy
 
 bench: .venv/dev  ## benchmarks/README.md, made for 15 minutes on two cores that nothing else uses
-	$(BIN)/python benchmarks/startup.py --rounds 5
-	$(BIN)/python benchmarks/layer.py --budget 70
+	$(BIN)/python benchmarks/startup.py --rounds 3
+	$(BIN)/python benchmarks/layer.py --budget 65
 	$(BIN)/python benchmarks/step.py --seconds 15
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/depthwise.py
@@ -25,7 +25,7 @@ bench: .venv/dev  ## benchmarks/README.md, made for 15 minutes on two cores that
 	$(BIN)/python benchmarks/bss.py
 	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/job.py
-	$(BIN)/python benchmarks/serving.py --images 90
+	$(BIN)/python benchmarks/serving.py --images 60
 	$(BIN)/python benchmarks/grid.py --steps 50
 	$(BIN)/python benchmarks/scaling.py --most 10000
 	$(BIN)/python benchmarks/readme.py
