@@ -15,7 +15,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev  ## benchmarks/README.md, made for 15 minutes on two cores that nothing else uses
+bench: .venv/dev  ## benchmarks/README.md, a quarter of an hour on two cores that nothing else uses
 	$(BIN)/python benchmarks/startup.py --rounds 3
 	$(BIN)/python benchmarks/layer.py --budget 65
 	$(BIN)/python benchmarks/step.py --seconds 15
