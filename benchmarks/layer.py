@@ -99,6 +99,8 @@ def measure(
         module: nn.Module = kind(shape[1], device=device)
         return partial(forward_backward, torch.compile(module) if compiled else module, x, grad)
 
+    if compiled:
+        torch.compiler.reset()  # or the compiler gives up after some inputs, and the layers run as they are
     x, grad = (
         torch.randn(shape, device=device).to(getattr(torch, dtype)).contiguous(memory_format=FORMATS[layout])
         for _ in range(2)
