@@ -4,7 +4,8 @@
 
 float32, contiguous; PIL decodes, crops at random and mirrors each image at each use, in two worker processes; StochNorm
 computes both branches of BatchNorm and mixes them. Model, head, loss, SGD, batch size, validations, selection and test
-are the job's. (The job squashes an image before it crops; here the crop is of the file's pixels, which saves a resize.)
+are the job's. (The job squashes an image before it crops, as the paper's protocol does; here the crop is of the file's
+pixels, which saves a resize, unless --squash is given.)
 The last line of its output is JSON.
 """
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--eval-every", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--squash", action="store_true", help="before cropping, as the job does")
     args = parser.parse_args()
 
     source = read_source(args.data)
@@ -74,8 +76,13 @@ def main() -> None:
     )
     about, model = classifier.preprocessing, blend_everywhere(classifier.model)
     tensor = [transforms.ToTensor(), transforms.Normalize(about.mean, about.std)]
-    crop = [transforms.RandomResizedCrop(about.image_size), transforms.RandomHorizontalFlip()]
-    center = [transforms.Resize((about.resize, about.resize)), transforms.CenterCrop(about.image_size)]
+    squash = [transforms.Resize((about.resize, about.resize))]
+    crop = [
+        *(squash if args.squash else []),
+        transforms.RandomResizedCrop(about.image_size),
+        transforms.RandomHorizontalFlip(),
+    ]
+    center = [*squash, transforms.CenterCrop(about.image_size)]
 
     def loader(split: str, transform: list[Any], **options: Any) -> DataLoader[Any]:
         rows = [row for row in images if row.split == split]
