@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from stochnorm.nn.acceleration import accelerate
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.freeze import freeze
 
@@ -50,14 +51,22 @@ def test_outputs_are_those_of_before_to_rounding(build: Callable[[], nn.Module],
     torch.testing.assert_close(outputs(model, size), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
+class Standardized(nn.Conv2d):
+    """As timm's StdConv2d: a scaled weight computes the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight / self.weight.std((1, 2, 3), keepdim=True), self.bias)
+
+
 class Branches(nn.Module):
-    """One BatchNorm after a convolution that an addition takes too, one that is called twice, one after a function."""
+    """BatchNorm after: a convolution that an addition takes too, one called twice, a function, a derived class."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shared_map, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
         self.twice, self.norm_twice = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
         self.before_relu, self.after_relu = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.standardized, self.after_standardized = Standardized(4, 4, 3), nn.BatchNorm2d(4)
         self.untracked_map, self.untracked = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +74,7 @@ class Branches(nn.Module):
         x = x + self.norm(x)
         x = self.norm_twice(self.twice(self.norm_twice(self.twice(x))))
         x = self.after_relu(self.before_relu(x).relu())
+        x = self.after_standardized(self.standardized(x))
         return self.untracked(self.untracked_map(x))
 
 
@@ -74,6 +84,14 @@ def test_what_cannot_be_folded_stays() -> None:
     assert fold_batch_norm(model) == 0
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
     assert torch.equal(outputs(model), before)
+
+
+def test_accelerated_layers_fold_as_what_they_accelerate() -> None:
+    model = seasoned(timm.create_model("tf_efficientnet_lite0"))
+    before = outputs(model)
+    accelerate(model)
+    assert fold_batch_norm(model) == 49
+    torch.testing.assert_close(outputs(model), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
 def three() -> nn.Sequential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from stochnorm.nn import depthwise, kernel
+from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["accelerate", "plain_class"]
 
@@ -50,7 +51,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 def _counterpart(module: nn.Module, normalization: bool) -> type[nn.Module]:
     """The class that a layer is to have."""
     kind = type(module)
-    if normalization and kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."):
+    if normalization and is_timms(kind, "BatchNormAct2d"):
         from stochnorm.nn.timm_act import FusedBatchNormAct2d
 
         return FusedBatchNormAct2d if kernel.library is not None else kind

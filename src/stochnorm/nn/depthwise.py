@@ -17,6 +17,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from stochnorm.nn.compiled import load, threads
+from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["DepthwiseConv2d", "counterpart"]
 
@@ -166,7 +167,7 @@ def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Arr
 def counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
     """The class of a convolution that the kernel can do; None for the others."""
     kind = type(module)
-    same = kind.__name__ == "Conv2dSame" and kind.__module__.startswith("timm.")
+    same = is_timms(kind, "Conv2dSame")
     if library is None or not (kind is nn.Conv2d or same):
         return None
     conv: Any = module

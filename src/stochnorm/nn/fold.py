@@ -9,6 +9,9 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from stochnorm.nn.acceleration import plain_class
+from stochnorm.nn.timm_names import is_timms
+
 __all__ = ["fold_batch_norm"]
 
 
@@ -17,8 +20,8 @@ def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
 
     In evaluation the network computes what it computed before, to rounding; it can no longer be trained as it was.
     Folded is a BatchNorm of moving statistics (timm's ``BatchNormAct2d`` too, of which the activation stays) that alone
-    takes what one call of one ``nn.Conv2d`` puts out. ``torch.fx`` finds these; a network that it cannot follow is left
-    as it is.
+    takes what one call of one ``nn.Conv2d`` (or timm's ``Conv2dSame``) puts out; derived classes are left alone.
+    ``torch.fx`` finds these; a network that it cannot follow is left as it is.
 
     Args:
         model: In eval mode. The folded layers become ``nn.Identity`` or their activation, under the same names.
@@ -68,17 +71,24 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
         conv, norm = str(before.target), str(node.target)
         if (
             calls[conv] == calls[norm] == 1
-            and isinstance(model.get_submodule(conv), nn.Conv2d)
-            and _folds(model.get_submodule(norm))
+            and _is_conv(model.get_submodule(conv))
+            and _is_norm(model.get_submodule(norm))
         ):
             yield conv, norm
 
 
-def _folds(module: nn.Module) -> bool:
-    """Whether a layer is BatchNorm by moving statistics and of known forward pass."""
-    kind = type(module)
-    known = kind is nn.BatchNorm2d or (kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."))
-    return known and module.running_mean is not None
+# Of known forward pass: a derived class may make something else of its weight, such as timm's StdConv2d.
+
+
+def _is_conv(module: nn.Module) -> bool:
+    kind = plain_class(module)
+    return kind is nn.Conv2d or is_timms(kind, "Conv2dSame")
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """By moving statistics."""
+    kind = plain_class(module)
+    return (kind is nn.BatchNorm2d or is_timms(kind, "BatchNormAct2d")) and module.running_mean is not None
 
 
 def _hooked(*modules: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from stochnorm.nn.batch_instance import (
 )
 from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d, _FrozenNorm
 from stochnorm.nn.layer import StochNorm1d, StochNorm2d, StochNorm3d, _StochNorm
+from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["BATCH_INSTANCE", "FROZEN", "STOCH", "Family", "Where", "change_class", "family_of", "pick", "to_batch_norm"]
 
@@ -135,7 +136,7 @@ def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:
     family = family_of(module)
     kind = type(module) if family is None else _plain_class(type(module), family)
     layers = to.layers
-    if kind.__module__.startswith("timm.") and kind.__name__ == "BatchNormAct2d":
+    if is_timms(kind, "BatchNormAct2d"):
         from stochnorm.nn.timm_act import LAYERS
 
         layers = LAYERS
