@@ -95,7 +95,7 @@ def main() -> None:
         functions = [obvious, ours, partial(Tail, folded, layer, images)]
         seconds = [timing.median for timing in side_by_side(functions, args.rounds, device=args.device)]
         a_pass, a_tail, cut = seconds[0] / (len(channels) + 1), seconds[1] / len(channels), seconds[2]
-        a_tail_works = work(lambda: tail(tail.maps, torch.arange(args.batch_size)))  # noqa: B023
+        a_tail_works = work(partial(tail, tail.maps, torch.arange(args.batch_size)))
         works += c * a_tail_works
         obvious_total += c * a_pass
         total += cut + c * a_tail

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -664,3 +665,25 @@ def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
         result = finetune(config(photos, tmp_path / str(most)), quiet=True)
         assert len(result.record["classes"]) == 3
         assert (result.run / "confusion_matrix.csv").exists() == written
+
+
+@pytest.mark.parametrize(("backbone", "precision"), [("test_resnet", "32-true"), ("test_efficientnet", "bf16-mixed")])
+def test_auto_precision_looks_at_the_network_in_training_and_in_prediction(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str
+) -> None:
+    """On a CPU with bfloat16 and without AMX."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    settings = config(photos, tmp_path / "run", backbone=backbone, weights="random", device="cpu", precision="auto")
+    assert finetune(settings, quiet=True).record["environment"]["precision"] == precision
+    launched: list[str] = []
+
+    def launch(*arguments: Any, **named: Any) -> Fabric:
+        fabric = stochnorm.hardware.launch(*arguments, **named)
+        launched.append(stochnorm.hardware.precision_of(fabric))
+        return fabric
+
+    monkeypatch.setattr("stochnorm.prediction.launch", launch)
+    predict(tmp_path / "run", [photos / "red"], device="cpu")
+    assert launched == [precision]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -42,22 +42,16 @@ def evaluate(
     task = task or task_for(classifier.classes, classifier.multi_label)
     size = max(batch_size // 10, 1) if ten_crop else batch_size
     batches = split.evaluation_batches(size, workers=workers)
-    logits = predict_logits(
-        classifier.model, batches, classifier.preprocessing, fabric, ten_crop=ten_crop, count=len(split)
-    )
+    logits = torch.empty(len(split), len(classifier.classes))  # in place, or they would be held twice in the end
+    parts = _logits(classifier.model, batches, classifier.preprocessing, fabric, ten_crop)
+    for rows, part in zip(logits.split(size), parts, strict=True):  # type: ignore[no-untyped-call]
+        rows.copy_(part)
     groups = split.groups if any(split.groups) else None
     return logits, task.metrics(logits, split.targets, groups=groups)
 
 
-@torch.no_grad()
 def predict_logits(
-    model: nn.Module,
-    batches: Iterable[Tensor],
-    preprocessing: Preprocessing,
-    fabric: Fabric,
-    *,
-    ten_crop: bool = False,
-    count: int | None = None,
+    model: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, fabric: Fabric, *, ten_crop: bool = False
 ) -> Tensor:
     """Logits in eval mode; the model's ``training`` flag is as before afterwards.
 
@@ -67,27 +61,24 @@ def predict_logits(
         preprocessing: Crops and normalizes.
         fabric: Says device and precision.
         ten_crop: Average the logits of ten crops, all in one batch, instead of the center's.
-        count: How many images there are; if it is known, the logits are not held twice at the end.
 
     Returns:
         (n, num_classes), float32, on the CPU.
     """
+    return torch.cat(list(_logits(model, batches, preprocessing, fabric, ten_crop)))
+
+
+@torch.no_grad()
+def _logits(
+    model: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, fabric: Fabric, ten_crop: bool
+) -> Iterator[Tensor]:
+    """A batch's at a time."""
     training = model.training
     model.eval()
-    parts: list[Tensor] = []
-    whole: Tensor | None = None
-    done = 0
     for images in batches:
         images = images.to(fabric.device)
         crops = preprocessing.ten_crop(images) if ten_crop else preprocessing.center_crop(images)[:, None]
         with fabric.autocast():
             output = model(preprocessing.normalize(crops.flatten(0, 1)))
-        logits = output.float().unflatten(0, crops.shape[:2]).mean(1).cpu()
-        if count is None:
-            parts.append(logits)
-            continue
-        whole = logits.new_empty(count, logits.size(1)) if whole is None else whole
-        whole[done : done + len(logits)] = logits
-        done += len(logits)
-    model.train(training)
-    return torch.cat(parts) if whole is None else whole
+        yield output.float().unflatten(0, crops.shape[:2]).mean(1).cpu()
+    model.train(training)  # not evaluating(), which frozen layers do not hear

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,11 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         self.images += len(x)
         return super().forward(x)
+
+
+class Pool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class Block(nn.Module):
@@ -333,3 +339,17 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="not kept for the next run: .*set XDG_CACHE_HOME"):
         weights = cached_attention(tmp_path / "file", "k", Computed())
     assert set(weights) == {"layer1", "blocks.0"}
+
+
+def test_it_is_measured_on_a_folded_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, measured = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Pool(), nn.Linear(4, 3)), []
+    original = attention.loss_increases
+
+    def spy(measured_on: nn.Module, *arguments: Any, **named: Any) -> dict[str, Tensor]:
+        measured.append([type(module) for module in measured_on][1])
+        return original(measured_on, *arguments, **named)
+
+    monkeypatch.setattr(attention, "loss_increases", spy)
+    channel_attention(model, model[4], ["2"], [(torch.rand(4, 3, 6, 6), torch.arange(4) % 3)])
+    assert measured == [nn.Identity]
+    assert type(model[1]) is nn.BatchNorm2d
