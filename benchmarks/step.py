@@ -2,8 +2,9 @@
 
     python benchmarks/step.py                                 # two networks: 2 minutes
     python benchmarks/step.py --rounds 30
+    python benchmarks/step.py --precision 32
 
-Forward, loss, backward and SGD as the main job does them with ``--precision bf16``: channels_last, compiled kernels for
+Forward, loss, backward and SGD as the main job does them, in bfloat16 or float32: channels_last, compiled kernels for
 BatchNorm (timm's, which activates) as for StochNorm.
 Time: both models in one process take steps in turns, in random order; the ratio is of their medians. Memory: the most
 that tensors hold in a step beyond the model and its optimizer, by PyTorch's profiler; a process of each. (What a
@@ -35,25 +36,25 @@ class Case(NamedTuple):
 CASES = {"ResNet-50": Case("torchvision/resnet50", 16, 224), "EfficientNet-Lite0": Case(BUNDLED, 32, 128)}
 
 
-def bfloat16(case: Case, method: str) -> Training:
+def of(case: Case, method: str, precision: str) -> Training:
     size = {"batch_size": case.batch_size, "image_size": case.image_size}
-    return training(case.backbone, method, **size, precision="bf16")
+    return training(case.backbone, method, **size, precision=precision)
 
 
-def memory(case: Case, method: str) -> float:
+def memory(case: Case, method: str, precision: str) -> float:
     """Gigabytes of the second step."""
-    trained = bfloat16(case, method)
+    trained = of(case, method, precision)
     trained.step()
     return step_memory(trained)
 
 
 @torch.no_grad()
-def exact(case: Case) -> tuple[bool, bool]:
+def exact(case: Case, precision: str) -> tuple[bool, bool]:
     """Whether the outputs are BatchNorm's in evaluation, and in training once the model is restored."""
 
     def outputs(model: nn.Module, training: bool) -> Tensor:
         torch.manual_seed(0)  # of dropout
-        with launch("auto", "bf16").autocast():
+        with launch("auto", precision).autocast():
             result: Tensor = model.train(training)(inputs)
         return result
 
@@ -72,9 +73,9 @@ def exact(case: Case) -> tuple[bool, bool]:
     return in_eval, torch.equal(outputs(model, True), trained)
 
 
-def times(case: Case, rounds: int, seconds: float) -> list[Timing]:
+def times(case: Case, precision: str, rounds: int, seconds: float) -> list[Timing]:
     """Of both models' steps."""
-    both = [bfloat16(case, method) for method in ("vanilla", "stochnorm")]
+    both = [of(case, method, precision) for method in ("vanilla", "stochnorm")]
     return side_by_side([one.step for one in both], rounds, seconds=seconds)
 
 
@@ -83,21 +84,22 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=7, help="at least, of each network")
     parser.add_argument("--seconds", type=float, default=20, help="at least, of each network")
+    parser.add_argument("--precision", choices=["bf16", "32"], default="bf16")
     args = parser.parse_args()
 
     outcome = Outcome(
         "A training step",
         ["network", "BatchNorm ms", "StochNorm ms", "quartiles", "time", "BatchNorm GB", "StochNorm GB", "memory",
          "equal in evaluation", "equal when restored"],
-        "Medians of steps in bfloat16 taken in turns; GB is what tensors hold in a step beyond model and optimizer, at "
+        f"Medians of steps in precision {args.precision} taken in turns; GB is what tensors hold in a step beyond model and optimizer, at "
         "the most. *time* and *memory* are StochNorm's to BatchNorm's.",
     )  # fmt: skip
     for name in args.networks:
         case = CASES[name]
-        in_eval, restored = in_child(exact, case)
+        in_eval, restored = in_child(exact, case, args.precision)
         assert in_eval and restored, f"{name}: not BatchNorm's outputs"
-        plain, ours = in_child(times, case, args.rounds, args.seconds)
-        gigabytes = [in_child(memory, case, method) for method in ("vanilla", "stochnorm")]
+        plain, ours = in_child(times, case, args.precision, args.rounds, args.seconds)
+        gigabytes = [in_child(memory, case, method, args.precision) for method in ("vanilla", "stochnorm")]
         grown = gigabytes[1] / gigabytes[0]
         outcome.rows.append(
             [
