@@ -158,7 +158,7 @@ class FinetuneConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Autocast. auto: bf16 where the processor computes in it and that is faster, else 32."""
+    """Autocast. auto: bf16 where the processor computes in it and that is not slower, else 32."""
     workers: int = 0
     """Processes that augment images; 0: none beside the main one, which is enough for cached images."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"

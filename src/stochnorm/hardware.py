@@ -31,7 +31,7 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
 
     Args:
         device: auto, cpu, cuda or mps.
-        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware and faster, else 32.
+        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware and not slower, else 32.
         model: What auto is to be fast for; on CPUs that depends on its convolutions.
 
     Raises:
@@ -101,10 +101,10 @@ def precision_of(fabric: Fabric) -> str:
 
 
 def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
-    """Whether bfloat16 is computed in hardware, and faster than float32.
+    """Whether bfloat16 is computed in hardware, and does not make the network slower.
 
-    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). What gains
-    there is what waits for memory: a network of depthwise convolutions.
+    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network of
+    depthwise convolutions, which waits for memory, is as fast there in half of the memory.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
