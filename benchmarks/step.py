@@ -91,8 +91,8 @@ def main() -> None:
         "A training step",
         ["network", "BatchNorm ms", "StochNorm ms", "quartiles", "time", "BatchNorm GB", "StochNorm GB", "memory",
          "equal in evaluation", "equal when restored"],
-        f"Medians of steps in precision {args.precision} taken in turns; GB is what tensors hold in a step beyond model "
-        "and optimizer, at the most. *time* and *memory* are StochNorm's to BatchNorm's.",
+        f"Medians of steps in precision {args.precision} taken in turns; GB is what tensors hold in a step beyond "
+        "model and optimizer, at the most. *time* and *memory* are StochNorm's to BatchNorm's.",
     )  # fmt: skip
     for name in args.networks:
         case = CASES[name]

@@ -103,8 +103,8 @@ def precision_of(fabric: Fabric) -> str:
 def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
     """Whether bfloat16 is computed in hardware, and does not make the network slower.
 
-    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network of
-    depthwise convolutions, which waits for memory, is as fast there in half of the memory.
+    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network
+    of depthwise convolutions, which waits for memory, is as fast there in half of the memory.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
