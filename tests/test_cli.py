@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -172,6 +173,22 @@ def test_two_processes_train_one_model(photos: Path, tmp_path: Path) -> None:
     assert '"processes": 2' in result
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 3
     assert len((tmp_path / "run/csv/metrics.csv").read_text().splitlines()) == 1 + 3 + 1  # a header; the test
+
+
+@pytest.mark.parametrize("command", ["finetune", "tune", "compare"])
+def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the source's lines end."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line[1:23].isspace()]
+    text = [line for line in lines if line]
+    assert text
+    for line, following in itertools.pairwise(text):
+        room = len(line) + 1 + len(following.split()[0]) <= 54
+        assert not room or line[-1] in ".;:)", f"{line!r} breaks before {following!r}"
 
 
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,15 +34,14 @@ class DELTAConfig:
     """DELTA: feature maps are held near those of the pre-trained network."""
 
     alpha: float = 1e-4
-    """Strength of the distance of the feature maps, summed over the batch. (The published 0.01 is for other layers, see
-    docs/methods/delta.md.)"""
+    """Strength of the distance of the feature maps, summed over the batch.
+    (The published 0.01 is for other layers, see docs/methods/delta.md.)"""
     beta: float = 0.01
     """Strength on the new head."""
     attention: Literal["channel", "uniform"] = "channel"
     """Channels weigh by what the loss loses without them (computed once and cached), or all alike."""
     attention_images: int = 320
-    """Training images that channel attention is measured on; in batches of 32; its cost grows with them (the paper:
-    320)."""
+    """Training images that channel attention is measured on, in batches of 32; its cost grows with them."""
     layers: tuple[str, ...] = ()
     """Whose outputs are compared, by name; none: the outputs of the last four stages."""
 
@@ -62,13 +61,13 @@ class FinetuneConfig:
     """Fine-tune a pre-trained backbone on your images; keep the best model on validation; test it once."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder with one folder per class, a folder with train/, [val/,] test/ above those, a CSV file with the
-    columns path,label[,split], the folder of a data set in its official format (stochnorm ls datasets), or elpv (the
-    demo's data set)."""
+    """A folder with one folder per class, or with train/, [val/,] test/ above those;
+    a CSV file with the columns path,label[,split];
+    the folder of a data set in its official format (stochnorm ls datasets);
+    or elpv, the demo's data set."""
 
     method: str = "stochnorm"
-    """vanilla, stochnorm, l2sp, delta, bss, bin, frozen, or a sum such as stochnorm+delta+bss (stochnorm ls
-    methods)."""
+    """vanilla, stochnorm, l2sp, delta, bss, bin, frozen, or a sum: stochnorm+delta+bss (stochnorm ls methods)."""
     p: float = 0.5
     """stochnorm: probability that a channel is normalized by batch statistics, in [0, 1]; 1 is BatchNorm."""
     p_end: float = 0.5
@@ -76,8 +75,7 @@ class FinetuneConfig:
     p_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How p goes from --p to --p-end over the training."""
     norm_layers: str = ""
-    """stochnorm, bin, frozen: only normalization layers in whose name this regular expression is found, such as
-    'layer[34]'; empty: all."""
+    """stochnorm, bin, frozen: only layers in whose name this regular expression is found ('layer[34]'); empty: all."""
     norm_momentum: float | None = None
     """Weight of the batch in the moving statistics (the paper's alpha, 0.1 there); None: each layer's own."""
     statistics: Literal["pretrained", "zero_one", "target"] = "pretrained"
@@ -91,8 +89,9 @@ class FinetuneConfig:
     backbone: str = "tf_efficientnet_lite0"
     """Any timm or torchvision name; a name both have is timm's, torchvision/NAME the other."""
     weights: str = "auto"
-    """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm), pretrained (timm's or
-    torchvision's download), random, or a .safetensors/.pth file. auto: bundled where it fits, else pretrained."""
+    """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm);
+    pretrained (timm's or torchvision's download); random; or a .safetensors/.pth file.
+    auto: bundled where it fits, else pretrained."""
 
     auxiliary: bool = True
     """Train the auxiliary classifiers that Inception-v3 and GoogLeNet have, beside the main one."""
@@ -108,8 +107,7 @@ class FinetuneConfig:
     split_lists: str = ""
     """A folder with train.txt[, val.txt][, test.txt], lists of paths, in place of sampling: a published split."""
     pool_val: bool = False
-    """Train on the validation images of DATA too, and cut validation from the sample (FGVC-Aircraft's released lists).
-    """
+    """Train on the validation images of DATA too, and cut validation from the sample (as FGVC-Aircraft's lists)."""
     balance: bool = False
     """Several labels an image: weigh positive images of a finding as much as its negative ones."""
     strict: bool = False
@@ -120,8 +118,7 @@ class FinetuneConfig:
     batch_size: int = 32
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Split each batch into this many parts, to save memory: gradients add up over them, batch statistics are those of
-    a part."""
+    """Split each batch into this many parts, to save memory: gradients add up, batch statistics are a part's."""
     image_size: int = 0
     """Side of the network's input, pixels; 0: that of the backbone's weights, such as 224."""
     lr: float = 0.003
@@ -162,8 +159,8 @@ class FinetuneConfig:
     workers: int = 0
     """Processes that augment images; 0: none beside the main one, which is enough for cached images."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"
-    """Where decoded images are kept: disk, in a file that all runs on this machine share; memory; none decodes at each
-    use. auto: the first of them in which they fit."""
+    """Where decoded images are kept: disk, in a file that all runs share; memory; none decodes at each use.
+    auto: the first of them in which they fit."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is out of its range; names the field."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METHODS", "Method", "check_method"]
+__all__ = ["METHODS", "Method", "check_method", "concerns"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ METHODS = {
             "normalization",
             "each channel takes batch or moving statistics, by chance, at each step",
             "Kou et al., NeurIPS 2020",
-            ("--p", "--p-end", "--p-schedule", "--norm-layers", "--norm-momentum", "--statistics"),
+            ("--p", "--p-end", "--p-schedule", "--norm-layers"),
         ),
         Method(
             "bin",
@@ -108,3 +108,19 @@ def check_method(method: str) -> tuple[str, ...]:
     if len(changing) > 1:
         raise ValueError(f"{' and '.join(changing)} both change the normalization layers; choose one of them")
     return tuple(name for name in METHODS if name in names and (name != "vanilla" or len(names) == 1))
+
+
+def concerns(setting: str, method: str) -> bool:
+    """Whether a setting changes what a method does: those of other methods do not.
+
+    Args:
+        setting: As in ``config.json``, such as ``l2sp.alpha``.
+        method: A method or a sum of them.
+
+    Example:
+        >>> concerns("l2sp.alpha", "stochnorm+l2sp"), concerns("l2sp.alpha", "vanilla"), concerns("lr", "vanilla")
+        (True, False, True)
+    """
+    option = f"--{setting.replace('_', '-')}"
+    owners = {name for name, known in METHODS.items() if option in known.options}
+    return not owners or not owners.isdisjoint(method.split("+"))

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from stochnorm.comparison import differences, tied_with_best
+from stochnorm.config import L2SPConfig
 from stochnorm.records import Record, read_records, write_records
 from stochnorm.report import report, write_report
 from stochnorm.report.details import MOST, choose
@@ -235,6 +236,21 @@ def test_runs_of_a_small_scale_are_called_no_result_everywhere(single: Callable[
     assert "ranks best" not in words(page)
 
 
+def test_a_method_that_ranks_best_and_scores_less_is_not_said_to_gain(
+    single: Callable[..., Record], tmp_path: Path
+) -> None:
+    """It wins two repeats of three by a little, and loses the third by much."""
+    scores = {"vanilla": (50.0, 50.0, 50.0), "bss": (51.0, 51.0, 20.0)}
+    records = []
+    for method, values in scores.items():
+        for seed, value in enumerate(values):
+            record = single(settings={"method": method, "seed": seed, "data_seed": seed})
+            records.append(replace(record, test={**(record.test or {}), "top1": value}))
+    text = words(format_report(records, root=tmp_path / "grid"))
+    assert "bss ranks best of 2 methods (mean rank 1.3); its mean is 9.3 points below vanilla all the same" in text
+    assert "it gains" not in text
+
+
 def test_failures_are_listed_with_their_reasons(comparison: list[Record], tmp_path: Path) -> None:
     failure = Failure("delta", "photos", "net", 15.0, 2, "runs/x", "the loss is <nan> at step 3")
     page = format_report(comparison, root=tmp_path / "grid", failures=[failure])
@@ -263,6 +279,17 @@ def test_what_all_runs_share_and_what_differs_is_told_apart(single: Callable[...
     text = words(page)
     assert "What differs method p p = 0.5 0.5 p = 0.3 0.3 What all runs share method stochnorm" in text
     assert not re.search(r"What all runs share.* seed 0", text)
+
+
+def test_a_setting_of_another_method_is_left_blank(single: Callable[..., Record], tmp_path: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {"method": "vanilla"},
+        {"method": "l2sp", "l2sp": L2SPConfig(0.17320508)},
+        {"method": "bss", "lr": 0.01},
+    ]
+    records = [single(variant=s["method"], settings=s) for s in settings]
+    text = words(format_report(records, root=tmp_path / "grid"))
+    assert "What differs method l2sp.alpha lr vanilla \N{EN DASH} 0.003 l2sp 0.1732 0.003 bss \N{EN DASH} 0.01" in text
 
 
 def test_every_name_from_a_file_is_escaped(single: Callable[..., Record], hostile: Path, tmp_path: Path) -> None:

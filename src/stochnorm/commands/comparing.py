@@ -33,8 +33,7 @@ class Compare(FinetuneConfig):
     seed: int = 0
     """All seeds are derived from it."""
     trials: int = 0
-    """Before comparing, choose learning rate, strengths and p of each method by so many trials on validation, at the
-    smallest rate; 0: take them as they are given."""
+    """Trials on validation, at the smallest rate, that choose lr, strengths and p of each method first; 0: none."""
     reference: str = "vanilla"
     """The method that the others are compared with."""
     workers: int = 0
@@ -102,11 +101,12 @@ class Paper:
     data_root: str = ""
     """Folder that holds the data sets in their official formats, each in a folder of its own."""
     scale: Literal["paper", "small"] = "paper"
-    """paper: hours to days on a GPU. small: every cell with tiny networks, few images and two steps, in minutes on a
-    CPU, which is no result; without --data-root on generated images."""
+    """paper: hours to days on a GPU.
+    small: every cell with tiny networks, few images and two steps, in minutes on a CPU, which is no result;
+    without --data-root on generated images."""
     weights: str = "pretrained"
-    """ImageNet weights: pretrained downloads them; or a file, or a folder with a file for each backbone, such as
-    resnet50-0676ba61.pth."""
+    """ImageNet weights: pretrained downloads them;
+    or a file, or a folder with a file for each backbone, such as resnet50-0676ba61.pth."""
     repeats: int = 0
     """Runs of each cell; 0: five as in the paper, two at small scale."""
     workers: int = 0
@@ -114,8 +114,8 @@ class Paper:
     executor: Literal["local", "ray"] = "local"
     """Processes on this machine, or a Ray cluster."""
     out: str = ""
-    """Directory; empty: runs/paper, or runs/paper-small. All of them may share it: a run that two want is made once.
-    The same command goes on with it."""
+    """Directory; empty: runs/paper, or runs/paper-small.
+    All of them may share it: a run that two want is made once. The same command goes on with it."""
 
     def run(self) -> None:
         from stochnorm.experiments import EXPERIMENTS

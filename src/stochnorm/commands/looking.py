@@ -74,7 +74,8 @@ class List:
                 options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
                 what = f"{method.title}: {method.what}{options}"
                 table.add_row(f"[bold]{method.name}[/]", what, method.source)
-            note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen."
+            note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen.\n"
+            note += "With any of them: --statistics and --norm-momentum, of the moving statistics."
         elif self.what == "experiments":
             from stochnorm.experiments import EXPERIMENTS
 

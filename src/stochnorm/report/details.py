@@ -184,13 +184,15 @@ def show(value: Any) -> str:
     """A setting, for people.
 
     Example:
-        >>> show(None), show(("layer1", "layer2")), show(""), show(0.5)
-        ('none', 'layer1, layer2', '-', '0.5')
+        >>> show(None), show(("layer1", "layer2")), show(""), show(0.5), show(0.00094397451)
+        ('none', 'layer1, layer2', '-', '0.5', '0.000944')
     """
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return "none" if value is None else str(value) or "-"
 
 

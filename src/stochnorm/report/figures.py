@@ -372,7 +372,7 @@ def _rows_layout(names: Sequence[str]) -> Figure:
             "zeroline": False,
             "automargin": False,
         },
-        "margin": {"l": 10 + _CHARACTER * length, "r": 24, "t": 8, "b": 10},
+        "margin": {"l": 18 + _CHARACTER * length, "r": 24, "t": 8, "b": 10},
     }
 
 

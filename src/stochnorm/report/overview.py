@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from stochnorm.comparison import Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
+from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, flat, show
 from stochnorm.report.figures import significant
@@ -263,7 +264,13 @@ def _settings(records: Sequence[Record], variants: Sequence[str]) -> tuple[list[
     own = {variant: common(settings) for variant, settings in by_variant.items()}
     shared = common(own.values())
     names = list(dict.fromkeys(name for settings in own.values() for name in settings if name not in shared))
-    differing = {name: [show(own[v][name]) if name in own[v] else "varies" for v in variants] for name in names}
+    differing = {name: [_own_setting(own[v], name) for v in variants] for name in names}
     if differing.get("method") == list(variants):  # said by their names
         del differing["method"]
     return [(name, show(value)) for name, value in shared.items()], differing
+
+
+def _own_setting(settings: Mapping[str, Any], name: str) -> str:
+    if "method" in settings and not concerns(name, settings["method"]):
+        return "\N{EN DASH}"
+    return show(settings[name]) if name in settings else "varies"

@@ -373,7 +373,10 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     if best.variant == view.reference:
         better = sum(s.better for s in view.standings)
         return f"{text}: nothing ranks above the reference, and {better or 'no'} gains over it are significant."
-    text += f"; it gains {best.gain:+.1f} points over {view.reference} on average"
+    if best.gain is not None and best.gain < 0:  # ranks go by repeats, gains by means
+        text += f"; its mean is {-best.gain:.1f} points below {view.reference} all the same"
+    else:
+        text += f"; it gains {_signed(best.gain)} points over {view.reference} on average"
     if few:
         return f"{text}. With fewer than 3 repeats that may be chance: nothing can be concluded."
     if not best.better:
@@ -391,7 +394,7 @@ def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) 
         figures.append(KeyFigure("Ranks best", best.variant, rank, small=True))
     if view.reference and best.gain is not None and not scaled:
         word = f"points, {best.variant}, mean over {_count(len(view.cells), 'case')}"
-        figures.append(KeyFigure(f"Gain over {view.reference}", f"{best.gain:+.1f}", word))
+        figures.append(KeyFigure(f"Gain over {view.reference}", _signed(best.gain), word))
     span = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else f"{max(repeats, default=0)}"
     note = f"{_count(len(view.variants), 'method')}, {_count(len(view.cells), 'case')}, {span} repeats"
     if failed:
