@@ -606,10 +606,71 @@ def test_settings_out_of_range_are_named(options: dict[str, Any], message: str) 
         FinetuneConfig("x", **options)
 
 
-def test_a_diverging_loss_stops_the_run_and_keeps_what_was_written(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step \d+: training diverged with lr 1e\+30"):
-        finetune(config(photos, tmp_path / "run", lr=1e30, eval_every=1), quiet=True)
+def test_a_diverging_loss_stops_the_run_and_keeps_what_was_written(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2: training diverged with lr 1e\+30"):
+        finetune(config(photos, tmp_path / "none", lr=1e30), quiet=True)
+    losses = iter((1.0, 1.0, float("nan")))
+    original = stochnorm.train._gradients
+    monkeypatch.setattr(stochnorm.train, "_gradients", lambda *args: original(*args) | {"total": next(losses)})
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: training diverged with lr 0\.02"):
+        finetune(config(photos, tmp_path / "run", eval_every=1), quiet=True)
+    assert [record["step"] for record in Run(tmp_path / "run").read_metrics()] == [1, 2]
     assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def with_findings(photos: Path) -> Path:
+    """The images as a list with several labels each and splits; "rare" is in none that trains."""
+    lines = ["path,labels,split"]
+    for i in range(10):
+        split = "test" if i == 0 else "train" if i < 5 else "val"
+        for color, labels in (("blue", "cold"), ("green", "cold|warm"), ("red", "warm")):
+            lines.append(f"{color}/{i:03d}.png,{labels}{'|rare' if i > 8 else ''},{split}")
+    path = photos / "findings.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("findings", [False, True], ids=["one label", "several"])
+def test_a_model_of_nans_is_neither_kept_nor_a_result(photos: Path, tmp_path: Path, findings: bool) -> None:
+    data = with_findings(photos) if findings else photos
+    message = (
+        r"logits must be finite, those of \d+ of \d+ images are not after step 1: training diverged with lr 1e\+30"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        finetune(config(data, tmp_path / "run", lr=1e30, steps=1), quiet=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+
+
+def test_what_json_has_no_word_for_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Run(tmp_path).write_metrics([{"val_loss": float("nan")}])
+
+
+def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    original = stochnorm.job.Objective
+
+    def spy(*args: Any) -> Any:
+        weights.append(args[1].pos_weight)
+        return original(*args)
+
+    monkeypatch.setattr(stochnorm.job, "Objective", spy)
+    data = with_findings(photos)
+    plain = finetune(config(data, tmp_path / "plain"), quiet=True)
+    with pytest.warns(UserWarning, match=r"findings.csv: .* for rare; balance leaves their weight at 1"):
+        finetune(config(data, tmp_path / "balanced", balance=True), quiet=True)
+    assert weights[0] is None
+    assert weights[1].tolist() == [0.5, 1.0, 0.5]  # cold, rare, warm: of 12 images 8, 0, 8
+    metrics = plain.validation  # of 15 images
+    assert metrics["mean_auc_interval"][0] <= metrics["mean_auc"] <= metrics["mean_auc_interval"][1]
+    assert (metrics["positives"], metrics["findings"]) == ([10, 3, 10], 3)
+    assert [interval is None for interval in metrics["per_class_interval"]] == [False, True, False]
+    assert plain.test is not None
+    assert (plain.test["findings"], plain.test["mean_auc_interval"]) == (2, None)  # of three images
 
 
 def test_without_a_test_split_only_validation_is_reported(photos: Path, tmp_path: Path) -> None:

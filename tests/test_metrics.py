@@ -114,6 +114,7 @@ def test_multilabel_metrics_by_hand() -> None:
     assert metrics["per_class"] == [75, 50, None]  # 3 of 4 pairs; only ties; no positive image
     assert metrics["mean_auc"] == 62.5
     assert metrics["positives"] == [2, 1, 0]
+    assert metrics["findings"] == 2
     assert metrics["average_precision"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 4) / 2)
     expected_loss = nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
     assert metrics["loss"] == pytest.approx(float(expected_loss))
@@ -148,20 +149,33 @@ def test_the_interval_has_the_width_of_the_closed_formula() -> None:
     assert (low + high) / 2 == pytest.approx(100 * area, abs=0.3)
 
 
-def test_a_rare_finding_keeps_its_interval_from_the_resamples_that_draw_it() -> None:
-    scores, targets = draw(40, 2)
-    targets[:, 1] = 0
-    targets[0, 1] = 1  # absent from more than a third of the resamples
-    metrics = multilabel_metrics(scores, targets)
-    low, high = metrics["per_class_interval"][1]
-    assert low <= metrics["per_class"][1] <= high
-    assert metrics["mean_auc_interval"][0] < metrics["mean_auc"] < metrics["mean_auc_interval"][1]
+@pytest.mark.parametrize("rare", [0, 1], ids=["negative", "positive"])
+def test_a_finding_has_an_interval_from_five_images_of_either_side_on(rare: int) -> None:
+    scores = draw(40, 2)[0]
+    for images, known in ((4, False), (5, True)):
+        targets = torch.full((40, 2), 1 - rare)
+        targets[:images] = rare
+        metrics = multilabel_metrics(scores, targets)
+        assert [interval is not None for interval in metrics["per_class_interval"]] == [known] * 2
+        assert (metrics["mean_auc_interval"] is not None) == known
+        assert metrics["mean_auc"] is not None
+
+
+def test_an_interval_takes_five_groups_however_many_images_they_have() -> None:
+    scores, targets = draw(80, 1)
+    targets[:] = 0
+    targets[:40] = 1
+    for patients, known in ((4, False), (5, True)):
+        groups = [f"{i < 40} {i % patients}" for i in range(80)]
+        assert (multilabel_metrics(scores, targets, groups=groups)["per_class_interval"][0] is not None) == known
 
 
 def test_a_resample_that_misses_a_finding_counts_with_the_others() -> None:
-    scores = draw(20, 20)[0]  # one positive image each: no resample draws them all
-    low, high = multilabel_metrics(scores, torch.eye(20))["mean_auc_interval"]
-    assert low < high
+    scores, targets = draw(20, 20)[0], torch.eye(20)  # one positive image each: no resample draws them all
+    targets[:, 0] = torch.arange(20) % 2
+    metrics = multilabel_metrics(scores, targets)
+    assert metrics["mean_auc_interval"][0] < metrics["mean_auc"] < metrics["mean_auc_interval"][1]
+    assert metrics["findings"] == 20
 
 
 def test_copies_of_an_image_widen_the_interval_only_if_they_are_grouped() -> None:
@@ -181,3 +195,40 @@ def test_targets_that_are_no_findings_are_an_error() -> None:
         multilabel_metrics(torch.zeros(2, 3), torch.tensor([[0, 1, -1], [0, 0, 0]]))
     with pytest.raises(ValueError, match=r"of shape \(2,\)"):
         multilabel_metrics(torch.zeros(2, 3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_logit_that_is_not_finite_has_no_metrics(value: float) -> None:
+    logits = torch.tensor([[1.0, 0], [0, value], [0, 1]])
+    with pytest.raises(FloatingPointError, match="logits must be finite, those of 1 of 3 images are not"):
+        classification_metrics(logits, torch.tensor([0, 1, 0]))
+    with pytest.raises(FloatingPointError, match="logits must be finite, those of 1 of 3 images are not"):
+        multilabel_metrics(logits, torch.tensor([[0, 1], [1, 0], [1, 1]]))
+
+
+def test_the_loss_of_the_largest_logits_is_finite() -> None:
+    logits = torch.tensor([[3e38, -3e38], [-3e38, 3e38]])
+    assert math.isfinite(classification_metrics(logits, torch.tensor([1, 0]))["loss"])
+    assert math.isfinite(multilabel_metrics(logits, torch.tensor([[0, 1], [1, 0]]))["loss"])
+
+
+def test_labels_that_are_no_class_and_images_that_are_none_are_an_error() -> None:
+    for labels in (torch.tensor([0, 3]), torch.tensor([0, -1])):
+        with pytest.raises(ValueError, match=r"a class of 0 to 2 for each of 2 images, got values from -?\d to \d of"):
+            classification_metrics(torch.zeros(2, 3), labels)
+    with pytest.raises(ValueError, match=r"for each of 2 images, .* of shape \(3,\)"):
+        classification_metrics(torch.zeros(2, 3), torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"an image at least, got logits of shape \(0, 3\)"):
+        classification_metrics(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"an image at least, got logits of shape \(0, 3\)"):
+        multilabel_metrics(torch.zeros(0, 3), torch.zeros(0, 3))
+
+
+def test_without_resamples_there_is_no_bootstrap() -> None:
+    scores, targets = draw(20, 2)
+    groups = [str(i % 10) for i in range(20)]
+    assert classification_metrics(scores, targets[:, 0].long(), groups=groups, resamples=0)["top1_interval"] is None
+    assert multilabel_metrics(scores, targets, groups=groups, resamples=0)["mean_auc_interval"] is None
+    for metrics, labels in ((classification_metrics, targets[:, 0].long()), (multilabel_metrics, targets)):
+        with pytest.raises(ValueError, match="resamples must be at least 1, got -1"):
+            metrics(scores, labels, groups=groups, resamples=-1)

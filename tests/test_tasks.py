@@ -62,10 +62,14 @@ def test_positive_weights_weigh_the_positive_term_alone() -> None:
 
 
 def test_groups_and_the_number_of_resamples_reach_the_bootstrap() -> None:
-    logits, targets = logits_of_four(), CASES[1][1]
-    metrics = MultiLabel(CLASSES).metrics(logits, targets, groups=["p"] * 4)
-    assert metrics["mean_auc_interval"] == pytest.approx([metrics["mean_auc"]] * 2)  # one group: nothing to resample
+    logits, targets = (x.repeat(10, 1) for x in (logits_of_four(), CASES[1][1]))
+    width = {}
+    for groups in (None, [str(i % 20) for i in range(40)]):
+        low, high = MultiLabel(CLASSES).metrics(logits, targets, groups=groups)["mean_auc_interval"]
+        width[groups is None] = high - low
+    assert width[False] > 1.2 * width[True]
     assert MultiLabel(CLASSES, resamples=0).metrics(logits, targets)["mean_auc_interval"] is None
+    logits = logits_of_four()
     single = SingleLabel(CLASSES).metrics(logits, CASES[0][1], groups=["p"] * 4)
     assert single["top1_interval"] == pytest.approx([single["top1"]] * 2)
 
@@ -81,11 +85,11 @@ def test_a_weight_balances_the_two_sides_of_a_finding() -> None:
     assert pos_weight_of(rare, cap=2000).item() == 1000
 
 
+def test_a_finding_of_one_side_weighs_one() -> None:
+    assert pos_weight_of(torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 1]])).tolist() == [2, 1, 1]
+
+
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match=r"got no positive one among 2 for column 1, 2; leave the finding out"):
-        pos_weight_of(torch.tensor([[1, 0, 0], [0, 0, 0]]))
-    with pytest.raises(ValueError, match=r"got no negative one among 2 for column 0"):
-        pos_weight_of(torch.tensor([[1, 0], [1, 1]]))
     with pytest.raises(ValueError, match=r"a positive number for each of 3 findings, got \[1.0, 2.0\]"):
         MultiLabel(CLASSES, torch.tensor([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"got \[1.0, 0.0, 1.0\]"):

@@ -38,6 +38,9 @@ def evaluate(
         workers: Processes that read images.
         ten_crop: See :func:`predict_logits`.
         task: The kind of labels; None is the classifier's, without positive weights.
+
+    Raises:
+        FloatingPointError: A logit is not finite.
     """
     task = task or task_for(classifier.classes, classifier.multi_label)
     size = max(batch_size // 10, 1) if ten_crop else batch_size

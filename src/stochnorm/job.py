@@ -92,7 +92,7 @@ def finetune(
         FileNotFoundError: No such data or weights.
         ModuleNotFoundError: A package that a tracker of ``log`` needs is not installed.
         FileExistsError: The run's directory is in use, or another process works on it.
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: The loss is not finite, or what the model makes of validation or test images.
         KeyboardInterrupt: Stopped; the checkpoint is written.
 
     Example:
@@ -197,7 +197,7 @@ def _finetune(
             },
             "environment": environment(fabric),
         }
-        write_text(run.result, json.dumps(record, indent=2) + "\n")
+        write_text(run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
         run.checkpoint.unlink(missing_ok=True)
         trackers.finish(record)
         if config.report:
@@ -227,8 +227,16 @@ def _task(config: FinetuneConfig, source: Source, train: Split) -> Task:
         if config.balance:
             raise ValueError(f"{config.data}: balance is for data with several labels an image; leave out --balance")
         return SingleLabel(source.classes)
-    weight = pos_weight_of(train.targets) if config.balance else None
-    return MultiLabel(source.classes, weight, resamples=0)
+    if not config.balance:
+        return MultiLabel(source.classes, resamples=0)
+    one_sided = [name for name, of in zip(source.classes, train.targets.T, strict=True) if len(of.unique()) == 1]
+    if one_sided:
+        warnings.warn(
+            f"{config.data}: no training image is positive, or none negative, for {', '.join(one_sided)}; "
+            "balance leaves their weight at 1",
+            stacklevel=2,
+        )
+    return MultiLabel(source.classes, pos_weight_of(train.targets), resamples=0)
 
 
 def _test(

@@ -15,6 +15,7 @@ __all__ = ["auc", "classification_metrics", "multilabel_metrics", "resampled"]
 
 _BINS = 15  # of the expected calibration error
 _AT_ONCE = 100  # resamples, or images; bounds the memory
+_FEWEST = 5  # positive, and negative, images or groups that a bootstrap interval of a finding takes
 
 
 def classification_metrics(
@@ -26,7 +27,7 @@ def classification_metrics(
         logits: (n, num_classes).
         labels: (n,), int64.
         groups: What each image belongs to, such as its patient, where images are not independent; "" is itself.
-        resamples: With groups, of the bootstrap.
+        resamples: With groups, of the bootstrap; 0 leaves the interval out (None).
         seed: With groups, of the bootstrap.
 
     Returns:
@@ -34,19 +35,29 @@ def classification_metrics(
         n independent images; with groups, percentiles of a bootstrap that draws groups), ``mean_per_class`` (over the
         classes that have images), ``per_class`` (None where a class has none), ``ece`` (expected calibration error,
         15 bins of the predicted class's probability).
+
+    Raises:
+        FloatingPointError: A logit is not finite.
+        ValueError: There are no images, or the labels are not a class of each.
     """
+    _check_logits(logits)
     num_classes = logits.size(1)
+    if labels.shape != logits.shape[:1] or not ((labels >= 0) & (labels < num_classes)).all():
+        raise ValueError(
+            f"labels must be a class of 0 to {num_classes - 1} for each of {len(logits)} images, got {_values(labels)}"
+        )
     right = logits.argmax(1) == labels
     parts = list(zip(logits.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True))  # type: ignore[no-untyped-call]
-    losses = torch.cat([F.cross_entropy(some, theirs, reduction="none") for some, theirs in parts])
+    losses = torch.cat([F.cross_entropy(some.double(), theirs, reduction="none") for some, theirs in parts])
     confidence = torch.cat([some.softmax(1).amax(1) for some, _ in parts])
     support, hits = (torch.bincount(which, minlength=num_classes) for which in (labels, labels[right]))
     present = support > 0
     correct = int(right.sum())
+    interval: list[float] | None = None
     if groups is None:
         wilson = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
-        interval: list[float] | None = [100 * float(wilson.low), 100 * float(wilson.high)]
-    else:
+        interval = [100 * float(wilson.low), 100 * float(wilson.high)]
+    elif resamples:
         draws = (counts.double() for counts in resampled(len(labels), groups, resamples, seed))
         interval = _interval(torch.cat([right.double() @ counts / counts.sum(0) for counts in draws]))
     return {
@@ -72,7 +83,8 @@ def multilabel_metrics(
 
     The bootstrap draws images, or whole groups, with replacement; intervals are its 2.5 and 97.5 percentiles. A
     resample that draws no positive or no negative image of a finding leaves the finding out: of its own interval, and
-    of that resample's mean.
+    of that resample's mean. A finding with fewer than five positive or negative images (groups) has no interval, since
+    so few say nothing of others; the mean has none where no finding has one.
 
     Args:
         logits: (n, findings).
@@ -84,18 +96,20 @@ def multilabel_metrics(
 
     Returns:
         ``images``; ``loss`` (binary cross-entropy, mean over images and findings); in percent ``mean_auc`` with
-        ``mean_auc_interval``, ``average_precision`` (both means over the findings that have positive and negative
+        ``mean_auc_interval``, ``average_precision`` (both means over the ``findings`` that have positive and negative
         images; None without any), ``ece`` (expected calibration error, 15 bins of the finding's probability, mean over
         all findings), ``per_class`` (area under the ROC curve per finding, None where undefined) with
         ``per_class_interval``; ``positives`` (images per finding).
 
     Raises:
-        ValueError: The targets are not of the logits' shape, or hold something else than 0 and 1.
+        FloatingPointError: A logit is not finite.
+        ValueError: There are no images, or the targets are not of the logits' shape, or hold something else than 0
+            and 1.
     """
+    _check_logits(logits)
     if targets.shape != logits.shape or not ((targets == 0) | (targets == 1)).all():
         raise ValueError(
-            f"targets must be 0 or 1, a column per finding like the logits {tuple(logits.shape)}, got values from "
-            f"{float(targets.min()):g} to {float(targets.max()):g} of shape {tuple(targets.shape)}"
+            f"targets must be 0 or 1, a column a finding like the logits {tuple(logits.shape)}, got {_values(targets)}"
         )
     positive, labels = targets.bool(), targets.long()
     by_finding = list(zip(logits.double().sigmoid().T.contiguous(), labels.T.contiguous(), strict=True))
@@ -105,19 +119,22 @@ def multilabel_metrics(
     if resamples:
         draws = resampled(len(logits), groups, resamples, seed)
         drawn = torch.cat([auc(logits, positive, counts) for counts in draws], dim=1)
+    member = _members(len(logits), groups)
+    enough = torch.stack([_held_by(side, member) >= _FEWEST for side in (positive, ~positive)]).all(0)
     precisions = [
         float(binary_average_precision(p, y)) if area.isfinite() else torch.nan
         for (p, y), area in zip(by_finding, areas, strict=True)
     ]
     return {
         "images": len(logits),
-        "loss": float(F.binary_cross_entropy_with_logits(logits, targets.to(logits))),
+        "loss": float(F.binary_cross_entropy_with_logits(logits.double(), targets.double())),
+        "findings": int(areas.isfinite().sum()),
         "mean_auc": _percent(areas.nanmean()),
-        "mean_auc_interval": _interval(drawn.nanmean(0)),
+        "mean_auc_interval": _interval(drawn.nanmean(0)) if enough.any() else None,
         "average_precision": _percent(torch.tensor(precisions).nanmean()),
         "ece": _percent(torch.stack(errors).mean()),
         "per_class": [_percent(area) for area in areas],
-        "per_class_interval": [_interval(areas_drawn) for areas_drawn in drawn],
+        "per_class_interval": [_interval(x) if sure else None for x, sure in zip(drawn, enough, strict=True)],
         "positives": labels.sum(0).tolist(),
     }
 
@@ -171,19 +188,48 @@ def resampled(n: int, groups: Sequence[str] | None, resamples: int, seed: int) -
         (n, resamples), int32, for some of the resamples at a time.
 
     Raises:
-        ValueError: There are not as many groups given as images.
+        ValueError: There are not as many groups given as images, or less than one resample is asked for.
     """
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    member = _members(n, groups)
+    units = int(member.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, resamples, _AT_ONCE):
+        drawn = torch.randint(units, (units, min(_AT_ONCE, resamples - start)), generator=generator)
+        counts = torch.zeros_like(drawn, dtype=torch.int32)
+        counts.scatter_add_(0, drawn, torch.ones_like(counts))
+        yield counts[member]
+
+
+def _members(n: int, groups: Sequence[str] | None) -> Tensor:
+    """(n,), int64: the number of each image's group."""
     if groups is not None and len(groups) != n:
         raise ValueError(f"groups must say what each image belongs to, got {len(groups)} for {n} images")
     names = [name or i for i, name in enumerate(groups or [""] * n)]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    member = torch.tensor([number[name] for name in names])
-    generator = torch.Generator().manual_seed(seed)
-    for start in range(0, resamples, _AT_ONCE):
-        drawn = torch.randint(len(number), (len(number), min(_AT_ONCE, resamples - start)), generator=generator)
-        counts = torch.zeros_like(drawn, dtype=torch.int32)
-        counts.scatter_add_(0, drawn, torch.ones_like(counts))
-        yield counts[member]
+    return torch.tensor([number[name] for name in names])
+
+
+def _held_by(side: Tensor, member: Tensor) -> Tensor:
+    """(findings,): how many groups have an image on that side of a finding."""
+    images = torch.zeros(int(member.max()) + 1, side.size(1)).index_add(0, member, side.float())
+    return (images > 0).sum(0)
+
+
+def _check_logits(logits: Tensor) -> None:
+    if not len(logits):
+        raise ValueError(f"metrics need an image at least, got logits of shape {tuple(logits.shape)}")
+    finite = logits.isfinite().all(1)
+    if not finite.all():
+        raise FloatingPointError(
+            f"logits must be finite, those of {int((~finite).sum())} of {len(logits)} images are not"
+        )
+
+
+def _values(labels: Tensor) -> str:
+    extent = f"values from {float(labels.min()):g} to {float(labels.max()):g} of " if labels.numel() else ""
+    return f"{extent}shape {tuple(labels.shape)}"
 
 
 def _percent(value: Tensor) -> float | None:

@@ -195,7 +195,7 @@ class Run:
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """All lines anew, so that none of an interrupted run stands twice."""
-        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in history))
+        write_text(self.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]

@@ -140,7 +140,7 @@ class MultiLabel(Task):
 
     def metrics(self, logits: Tensor, targets: Tensor, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
         metrics = multilabel_metrics(logits, targets, groups=groups, resamples=self.resamples)
-        return metrics | {"loss": float(self.loss(logits, targets))}
+        return metrics | {"loss": float(self.loss(logits.double(), targets))}
 
 
 def task_for(classes: tuple[str, ...], multi_label: bool) -> Task:
@@ -156,21 +156,12 @@ def pos_weight_of(targets: Tensor, *, cap: float = 100.0) -> Tensor:
         cap: The largest weight; a finding with a handful of positive images would drive the gradient otherwise.
 
     Returns:
-        (findings,), float32.
-
-    Raises:
-        ValueError: A finding has no positive image, or no negative one.
+        (findings,), float32; 1 for a finding without a positive image, or without a negative one.
 
     Example:
         >>> pos_weight_of(torch.tensor([[1, 0], [0, 1], [0, 1], [0, 1]]))
         tensor([3.0000, 0.3333])
     """
     positives = targets.float().sum(0)
-    for name, count in (("positive", positives), ("negative", len(targets) - positives)):
-        if not count.all():
-            raise ValueError(
-                f"a weight needs positive and negative images of each finding, got no {name} one among "
-                f"{len(targets)} for column {', '.join(map(str, (count == 0).nonzero().flatten().tolist()))}; "
-                "leave the finding out, or train without positive weights"
-            )
-    return ((len(targets) - positives) / positives).clamp(max=cap)
+    one_sided = (positives == 0) | (positives == len(targets))
+    return ((len(targets) - positives) / positives).clamp(max=cap).masked_fill(one_sided, 1.0)

@@ -61,7 +61,7 @@ def fit(
         A record per validation. (In other processes than the first one, without its validation metrics.)
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: The loss is not finite, or the logits of a validation image.
         ValueError: The checkpoint to resume from is damaged, or was written by another number of processes.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last whole step is written.
     """
@@ -185,10 +185,14 @@ def _gradients(
 
 def _check_finite(loss: float, step: int, config: FinetuneConfig, run: Run) -> None:
     if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {step + 1}: training diverged with lr {config.lr:g} ({config.method}); "
-            f"try --lr {config.lr / 10:g}. What was written up to the last validation is kept in {run.path}"
-        )
+        raise _diverged(f"the loss is {loss} at step {step + 1}", config, run)
+
+
+def _diverged(what: str, config: FinetuneConfig, run: Run) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what}: training diverged with lr {config.lr:g} ({config.method}); try --lr {config.lr / 10:g}. "
+        f"What was written up to the last validation is kept in {run.path}"
+    )
 
 
 def _training_record(
@@ -222,7 +226,10 @@ def _validate(
 ) -> None:
     """Adds the validation metrics to the record and writes what a validation writes, but the checkpoint."""
     classifier, task = objective.classifier, objective.task
-    _, metrics = evaluate(classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task)
+    try:
+        _, metrics = evaluate(classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task)
+    except FloatingPointError as error:
+        raise _diverged(f"{error} after step {record['step']}", config, run) from error
     wanted = ("loss", task.score, "mean_per_class")
     record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}
     history = [*state["history"], record]
