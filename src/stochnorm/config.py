@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from stochnorm.methods import check_method
 from stochnorm.trackers import tracker_names
 
-__all__ = ["BSSConfig", "DELTAConfig", "FinetuneConfig", "L2SPConfig"]
+__all__ = ["BSSConfig", "DELTAConfig", "FinetuneConfig", "L2SPConfig", "flat"]
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,13 @@ class FinetuneConfig:
         """The settings in a JSON file: a run's ``config.json``, or what ``stochnorm tune`` chose.
 
         Raises:
-            ValueError: The file is damaged, or holds a setting that there is not.
+            ValueError: The file is damaged, or holds a setting that there is not, or a value that it cannot have.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+            _check_kinds(cls, settings)
+            return cls.from_dict(settings)
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a file of stochnorm's settings ({error})") from error
 
     @classmethod
@@ -240,3 +242,36 @@ class FinetuneConfig:
         """The fields that the result depends on, in order; the run is named by them."""
         bookkeeping = {"out", "resume", "overwrite", "report", "log", "strict", "workers", "cache"}
         return {name: value for name, value in asdict(self).items() if name not in bookkeeping}
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the groups' as ``l2sp.alpha``."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _check_kinds(kind: type, settings: Mapping[str, Any], group: str = "") -> None:
+    """Whether each value that JSON has is of its field's type; raises TypeError, which names the field."""
+    hints = get_type_hints(kind)
+    for name, value in settings.items():
+        hint = hints.get(name, object)
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            _check_kinds(hint, value, f"{name}.")  # type: ignore[arg-type]
+        elif not _fits(value, hint):
+            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
+            raise TypeError(f"{group}{name} must be {wanted}, got {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    of = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in of
+    if get_origin(hint) is tuple:
+        return isinstance(value, (list, tuple)) and all(isinstance(item, of[0]) for item in value)
+    if of:
+        return any(_fits(value, part) for part in of)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)

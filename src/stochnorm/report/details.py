@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stochnorm.config import FinetuneConfig
+from stochnorm.config import FinetuneConfig, flat
 from stochnorm.records import Cell, Record
 from stochnorm.report.figures import (
     NAMED,
@@ -34,7 +34,7 @@ from stochnorm.report.predictions import (
 from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
 
-__all__ = ["MOST", "Details", "Shown", "Thumbnail", "choose", "common", "details_of", "flat", "read_history", "show"]
+__all__ = ["MOST", "Details", "Shown", "Thumbnail", "choose", "common", "details_of", "read_history", "show"]
 
 MOST = 100
 """Runs of a page that are shown in detail."""
@@ -165,14 +165,6 @@ def read_history(run: Run) -> History:
         return [record for record in history if record["val_loss"] is not None and record["step"] >= 0]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the groups' as ``l2sp.alpha``."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
 
 
 def _settings(record: Record) -> list[tuple[str, str, bool]]:

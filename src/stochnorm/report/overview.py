@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from stochnorm.comparison import Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
+from stochnorm.config import flat
 from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
-from stochnorm.report.details import common, flat, show
+from stochnorm.report.details import common, show
 from stochnorm.report.figures import significant
 
 __all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
