@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,7 +43,17 @@ class Display:
         self.console = Console(quiet=quiet, highlight=False)
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        """A line, or several, to copy: broken by the terminal alone."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def facts(self, values: Mapping[str, str]) -> None:
+        """Names and what there is to say of each."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column()
+        for name, value in values.items():
+            table.add_row(name, _plain(value))
+        self.console.print(table)
 
     def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
         """Yields the items under a progress bar."""
@@ -54,22 +64,16 @@ class Display:
         """What the run works on and with."""
         size = classifier.preprocessing.image_size
         counts = " / ".join(f"{count} {name}" for name, count in images.items())
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim")
-        table.add_column()
-        for name, value in (
-            ("data", config.data),
-            ("images", f"{counts}, {len(classifier.classes)} classes, rate {config.rate:g} %"),
-            ("model", f"{config.backbone}, {classifier.weights} weights, {size} px"),
-            ("method", describe(config)),
-            (
-                "compute",
-                f"{fabric.device.type}, {precision_of(fabric)}"
-                + (f", {fabric.world_size} processes" if fabric.world_size > 1 else ""),
-            ),
-        ):
-            table.add_row(name, _plain(value))
-        self.console.print(table)
+        processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
+        self.facts(
+            {
+                "data": config.data,
+                "images": f"{counts}, {len(classifier.classes)} classes, rate {config.rate:g} %",
+                "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
+                "method": describe(config),
+                "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
+            }
+        )
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
@@ -92,12 +96,12 @@ class Display:
             yield _TrainingBars(progress, steps, per_epoch, start)
 
     def result(self, record: dict[str, Any], run: Run) -> None:
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("split")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("split", no_wrap=True)
         multi_label = "mean_auc" in record["validation"]
         score = "mean_auc" if multi_label else "top1"
         columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
-        columns |= {"average_precision": "avg. prec. %"} if multi_label else {"mean_per_class": "mean/class %"}
+        columns |= {"average_precision": "AP %"} if multi_label else {"mean_per_class": "per class %"}
         columns |= {"ece": "ECE %", "loss": "loss"}
         for title in columns.values():
             table.add_column(title, justify="right", no_wrap=True)
@@ -167,18 +171,22 @@ class _TrainingBars:
             " step": (record["step"], "d"),
             "epoch": (record["epoch"], ".1f"),
             "train loss": (record["train_loss"], ".3f"),
-            f"train {title}": (record.get(f"train_{score}"), ".1f"),
-            **{name.replace("_", " "): (v, ".3f") for name, v in record.items() if name.startswith("penalty_")},
+            **({title: (record[f"train_{score}"], ".1f")} if f"train_{score}" in record else {}),
+            **{
+                name.removeprefix("penalty_").rjust(7): (v, ".3f")
+                for name, v in record.items()
+                if name.startswith("penalty_")
+            },
             "val loss": (record["val_loss"], ".3f"),
             f"val {title}": (record[f"val_{score}"], ".1f"),
-            "images/s": (record["images_per_second"], ".0f"),
+            "img/s": (record["images_per_second"], ".0f"),
         }
         if not self.titled:
             self.titled = True
-            self.progress.console.print("  ".join(columns), style="dim")
-        self.progress.console.print(
-            "  ".join(("-" if v is None else format(v, form)).rjust(len(name)) for name, (v, form) in columns.items())
-        )
+            self.progress.console.print("  ".join(columns), style="dim", soft_wrap=True)
+        values = ("-" if v is None else format(v, form) for v, form in columns.values())
+        cells = (value.rjust(len(name)) for name, value in zip(columns, values, strict=True))
+        self.progress.console.print("  ".join(cells), soft_wrap=True)
 
 
 def describe(config: FinetuneConfig) -> str:
