@@ -125,6 +125,7 @@ def test_tune_writes_settings_that_finetune_takes(photos: Path, tmp_path: Path) 
     assert main(["tune", str(photos), *TINY, "--steps", "2", "--trials", "1", "--out", str(search)]) == 0
     chosen = str(search / "chosen.json")
     assert main(["finetune", str(photos), "--settings", chosen, "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/report.html").is_file()
     assert json.loads((tmp_path / "run/config.json").read_text())["lr"] == json.loads(Path(chosen).read_text())["lr"]
 
 

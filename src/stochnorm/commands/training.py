@@ -81,7 +81,7 @@ class Tune(FinetuneConfig):
     """Stop trials that are worse than the median of the others at the same step."""
     resume: tyro.conf.Suppress[bool] = False  # it always goes on
     overwrite: tyro.conf.Suppress[bool] = False  # hours of trials; remove the directory
-    report: tyro.conf.Suppress[bool] = False
+    report: tyro.conf.Suppress[bool] = True  # of what is chosen; trials have none
 
     def run(self) -> None:
         from stochnorm.tuning import tune
