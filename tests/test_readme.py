@@ -69,9 +69,16 @@ def test_the_python_of_a_card(card: Path) -> None:
 
 
 def test_every_method_has_a_card_and_every_card_a_method() -> None:
-    assert {path.stem for path in CARDS} | {"vanilla"} == set(METHODS)
+    assert {path.stem for path in CARDS} == set(METHODS)
     index = (CARDS[0].parent / "README.md").read_text()
-    assert all(f"`{name}`" in index for name in METHODS)
+    assert all(f"[`{name}`]({name}.md)" in index for name in METHODS)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
+def test_a_card_ends_with_its_reference_and_where_to_read_it(card: Path) -> None:
+    heading, reference = re.split(r"^## (.+)$", card.read_text(), flags=re.M)[-2:]
+    assert heading == "Reference"
+    assert "](https://" in reference
 
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
