@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,41 @@ def test_files_that_are_no_images_are_left_out_with_a_warning(photos: Path) -> N
         assert len(read_source(photos).rows) == 30
 
 
+def test_extensions_may_be_in_upper_case(tmp_path: Path, write_images: Write) -> None:
+    for label in "ab":
+        write_images(tmp_path / label, 2, suffix=".PNG")
+    assert len(read_source(tmp_path).rows) == 4
+
+
+def test_linked_folders_are_followed_but_not_to_one_they_lie_in(
+    tmp_path: Path, photos: Path, write_images: Write
+) -> None:
+    write_images(tmp_path / "else/where", 3)
+    (tmp_path / "else/where/back").symlink_to(photos / "red")
+    (photos / "red/more").symlink_to(tmp_path / "else/where")
+    (photos / "red/up").symlink_to(photos)
+    (photos / "loop").symlink_to(photos)
+    (photos / "pink").symlink_to(photos / "red")
+    counts = Counter(row.label for row in read_source(photos).rows)
+    assert counts == {"blue": 10, "green": 10, "red": 13, "pink": 13}
+
+
+def test_links_that_lead_to_nothing_are_warned_of(photos: Path) -> None:
+    (photos / "red/lost.png").symlink_to(photos / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"red: left out 1 links that lead to nothing: lost.png"):
+        assert len(read_source(photos).rows) == 30
+    (photos / "red/lost.png").unlink()
+    (photos / "pink").symlink_to(photos / "nowhere")
+    with pytest.warns(UserWarning, match=r"photos: left out 1 links that lead to nothing: pink"):
+        assert len(read_source(photos).rows) == 30
+
+
+def test_what_a_mac_adds_to_archives_is_skipped(photos: Path, write_images: Write) -> None:
+    write_images(photos / "__MACOSX/red", 2)
+    write_images(photos / "red/__MACOSX", 2)
+    assert len(read_source(photos).rows) == 30
+
+
 def test_a_written_manifest_reads_back(photos: Path) -> None:
     rows = [row._replace(split="train", label='a "quoted", label') for row in read_source(photos).rows[:10]]
     rows += [row._replace(split="test") for row in read_source(photos).rows[10:]]
@@ -67,6 +103,19 @@ def test_a_written_manifest_reads_back(photos: Path) -> None:
         ("path,label\n../outside.png,red\n", r"list.csv:2: '../outside.png' lies outside"),
         ("path,label\n/etc/passwd,red\n", r"list.csv:2: '/etc/passwd' lies outside"),
         ("path,label\nred/000.png,red\nred/../red/000.png,blue\n", r"list.csv:3: 'red/000.png' stands in line 2"),
+        ('path,label\nred/000.png,"red\nred/001.png,red\n', r"list.csv:2: cannot be read as CSV \(unexpected end"),
+        (
+            'path,label\nred/000.png,"red\nred/001.png,red\nblue/000.png,"blue"\n',
+            r"list.csv:2: cannot be read as CSV \(.*expected after",
+        ),
+        (
+            'path,label\nred/000.png,red\nred/001.png,"red\nblue/000.png,"\n',
+            r"list.csv:3: a value goes on to line 4; close its quote",
+        ),
+        ("path,label\nred/000.png,dark, red\n", r"list.csv:2: has 3 values for 2 columns; put a value that holds a"),
+        ("path,label,Label\nred/000.png,red,blue\n", r"list.csv: the first line names label more than once"),
+        ("path;label\nred/000.png;red\n", r"got path;label; separate columns by commas, not semicolons"),
+        ("path\tlabel\nred/000.png\tred\n", r"separate columns by commas, not tabs"),
         ("path,label\n", r"lists no images"),
         ("", r"got nothing"),
     ],
@@ -75,6 +124,31 @@ def test_a_bad_manifest_is_named_with_its_line(photos: Path, text: str, message:
     (photos / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_source(photos / "list.csv")
+
+
+def test_manifests_of_spreadsheets_are_read(photos: Path) -> None:
+    """With a byte order mark, capitals, spaces, empty columns and lines."""
+    text = "Path , LABEL,Split,,\r\nred/000.png,red,TRAIN,,\r\n\r\nblue/000.png, blue ,Test,,\r\n"
+    (photos / "list.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_source(photos / "list.csv").rows == [
+        Row("red/000.png", "red", "train"),
+        Row("blue/000.png", "blue", "test"),
+    ]
+
+
+@pytest.mark.parametrize(("mark", "warned"), [(";", True), (", ", True), ("|", False)])
+def test_labels_that_look_joined_otherwise_are_warned_of(photos: Path, mark: str, warned: bool) -> None:
+    (photos / "list.csv").write_text(f'path,labels\nred/000.png,"Mass{mark}Edema"\nblue/000.png,Mass\n')
+    with pytest.warns(UserWarning, match="is read as one label; several are joined by") if warned else nullcontext():
+        assert len(read_source(photos / "list.csv").classes) == 2
+
+
+def test_numbers_as_classes_are_sorted_by_their_value(tmp_path: Path, write_images: Write) -> None:
+    for label in ("10", "9", "100"):
+        write_images(tmp_path / label, 1)
+    assert read_source(tmp_path).classes == ("9", "10", "100")
+    write_images(tmp_path / "b", 1)
+    assert read_source(tmp_path).classes == ("10", "100", "9", "b")
 
 
 def test_missing_images_of_a_manifest_are_counted_and_named(photos: Path) -> None:
@@ -146,6 +220,13 @@ def test_a_file_name_that_is_not_utf_8_is_an_error(photos: Path, name: bytes) ->
     with pytest.raises(ValueError, match=r"\\xe9.* is not UTF-8; rename it") as caught:
         read_source(photos)
     str(caught.value).encode()  # the message itself can be printed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file names have no line breaks there")
+def test_a_file_name_with_a_line_break_is_an_error(photos: Path) -> None:
+    (photos / "red/000.png").rename(photos / "red/0\n0.png")
+    with pytest.raises(ValueError, match=r"'0\\n0.png' has a line break"):
+        read_source(photos)
 
 
 def test_a_manifest_that_is_not_utf_8_is_named_with_its_line(photos: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,19 +12,20 @@ from PIL import Image
 
 from stochnorm.data.manifest import SPLITS, Row, Source, some
 
-__all__ = ["image_files", "read_folder"]
+__all__ = ["files_below", "image_files", "read_folder"]
 
 
 def read_folder(root: Path) -> Source:
     """Read ``root/<class>/**/image`` or ``root/{train,val,test}/<class>/**/image``.
 
     The second layout is taken where ``root/train`` holds folders and no images itself (so that a class may be called
-    "train"). Files that are no images by their extension are left out with a warning; hidden ones silently.
+    "train"). Files that are no images by their extension are left out with a warning, as links to nothing are; hidden
+    ones and those of ``__MACOSX`` silently. Linked folders are followed, but not to one that they lie in.
 
     Raises:
         ValueError: No class folders, images beside them, an empty class folder, a class that only test or val has,
             a folder beside train/ that is no split, a run of stochnorm among the images, or a file name that is not
-            UTF-8.
+            UTF-8 or has a line break.
     """
     _check_runs(root)
     folders = _subfolders(root)
@@ -59,6 +61,7 @@ def _holds_classes(folder: Path) -> bool:
 def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
     loose = image_files(folder, recursive=False)
     classes = _subfolders(folder)
+    _warn_of_dangling(folder, _visible(folder))
     if not classes:
         raise ValueError(
             f"{folder}: expected a folder per class, found {'only loose images' if loose else 'nothing'}; "
@@ -77,10 +80,8 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
 
 def _check_runs(root: Path) -> None:
     """A run's curves.png would become an image of the class "runs"."""
-    for config in root.rglob("config.json"):
-        run = config.parent
-        hidden = any(part.startswith(".") for part in run.relative_to(root).parts)
-        if not hidden and any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
+    for run in (Path(file.path).parent for file in files_below(root) if file.name == "config.json"):
+        if any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
             raise ValueError(
                 f"{run} is a run of stochnorm, whose plots would be read as images; move it out of {root}, and give "
                 "runs another place with --out"
@@ -88,27 +89,60 @@ def _check_runs(root: Path) -> None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return _named([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
+    return _named([Path(entry.path) for entry in _visible(folder) if _leads_down(entry, [])])
 
 
 def image_files(folder: Path, recursive: bool = True) -> list[Path]:
-    files = _named(
-        [
-            path
-            for path in (folder.rglob("*") if recursive else folder.iterdir())
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-        ]
-    )
+    entries = list(files_below(folder)) if recursive else _visible(folder)
+    files = _named([Path(entry.path) for entry in entries if entry.is_file()])
     images = [path for path in files if path.suffix.lower() in extensions()]
     others = [path.name for path in files if path.suffix.lower() not in extensions()]
+    if recursive:
+        _warn_of_dangling(folder, entries)
     if recursive and others:
         warnings.warn(f"{folder}: left out {len(others)} files that are no images: {some(others)}", stacklevel=2)
     return images
 
 
+def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Whatever is no folder in a folder and those below it, linked ones too; nothing hidden, nothing of __MACOSX."""
+    yield from _files_below(folder, [folder.resolve()])
+
+
+def _files_below(folder: str | Path, chain: list[Path]) -> Iterator[os.DirEntry[str]]:
+    for entry in _visible(folder):
+        if not entry.is_dir():
+            yield entry
+        elif _leads_down(entry, chain):
+            yield from _files_below(entry.path, [*chain, Path(entry.path).resolve()] if entry.is_symlink() else chain)
+
+
+def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
+    """Whether it is a folder, and no link to one that the link itself lies in, by the folders that led here."""
+    if not entry.is_symlink():
+        return entry.is_dir()
+    target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
+    return entry.is_dir() and not any(place.is_relative_to(target) for place in (*chain, here))
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+
+
+def _warn_of_dangling(folder: Path, entries: list[os.DirEntry[str]]) -> None:
+    names = sorted(entry.name for entry in entries if entry.is_symlink() and not Path(entry.path).exists())
+    if names:
+        warnings.warn(f"{folder}: left out {len(names)} links that lead to nothing: {some(names)}", stacklevel=3)
+
+
 def _named(paths: list[Path]) -> list[Path]:
     """Sorted; names that no text file could hold are an error here, before a whole run ends in one."""
     for path in paths:
+        if "\n" in path.name or "\r" in path.name:
+            raise ValueError(
+                f"the file name {path.name!r} has a line break, which no list of images can hold; rename it"
+            )
         try:
             str(path).encode()
         except UnicodeEncodeError as error:

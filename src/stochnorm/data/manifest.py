@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Row", "Source", "findings", "format_manifest", "read_manifest"]
+__all__ = ["Row", "Source", "findings", "format_manifest", "list_manifest", "read_manifest"]
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -36,7 +37,7 @@ class Source:
     """What the rows' paths are relative to."""
     rows: list[Row]
     classes: tuple[str, ...] = ()
-    """In the data set's own order; empty: those of the rows, sorted."""
+    """In the data set's own order; empty: those of the rows, sorted, numbers by their value."""
     multi_label: bool = False
     """Whether an image has any number of classes, instead of one."""
     name: str = ""
@@ -48,7 +49,9 @@ class Source:
         if not self.classes:
             labels = {row.label for row in self.rows}
             names = {name for label in labels for name in findings(label)} if self.multi_label else labels
-            object.__setattr__(self, "classes", tuple(sorted(names)))
+            by_value = all(name.isdecimal() for name in names)
+            key = (lambda name: (int(name), name)) if by_value else None
+            object.__setattr__(self, "classes", tuple(sorted(names, key=key)))
 
 
 def findings(label: str) -> list[str]:
@@ -62,7 +65,24 @@ def findings(label: str) -> list[str]:
 
 
 def read_manifest(path: Path) -> Source:
-    """Read a CSV file with the columns ``path,label`` and optionally ``split`` and ``group``.
+    """The images of a CSV file, see :func:`list_manifest`, which must all be there.
+
+    Raises:
+        ValueError: What :func:`list_manifest` says.
+        FileNotFoundError: Listed images do not exist.
+    """
+    source = list_manifest(path)
+    missing = [row.path for row in source.rows if not (source.root / row.path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path}: {len(missing)} of {len(source.rows)} listed images do not exist under {source.root}: "
+            f"{some(missing)}"
+        )
+    return source
+
+
+def list_manifest(path: Path) -> Source:
+    """Read a CSV file with the columns ``path,label`` and optionally ``split`` and ``group``; looks for no image.
 
     Multi-label: the column ``labels`` instead, its values joined by "|", empty for none. Paths are relative to the
     file's folder and must stay inside it (links may lead out). With a ``split`` column, every row says train, val
@@ -70,19 +90,19 @@ def read_manifest(path: Path) -> Source:
 
     Raises:
         ValueError: A column, label, split or group is missing or unknown, a path leaves the folder or stands twice,
-            or the file is not UTF-8. The message names file, line and value.
-        FileNotFoundError: Listed images do not exist.
+            or what :func:`read_csv` says. The message names file, line and value.
     """
     root = path.parent.resolve()
     rows: list[Row] = []
-    missing: list[str] = []
     seen: dict[str, int] = {}
     columns, records = read_csv(path)
     multi_label = "labels" in columns
     if "path" not in columns or multi_label == ("label" in columns):
+        other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in "".join(columns)), "")
         raise ValueError(
-            f"{path}: the first line must name the columns path,label[,split], got {','.join(columns) or 'nothing'} "
-            "(labels in place of label holds any number joined by |; group keeps images in one split)"
+            f"{path}: the first line must name the columns path,label[,split], got {','.join(columns) or 'nothing'}"
+            + (f"; separate columns by commas, not {other}" if other else "")
+            + " (labels in place of label holds any number joined by |; group keeps images in one split)"
         )
     for number, record in records:
         where = f"{path}:{number}"
@@ -106,16 +126,13 @@ def read_manifest(path: Path) -> Source:
         if name in seen:
             raise ValueError(f"{where}: {name!r} stands in line {seen[name]} already; list each image once")
         seen[name] = number
-        if not full.is_file():
-            missing.append(name)
         label = "|".join(findings(label)) if multi_label else label
         rows.append(Row(name, label, SPLITS.get(split, ""), record.get("group", "")))
-    if missing:
-        raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(rows)} listed images do not exist under {root}: {some(missing)}"
-        )
     if not rows:
         raise ValueError(f"{path}: lists no images")
+    joined = next((row.label for row in rows if ";" in row.label or "," in row.label), "")
+    if multi_label and joined and not any("|" in row.label for row in rows):
+        warnings.warn(f"{path}: {joined!r} is read as one label; several are joined by |", stacklevel=2)
     return Source(root, rows, multi_label=multi_label, name=path.stem)
 
 
@@ -139,18 +156,46 @@ def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
 
 
 def read_csv(path: Path, data: bytes | None = None) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file, and its records with their line numbers; values stripped, "" where there is none.
+    """The columns of a CSV file in lower case, and its records with their line numbers.
 
     Args:
         path: The file.
         data: Its content, where it is not the file's bytes as they are.
+
+    Returns:
+        Names and values are stripped; a value is "" where there is none.
+
+    Raises:
+        ValueError: A column stands twice, a line has more values than there are columns, a value holds a line break
+            or its quote is not closed, or the file is not UTF-8.
     """
-    reader = csv.DictReader(io.StringIO(decode(path, path.read_bytes() if data is None else data), newline=""))
+    text = io.StringIO(decode(path, path.read_bytes() if data is None else data), newline="")
+    reader = csv.reader(text, strict=True)
+    records = []
+    last = 0
     try:
-        columns = list(reader.fieldnames or [])
-        return columns, [(reader.line_num, {key: (record[key] or "").strip() for key in columns}) for record in reader]
+        columns = [name.strip().lower() for name in next(reader, [])]
+        twice = sorted({name for name in columns if name and columns.count(name) > 1})
+        if twice:
+            raise ValueError(f"{path}: the first line names {some(twice)} more than once; keep one column of a name")
+        last = reader.line_num
+        for values in reader:
+            first, last = last + 1, reader.line_num
+            if any(value.strip() for value in values[len(columns) :]):
+                raise ValueError(
+                    f"{path}:{last}: has {len(values)} values for {len(columns)} columns; put a value that holds a "
+                    'comma in "quotes"'
+                )
+            if any("\n" in value or "\r" in value for value in values):
+                raise ValueError(
+                    f"{path}:{first}: a value goes on to line {last}; close its quote, or take the line break out"
+                )
+            if values:
+                padded = [value.strip() for value in values] + [""] * len(columns)
+                records.append((last, dict(zip(columns, padded, strict=False))))
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: cannot be read as CSV ({error}); mend the line") from error
+        raise ValueError(f"{path}:{last + 1}: cannot be read as CSV ({error}); mend the line") from error
+    return columns, records
 
 
 def decode(path: Path, data: bytes) -> str:
