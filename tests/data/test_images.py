@@ -64,6 +64,19 @@ def test_floats_that_are_not_finite_are_unreadable_and_not_black(tmp_path: Path,
         SMALL.read(tmp_path / "bad.tif")
 
 
+def test_an_error_that_a_decoder_raises_is_one_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow raises RuntimeError for a damaged AVIF file."""
+
+    def damaged(path: Path) -> None:
+        raise RuntimeError("Failed to decode image: Truncated data")
+
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(
+        ValueError, match=r"x.avif: cannot be read as an image \(Failed to decode image: Truncated data"
+    ):
+        SMALL.read(tmp_path / "x.avif")
+
+
 def test_crops_and_normalization() -> None:
     images = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 16).expand(1, 3, 16, 16)
     assert SMALL.center_crop(images)[0, 0, 0].tolist() == list(range(1, 15))

@@ -50,7 +50,7 @@ class Preprocessing:
                 image: Image.Image = _to_8_bits(file) if file.mode.startswith(("I", "F")) else file
                 image = image if image.mode == "RGB" else image.convert("RGB")
                 image = image.resize((self.resize, self.resize), _RESAMPLING[self.interpolation])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
             raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
         return cast(Tensor, v2.functional.pil_to_tensor(image))
