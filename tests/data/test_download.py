@@ -80,9 +80,13 @@ def test_a_failed_download_is_an_error_and_leaves_nothing(
     else:
         monkeypatch.setitem(DATASETS, "cub", replace(DATASETS["cub"], url="http://127.0.0.1:9/cub.tgz"))
     with pytest.raises(OSError, match=r"CUB-200-2011 could not be downloaded from http.*: .+; try again") as caught:
-        download("cub", tmp_path / "data")
+        download("cub", tmp_path / "new/data")
     assert ("its MD5 is not the official one" in str(caught.value)) == (fault == "changed")
-    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "data").mkdir()
+    with pytest.raises(OSError, match="could not be downloaded"):
+        download("cub", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []  # a folder that was there stays
 
 
 def test_paths_that_lead_out_of_an_archive_are_not_unpacked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -44,6 +45,7 @@ def download(name: str, root: str | Path) -> Path:
         )
     if target.exists():
         raise FileExistsError(f"{target} is there already; verify it, or delete it to download {dataset.title} anew")
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as temporary:
@@ -55,6 +57,9 @@ def download(name: str, root: str | Path) -> Path:
     except (OSError, HTTPException, RuntimeError, tarfile.TarError, EOFError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the server's answer, with a socket
+        with suppress(OSError):  # something else lies in it by now
+            for folder in made:
+                folder.rmdir()
         reason = "its MD5 is not the official one" if isinstance(error, RuntimeError) else error
         raise OSError(
             f"{dataset.title} could not be downloaded from {dataset.url}: {reason}; try again, or fetch it by hand "
