@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from torchvision.datasets import FGVCAircraft, StanfordCars
 
 from stochnorm.data import DATASETS, Source, assign_splits, findings, read_source, verify
 from stochnorm.data.aircraft import list_aircraft
@@ -121,7 +122,7 @@ def test_a_mat_file_that_is_none_is_named(cars: Path) -> None:
     with pytest.raises(ValueError, match=r"cars_meta.mat: cannot be read as a .mat file"):
         read_source(cars)
     (cars / "devkit/cars_meta.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"cars_meta.mat is neither in .* nor in .*devkit"):
+    with pytest.raises(FileNotFoundError, match=r"neither .* nor .*devkit holds cars_meta.mat; copy"):
         read_source(cars)
 
 
@@ -144,13 +145,13 @@ def test_aircraft_lists_that_contradict_each_other_are_errors(aircraft: Path) ->
     trainval.unlink()
     test = aircraft / "data/images_variant_test.txt"
     test.write_text("1000000 707-320\n")
-    with pytest.raises(ValueError, match="images that another list has: 1000000"):
-        list_aircraft(aircraft)
+    with pytest.raises(ValueError, match=r"1 images are listed more than once: data/images/1000000.jpg"):
+        read_source(aircraft)
     test.write_text("1000030 Concorde\n")
     with pytest.raises(ValueError, match=r"not in variants.txt: Concorde"):
         list_aircraft(aircraft)
     (aircraft / "data/images_variant_train.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images_variant_train.txt and images_variant_val.txt"):
+    with pytest.raises(FileNotFoundError, match=r"aircraft/data is without images_variant_train.txt; copy"):
         list_aircraft(aircraft)
 
 
@@ -213,7 +214,7 @@ def test_one_radiograph_list_alone_or_an_image_in_both_is_an_error(nih: Path) ->
     with pytest.raises(ValueError, match=r"images in train_val_list.txt and test_list.txt: 00000020_000.png"):
         read_source(nih)
     (nih / "train_val_list.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train_val_list.txt: this list is missing"):
+    with pytest.raises(FileNotFoundError, match=r"nih is without train_val_list.txt; copy"):
         read_source(nih)
 
 
@@ -263,7 +264,7 @@ def test_a_missing_or_contradicting_list_of_cub_is_named(cub: Path) -> None:
         assert message.split(":")[-1].split(",")[0][:9] in verify(cub).problems[0]
     (cub / "image_class_labels.txt").write_text(labels)
     (cub / "classes.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"classes.txt: this list is missing"):
+    with pytest.raises(FileNotFoundError, match=r"taken for CUB-200-2011 .*: .*cub is without classes.txt; copy"):
         read_source(cub)
 
 
@@ -298,6 +299,186 @@ def test_verify_says_where_it_looked_for_what(tmp_path: Path) -> None:
         FileNotFoundError, match=r"looked for CUB-200-2011: images.txt.*Stanford Cars: devkit/cars_meta"
     ):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lists", "message"),
+    [
+        ("cub", ["*.txt"], r"cub is without images.txt, image_class_labels.txt, train_test_split.txt, classes.txt"),
+        ("cub", ["[!i]*.txt", "image_*.txt"], r"is without image_class_labels.txt, train_test_split.txt, classes.txt"),
+        (
+            "cars",
+            ["devkit", "*.mat"],
+            r"neither .*/cars nor .*/cars/devkit holds cars_meta.mat and cars_train_annos.mat",
+        ),
+        ("cars", ["devkit"], r"holds cars_meta.mat and cars_train_annos.mat; copy them from the devkit"),
+        (
+            "aircraft",
+            ["data/*.txt"],
+            "aircraft/data is without variants.txt, images_variant_train.txt, images_variant_val.txt, "
+            "images_variant_test.txt",
+        ),
+        ("chestxray14", ["*.csv"], r"chestxray14 is without Data_Entry_2017.csv \(or Data_Entry_2017_v2020.csv\)"),
+        ("chestxray14", ["*.csv", "*.txt"], r"chestxray14 is without Data_Entry_2017.csv"),
+    ],
+)
+def test_images_without_their_lists_are_no_folder_per_class(
+    name: str, lists: list[str], message: str, tmp_path: Path, write_official: Write
+) -> None:
+    root = write_official(name, tmp_path / name)
+    for path in [path for pattern in lists for path in root.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"taken for {DATASETS[name].title} by its files: .*{message}"):
+        read_source(root)
+    assert not verify(root).ok
+    assert DATASETS[name].title in verify(root).lines()[0]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["cat/1234567.jpg", "dog/1234568.jpg", "classes.txt", "test_list.txt", "train_val_list.txt"],
+        ["images/1234567.jpg", "masks/1234567.jpg", "images.txt"],
+        ["images/001.jpg", "masks/001.jpg", "classes.txt"],
+        ["images_001/1.png", "images_002/2.png"],
+        ["cars_train/1.jpg", "buses/1.jpg"],
+        ["data/1234567.jpg", "other/1.jpg", "train_test_split.txt"],
+    ],
+)
+def test_a_folder_per_class_is_not_taken_for_a_published_set(
+    files: list[str], tmp_path: Path, write_images: Callable[..., list[Path]]
+) -> None:
+    for name in files:
+        path = tmp_path / "mine" / name
+        (image,) = write_images(path.parent, 1, suffix=".jpg")
+        image.rename(path)
+    images = [name for name in files if not name.endswith("txt")]
+    assert [row.path for row in read_source(tmp_path / "mine").rows] == sorted(images)
+
+
+def test_an_image_that_a_list_of_cub_has_twice_is_an_error(cub: Path) -> None:
+    path = "001.Black_footed_Albatross/Black_footed_Albatross_0000.jpg"  # trains as number 1, would test as 21
+    for name, value in (("images", path), ("image_class_labels", "1"), ("train_test_split", "0")):
+        (cub / f"{name}.txt").write_text((cub / f"{name}.txt").read_text() + f"\n21 {value}")
+    with pytest.raises(ValueError, match=rf"1 images are listed more than once: images/{path}; mend the lists"):
+        read_source(cub)
+    assert "more than once" in verify(cub).problems[0]
+
+
+def test_an_image_that_a_list_of_cars_has_twice_is_an_error(cars: Path) -> None:
+    path = cars / "devkit/cars_train_annos.mat"
+    annotations = loadmat(path)["annotations"]
+    savemat(path, {"annotations": np.concatenate([annotations, annotations[:, :1]], axis=1)})
+    with pytest.raises(ValueError, match=r"1 images are listed more than once: cars_train/00001.jpg"):
+        read_source(cars)
+
+
+@pytest.mark.parametrize("size", [0, 50, 128, 200, 600])
+def test_a_mat_file_that_is_cut_is_named(cars: Path, size: int) -> None:
+    path = cars / "devkit/cars_train_annos.mat"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"cars_train_annos.mat: cannot be read as a .mat file .*; copy it anew"):
+        read_source(cars)
+    assert "cars_train_annos.mat: cannot be read" in verify(cars).problems[0]
+
+
+@pytest.mark.parametrize("fault", ["cut", "flipped", "no gzip"])
+def test_a_damaged_gzip_file_is_named(nih: Path, fault: str) -> None:
+    data = gzip.compress((nih / "Data_Entry_2017.csv").read_bytes())
+    damaged = {"cut": data[:60], "flipped": data[:30] + b"\xff" * 30 + data[60:], "no gzip": b"path,label"}[fault]
+    (nih / "Data_Entry_2017.csv").unlink()
+    (nih / "Data_Entry_2017.csv.gz").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"Data_Entry_2017.csv.gz: cannot be read as a .gz file .*; copy it anew"):
+        read_source(nih)
+    assert "Data_Entry_2017.csv.gz: cannot be read" in verify(nih).problems[0]
+
+
+def test_lists_that_name_no_image_are_errors(cub: Path, nih: Path) -> None:
+    for name in ("images", "image_class_labels", "train_test_split", "classes"):
+        (cub / f"{name}.txt").write_text("")
+    with pytest.raises(ValueError, match="cub: the lists of CUB-200-2011 name no image"):
+        read_source(cub)
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (nih / name).write_text("")
+    with pytest.raises(ValueError, match=r"is in none of train_val_list.txt, test_list.txt"):
+        read_source(nih)
+
+
+@pytest.mark.parametrize("layout", ["images_01/images", "images_001", "images_001/images_001/images", "images/part 1"])
+def test_radiographs_are_found_in_whatever_folders_the_archives_were_unpacked_to(nih: Path, layout: str) -> None:
+    (nih / "unpacked").mkdir()
+    for path in nih.glob("images_*/images/*.png"):
+        path.rename(nih / "unpacked" / path.name)
+    for folder in nih.glob("images_*"):
+        shutil.rmtree(folder)
+    (nih / layout).parent.mkdir(parents=True, exist_ok=True)
+    (nih / "unpacked").rename(nih / layout)
+    with pytest.warns(UserWarning, match=r"is not the official set: [^;]*$"):  # but for the counts, no problem
+        assert {str(Path(row.path).parent) for row in read_source(nih).rows} == {layout}
+
+
+def test_absent_archives_of_radiographs_are_named(nih: Path) -> None:
+    shutil.rmtree(nih / "images_002")
+    absent = ", ".join(f"images_{i:03d}" for i in range(2, 13))
+    with pytest.raises(FileNotFoundError, match=rf"listed images do not exist under .*; no folder {absent} in "):
+        read_source(nih)
+
+
+def test_missing_images_that_lie_elsewhere_are_said_to(cars: Path) -> None:
+    for split in ("cars_train", "cars_test"):  # as a much-used copy of the set has them
+        (cars / split).rename(cars / "inner")
+        (cars / split).mkdir()
+        (cars / "inner").rename(cars / split / split)
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"12 of them lie in cars_test/cars_test/; move them to cars_test/; 12 of them lie in cars_train/cars_t",
+    ):
+        read_source(cars)
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the official set")
+def test_images_with_extensions_in_upper_case_are_found(cub: Path) -> None:
+    for path in cub.rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    (cub / "images.txt").write_text((cub / "images.txt").read_text().replace(".jpg", ".JPG"))
+    assert len(read_source(cub).rows) == 20
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the official set")
+def test_newer_tables_of_radiographs_and_devkits_without_a_folder_are_read(nih: Path, cars: Path) -> None:
+    (nih / "Data_Entry_2017.csv").rename(nih / "Data_Entry_2017_v2020.csv")
+    assert len(read_source(nih).rows) == 41
+    for path in (cars / "devkit").iterdir():
+        path.rename(cars / path.name)
+    assert splits(read_source(cars)) == {"train": 12, "test": 12}
+
+
+def test_counts_are_the_published_ones() -> None:
+    assert {name: dict(DATASETS[name].counts) for name in NAMES} == {
+        "cub": {"classes": 200, "images": 11788, "train": 5994, "test": 5794},
+        "cars": {"classes": 196, "images": 16185, "train": 8144, "test": 8041},
+        "aircraft": {"classes": 100, "images": 10000, "train": 3334, "val": 3333, "test": 3333},
+        "chestxray14": {"classes": 14, "images": 112120, "patients": 30805, "train": 86524, "test": 25596},
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the official set")
+def test_cars_and_aircraft_are_read_as_torchvision_reads_them(tmp_path: Path, write_official: Write) -> None:
+    aircraft = read_source(write_official("aircraft", tmp_path / "fgvc-aircraft-2013b"))
+    cars = read_source(write_official("cars", tmp_path / "stanford_cars"))
+
+    def ours(source: Source, split: str) -> dict[str, int]:
+        return {
+            str(source.root / row.path): source.classes.index(row.label) for row in source.rows if row.split == split
+        }
+
+    for split in ("train", "val", "test"):
+        theirs = FGVCAircraft(tmp_path.resolve(), split, "variant")
+        assert dict(zip(map(str, theirs._image_files), theirs._labels, strict=True)) == ours(aircraft, split)
+        assert tuple(theirs.classes) == aircraft.classes
+    for split in ("train", "test"):
+        assert dict(StanfordCars(tmp_path.resolve(), split)._samples) == ours(cars, split)
+        assert tuple(StanfordCars(tmp_path.resolve(), split).classes) == cars.classes
 
 
 # The real ones.

@@ -9,9 +9,10 @@ from stochnorm.data.download import download
 from stochnorm.data.elpv import read_elpv
 from stochnorm.data.folder import read_folder
 from stochnorm.data.lists import export_lists, read_lists
-from stochnorm.data.manifest import Row, Source, findings, format_manifest, read_manifest
-from stochnorm.data.official import DataSet, Report, read_official
+from stochnorm.data.manifest import Row, Source, findings, format_manifest, list_manifest, read_manifest
+from stochnorm.data.official import DataSet, read_official
 from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.report import Report, too_few_classes
 from stochnorm.data.splits import assign_splits
 from stochnorm.data.store import ImageStore
 from stochnorm.data.stream import Split, encode_labels
@@ -40,11 +41,15 @@ _KNOWN = {"elpv": read_elpv}
 _DATA = "DATA is a folder with one folder per class, a CSV file with the columns path,label, the folder of a data set"
 
 
-def read_source(data: str | Path) -> Source:
+def read_source(data: str | Path, *, images: bool = True) -> Source:
     """List the labelled images of a folder, a CSV manifest, or a known data set.
 
     A data set in its official format (CUB-200-2011, Stanford Cars, FGVC-Aircraft, NIH ChestX-ray14) is recognised by
     the files in the folder; ``elpv`` is one by name.
+
+    Args:
+        data: Where it is, or its name.
+        images: Whether the images that lists name must be there.
 
     Raises:
         FileNotFoundError: There is no such file, folder or name, or listed images do not exist.
@@ -53,9 +58,9 @@ def read_source(data: str | Path) -> Source:
     path = Path(data)
     if path.is_dir():
         known = recognise(path)
-        source = read_official(*known) if known else read_folder(path)
+        source = read_official(*known, images=images) if known else read_folder(path)
     elif path.is_file() and path.suffix.lower() == ".csv":
-        source = read_manifest(path)
+        source = read_manifest(path) if images else list_manifest(path)
     elif str(data) in _KNOWN:
         source = _KNOWN[str(data)]()
     elif path.is_file():
@@ -68,10 +73,6 @@ def read_source(data: str | Path) -> Source:
             f"{data}: no such {'CSV file' if path.suffix.lower() == '.csv' else 'folder'}; {_DATA} in its official "
             f"format ({', '.join(name for name in DATASETS if name not in _KNOWN)}), or one of: {', '.join(_KNOWN)}"
         )
-    least = 1 if source.multi_label else 2
-    if len(source.classes) < least:
-        raise ValueError(
-            f"{data}: {'no image has a finding' if source.multi_label else 'classification needs at least 2 classes, '}"
-            + ("" if source.multi_label else f"found only {source.classes[0]!r}")
-        )
+    if problem := too_few_classes(source):
+        raise ValueError(f"{data}: {problem}")
     return source

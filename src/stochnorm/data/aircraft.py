@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stochnorm.data.manifest import Row, Source, some
-from stochnorm.data.official import DataSet, pairs, text_lines
+from stochnorm.data.official import DataSet, check_lists, pairs, text_lines
 
 __all__ = ["AIRCRAFT", "list_aircraft"]
 
@@ -23,47 +23,46 @@ def list_aircraft(root: Path) -> Source:
 
     Raises:
         FileNotFoundError: A list is missing.
-        ValueError: A variant that variants.txt does not name, an image in two lists, or a trainval list that is not
-            train and val together.
+        ValueError: A variant that variants.txt does not name, or a trainval list that is not train and val together.
     """
     data = _data(root)
+    trained = () if (data / "images_variant_trainval.txt").is_file() else ("train", "val")
+    check_lists(data, ["variants.txt", *(f"images_variant_{split}.txt" for split in (*trained, "test"))])
     classes = tuple(text_lines(data / "variants.txt"))
     lists = {
         split: pairs(path)
         for split in ("train", "val", "trainval", "test")
-        if (path := data / f"images_variant_{split}.txt").is_file() or split == "test"
+        if (path := data / f"images_variant_{split}.txt").is_file()
     }
     if "train" in lists and "val" in lists:
         both = lists["train"] | lists["val"]
         if lists.pop("trainval", both) != both:
             raise ValueError(f"{data}: images_variant_trainval.txt is not the train and val lists together; mend them")
-    elif "trainval" in lists:
-        lists = {"train": lists["trainval"], "test": lists["test"]}
     else:
-        raise FileNotFoundError(
-            f"{data}: images_variant_train.txt and images_variant_val.txt (or ..._trainval.txt) are missing; "
-            "copy them from the archive"
-        )
+        lists = {"train": lists["trainval"], "test": lists["test"]}
     rows: list[Row] = []
-    seen: set[str] = set()
+    prefix = (data / "images").relative_to(root).as_posix()
     for split, labels in lists.items():
-        unknown, twice = sorted(set(labels.values()) - set(classes)), sorted(seen & labels.keys())
-        if unknown or twice:
-            what = f"variants that are not in variants.txt: {some(unknown)}" if unknown else ""
-            what = what or f"images that another list has: {some(twice)}"
-            raise ValueError(f"{data / f'images_variant_{split}.txt'}: {what}; mend the lists")
-        seen |= labels.keys()
-        prefix = (data / "images").relative_to(root).as_posix()
+        unknown = sorted(set(labels.values()) - set(classes))
+        if unknown:
+            raise ValueError(
+                f"{data / f'images_variant_{split}.txt'}: variants that are not in variants.txt: {some(unknown)}; "
+                "mend the lists"
+            )
         rows += [Row(f"{prefix}/{number}.jpg", label, split) for number, label in labels.items()]
     return Source(root, rows, classes, name="aircraft")
 
 
 def _data(root: Path) -> Path:
-    return root if _holds_lists(root) else root / "data"
+    return root if _recognise(root) else root / "data"
 
 
-def _holds_lists(folder: Path) -> bool:
-    return (folder / "variants.txt").is_file() or any(folder.glob("images_variant_*.txt"))
+def _recognise(data: Path) -> bool:
+    """Lists of variants, or nothing but a folder of images named by numbers of seven digits."""
+    if (data / "variants.txt").is_file() or any(data.glob("images_variant_*.txt")):
+        return True
+    folders = [path.name for path in data.iterdir() if path.is_dir()] if data.is_dir() else []
+    return folders == ["images"] and any(data.glob(f"images/{'[0-9]' * 7}.jpg"))
 
 
 AIRCRAFT = DataSet(
@@ -80,7 +79,7 @@ AIRCRAFT = DataSet(
     folder="fgvc-aircraft-2013b",
     url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
     md5="d4acdd33327262359767eeaa97a4f732",
-    recognise=lambda root: _holds_lists(root) or _holds_lists(root / "data"),
+    recognise=lambda root: _recognise(root) or _recognise(root / "data"),
     list_images=list_aircraft,
     image_folders=lambda root: [(_data(root) / "images").relative_to(root).as_posix()],
 )

@@ -30,6 +30,11 @@ def list_cars(root: Path) -> Source:
         FileNotFoundError: cars_meta.mat or cars_train_annos.mat is missing.
         ValueError: A file is no such annotation, or a class is unknown.
     """
+    missing = [name for name in (_META, _TRAIN) if _find(root, name) is None]
+    if missing:
+        raise FileNotFoundError(
+            f"neither {root} nor {root / 'devkit'} holds {' and '.join(missing)}; copy them from the devkit"
+        )
     classes = tuple(str(name) for name in _load(root, _META, "class_names"))
     rows, notes = _rows(root, _TRAIN, "train", classes), []
     if _find(root, _TEST) is not None:
@@ -58,16 +63,20 @@ def _rows(root: Path, name: str, split: str, classes: tuple[str, ...]) -> list[R
 
 def _load(root: Path, name: str, variable: str) -> Any:
     path = _find(root, name)
-    if path is None:
-        raise FileNotFoundError(f"{name} is neither in {root} nor in {root / 'devkit'}; copy it from the devkit")
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
-    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:
+    except Exception as error:  # SciPy raises whatever damaged bytes lead to, MatReadError and IndexError among it
         raise ValueError(f"{path}: cannot be read as a .mat file with {variable} ({error}); copy it anew") from error
 
 
 def _find(root: Path, name: str) -> Path | None:
     return next((path for path in (root / name, root / "devkit" / name) if path.is_file()), None)
+
+
+def _recognise(root: Path) -> bool:
+    """One of the devkit's files, or both folders of images."""
+    lists = any(_find(root, name) for name in (_META, _TRAIN, _TEST, _UNLABELLED, "cars_annos.mat"))
+    return lists or all((root / name).is_dir() for name in ("cars_train", "cars_test"))
 
 
 CARS = DataSet(
@@ -81,7 +90,7 @@ CARS = DataSet(
     obtain="its server is gone; get a copy of cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
     "cars_test_annos_withlabels.mat from someone who has them",
     class_digest="93d089469409bbd00725ce041797cad929e156fba50c3e19a0f49ef65efcb990",
-    recognise=lambda root: any(_find(root, name) for name in (_META, _TRAIN)),
+    recognise=_recognise,
     list_images=list_cars,
     image_folders=lambda root: ["cars_train", "cars_test"] if _find(root, _TEST) else ["cars_train"],
 )

@@ -9,7 +9,10 @@ from stochnorm.data.cars import CARS
 from stochnorm.data.chestxray14 import CHESTXRAY14
 from stochnorm.data.cub import CUB
 from stochnorm.data.elpv import ELPV
-from stochnorm.data.official import DataSet, Report, verify_official
+from stochnorm.data.folder import read_folder
+from stochnorm.data.manifest import list_manifest
+from stochnorm.data.official import DataSet, verify_official
+from stochnorm.data.report import Report, report_of
 
 __all__ = ["DATASETS", "recognise", "verify"]
 
@@ -18,7 +21,10 @@ DATASETS: dict[str, DataSet] = {dataset.name: dataset for dataset in (CUB, CARS,
 
 
 def recognise(path: Path) -> tuple[DataSet, Path] | None:
-    """The data set whose lists lie in a folder, or in the folder of its archive's name within; and that folder."""
+    """The data set that a folder holds, or the folder of its archive's name within; and that folder.
+
+    A part is enough, such as one list or the images without a list: what else there must be, reading says.
+    """
     for dataset in DATASETS.values():
         for root in (path, path / dataset.folder):
             if root.is_dir() and dataset.recognise(root):
@@ -27,21 +33,35 @@ def recognise(path: Path) -> tuple[DataSet, Path] | None:
 
 
 def verify(path: str | Path) -> Report:
-    """Hold a data set on disk against the official counts, lists and class names. Reads no image.
+    """What is there of a data set on disk, and what is not. Reads no image.
+
+    One in its official format is held against the official counts, lists and class names; a folder per class or a CSV
+    manifest has its counts, missing images, and image files beside listed ones.
 
     Args:
-        path: Its folder, or the one that its archive was unpacked in.
+        path: Its folder, or the one that its archive was unpacked in; or a CSV file.
 
     Raises:
-        FileNotFoundError: No known data set is there; says which files were looked for.
+        FileNotFoundError: No data set is there; says which files were looked for.
 
     Example:
         >>> print("\\n".join(verify("data/CUB_200_2011").lines()))  # doctest: +SKIP
         CUB-200-2011 in data/CUB_200_2011: complete
         found 200 classes, 11,788 images, 5,994 train, 5,794 test
     """
-    known = recognise(Path(path))
-    if known is None:
+    path = Path(path)
+    known = recognise(path)
+    if known is not None:
+        return verify_official(*known)
+    manifest = path.is_file() and path.suffix.lower() == ".csv"
+    if not manifest and not (path.is_dir() and any(entry.is_dir() for entry in path.iterdir())):
         wanted = "; ".join(f"{d.title}: {', '.join(d.files)}" for d in DATASETS.values() if d.files)
-        raise FileNotFoundError(f"{path}: holds the lists of no known data set; looked for {wanted}")
-    return verify_official(*known)
+        raise FileNotFoundError(
+            f"{path}: holds the lists of no known data set, nor a folder per class, and is no CSV file; looked for "
+            f"{wanted}"
+        )
+    title = "CSV manifest" if manifest else "Folder per class"
+    try:
+        return report_of(list_manifest(path) if manifest else read_folder(path), title)
+    except (ValueError, OSError) as error:
+        return Report(title, path, {}, problems=(" ".join(str(error).split()),))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stochnorm.data.manifest import Row, Source, some
-from stochnorm.data.official import DataSet, pairs
+from stochnorm.data.official import DataSet, check_lists, pairs
 
 __all__ = ["CUB", "list_cub"]
 
@@ -22,6 +22,7 @@ def list_cub(root: Path) -> Source:
         FileNotFoundError: A list is missing.
         ValueError: An image without class or split, an unknown class, or a folder that is not the image's class.
     """
+    check_lists(root, _LISTS)
     images, labels, splits, classes = (pairs(root / name) for name in _LISTS)
     for name, entries in zip(_LISTS[1:3], (labels, splits), strict=True):
         if entries.keys() != images.keys():
@@ -41,6 +42,12 @@ def list_cub(root: Path) -> Source:
     return Source(root, rows, tuple(classes.values()), name="cub")
 
 
+def _recognise(root: Path) -> bool:
+    """Two lists, or folders of images as only CUB has them; another data set may well hold a classes.txt."""
+    lists = sum((root / name).is_file() for name in _LISTS)
+    return lists >= 2 or any(path.is_dir() for path in root.glob("images/[0-9][0-9][0-9].*"))
+
+
 CUB = DataSet(
     name="cub",
     title="CUB-200-2011",
@@ -52,6 +59,6 @@ CUB = DataSet(
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
     md5="97eceeb196236b17998738112f37df78",
     class_digest="839cf39f663841e7115295328a3bce89f6b483aaa372205d0f0f324dd13d00cd",
-    recognise=lambda root: sum((root / name).is_file() for name in _LISTS) >= 2,
+    recognise=_recognise,
     list_images=list_cub,
 )

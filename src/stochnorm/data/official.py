@@ -1,19 +1,19 @@
-"""A published data set on disk: what it should hold, and what was found."""
+"""A published data set on disk: what it should hold, and how its lists are read and held against its images."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import posixpath
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stochnorm.data.folder import extensions
-from stochnorm.data.manifest import Source, decode, findings, some
+from stochnorm.data.manifest import Source, decode, some
+from stochnorm.data.report import Report, counts, image_paths
 
-__all__ = ["DataSet", "Report", "pairs", "read_official", "text_lines", "verify_official"]
+__all__ = ["DataSet", "check_lists", "pairs", "read_official", "text_lines", "verify_official"]
 
 
 @dataclass(frozen=True)
@@ -41,72 +41,41 @@ class DataSet:
     class_digest: str = ""
     """SHA-256 of the official class names in their order, joined by newlines; empty where it is not known."""
     recognise: Callable[[Path], bool] = field(default=lambda root: False, repr=False)
-    """Whether a folder holds lists of this data set."""
+    """Whether a folder holds lists of this data set, or images as only it has them."""
     list_images: Callable[[Path], Source] = field(default=lambda root: Source(root, []), repr=False)
     """Reads the lists alone; the images need not be there. Raises ValueError where they contradict each other."""
     image_folders: Callable[[Path], list[str]] = field(default=lambda root: ["images"], repr=False)
     """Those of a data set's folder whose image files must all be listed."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was found of a data set, beside what is official."""
-
-    dataset: str
-    """Its title."""
-    root: Path
-    """Where it was looked for."""
-    found: dict[str, int]
-    official: dict[str, int]
-    missing: tuple[str, ...] = ()
-    """Listed images without a file."""
-    surplus: tuple[str, ...] = ()
-    """Image files in no list."""
-    problems: tuple[str, ...] = ()
-    """Lists that are absent, cannot be read or contradict each other, and whatever else is not official."""
-
-    @property
-    def differences(self) -> list[str]:
-        """Where the counts differ."""
-        return [f"{self.found[k]:,} of {n:,} {k}" for k, n in self.official.items() if self.found.get(k, n) != n]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the data set is complete and nothing else is there."""
-        return not (self.differences or self.missing or self.surplus or self.problems)
-
-    def lines(self) -> list[str]:
-        """In words, the title first."""
-        counts = ", ".join(f"{n:,} {key}" for key, n in self.found.items()) or "nothing"
-        lines = [
-            f"{self.dataset} in {self.root}: {'complete' if self.ok else 'not the official set'}",
-            f"found {counts}",
-        ]
-        if self.differences:
-            lines.append(f"counts differ: {', '.join(self.differences)}")
-        if self.missing:
-            lines.append(f"{len(self.missing):,} listed images have no file: {some(list(self.missing))}")
-        if self.surplus:
-            lines.append(f"{len(self.surplus):,} image files are in no list: {some(list(self.surplus))}")
-        return lines + list(self.problems)
-
-
-def read_official(dataset: DataSet, root: Path) -> Source:
+def read_official(dataset: DataSet, root: Path, *, images: bool = True) -> Source:
     """The images of a data set whose files are all there.
 
     An incomplete set is read as it is, with a warning that says what differs from the official one; its classes are
     those that have images.
 
+    Args:
+        dataset: Which.
+        root: Its folder.
+        images: Whether the listed images must be there.
+
     Raises:
-        ValueError: Lists contradict each other, or a class has test images only.
+        ValueError: Lists contradict each other or are empty, or a class has test images only.
         FileNotFoundError: A list, or a listed image, is not there.
     """
-    source = dataset.list_images(root)
+    try:
+        source = dataset.list_images(root)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"taken for {dataset.title} by its files: {error}") from error
     report = _compare(dataset, source)
-    if report.missing:
+    if not source.rows:
+        raise ValueError(f"{root}: the lists of {dataset.title} name no image; copy them from the official archive")
+    if report.missing and images:
+        found = "".join(f"; {problem}" for problem in report.problems)
         raise FileNotFoundError(
             f"{dataset.title}: {len(report.missing):,} of {len(source.rows):,} listed images do not exist under "
-            f"{root}: {some(list(report.missing))}; get them from {dataset.homepage}, or take them out of the lists"
+            f"{root}: {some(list(report.missing))}{found}; get them from {dataset.homepage}, or take them out of the "
+            "lists"
         )
     odd = [text for text in (", ".join(report.differences), *report.problems) if text]
     if report.surplus:
@@ -131,17 +100,11 @@ def verify_official(dataset: DataSet, root: Path) -> Report:
 
 
 def _compare(dataset: DataSet, source: Source) -> Report:
-    splits = Counter(row.split for row in source.rows)
-    labels = {row.label for row in source.rows}
-    if source.multi_label:
-        labels = {name for label in labels for name in findings(label)}
-    found = {
-        "classes": sum(name in labels for name in source.classes),
-        "images": len(source.rows),
-        "patients": len({row.group for row in source.rows}),
-    }
-    if set(splits) != {""}:
-        found |= {split: splits[split] for split in ("train", "val", "test")}
+    twice = sorted(path for path, count in Counter(row.path for row in source.rows).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"{source.root}: {len(twice):,} images are listed more than once: {some(twice)}; mend the lists"
+        )
     problems = list(source.notes)
     across = Counter(group for group, _ in {(row.group, row.split) for row in source.rows if row.group})
     divided = sorted(group for group, splits_of_it in across.items() if splits_of_it > 1)
@@ -152,27 +115,41 @@ def _compare(dataset: DataSet, source: Source) -> Report:
         problems.append("the class names are not the official ones")
     folders = dataset.image_folders(source.root)
     problems += [f"no folder {name}/ in {source.root}" for name in folders if not (source.root / name).is_dir()]
-    listed, present = {row.path for row in source.rows}, _image_files(source.root, folders)
+    listed, present = {row.path for row in source.rows}, image_paths(source.root, folders)
+    missing = sorted(listed - present)
+    if missing:
+        problems += _elsewhere(missing, image_paths(source.root) - listed)
+    found = counts(source)
+    found["patients"] = found.get("groups", 0)
     return Report(
         dataset.title,
         source.root,
         {key: found[key] for key in dataset.counts if key in found},
         dict(dataset.counts),
-        tuple(sorted(listed - present)),
+        tuple(missing),
         tuple(sorted(present - listed)),
         tuple(problems),
     )
 
 
-def _image_files(root: Path, folders: Sequence[str]) -> set[str]:
-    """Relative to the root, with forward slashes; os.walk follows linked folders, which Path.rglob does not."""
-    return {
-        Path(folder, name).relative_to(root).as_posix()
-        for top in folders
-        for folder, _, names in os.walk(root / top, followlinks=True)
-        for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in extensions()
-    }
+def _elsewhere(missing: Sequence[str], unlisted: set[str]) -> list[str]:
+    """Where files of the names of missing images lie instead."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in unlisted:
+        by_name[posixpath.basename(path)].append(path)
+    moves: Counter[tuple[str, str]] = Counter()
+    for path in missing:
+        # Names may stand in several folders, as those of Cars do: the one whose path is most like it.
+        alike = sorted(by_name[posixpath.basename(path)], key=lambda p: (-len(posixpath.commonprefix([p, path])), p))
+        moves.update((posixpath.dirname(p), posixpath.dirname(path)) for p in alike[:1])
+    return [f"{n:,} of them lie in {there or '.'}/; move them to {here}/" for (there, here), n in moves.most_common(5)]
+
+
+def check_lists(folder: Path, names: Sequence[str]) -> None:
+    """Raises FileNotFoundError where lists are missing in a folder; names all of them."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder} is without {', '.join(missing)}; copy from the official archive")
 
 
 def text_lines(path: Path) -> list[str]:
@@ -182,8 +159,7 @@ def text_lines(path: Path) -> list[str]:
         FileNotFoundError: There is no such list.
         ValueError: It is not UTF-8.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: this list is missing; copy it from the official archive")
+    check_lists(path.parent, [path.name])
     return [line.strip() for line in decode(path, path.read_bytes()).splitlines() if line.strip()]
 
 
