@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,84 @@ def test_verify_prints_whole_lines_and_then_the_error(
     output = capsys.readouterr()
     assert output.out.splitlines() == verify(root).lines()
     assert output.err == f"error: {root} is not the whole official data set; see above\n"
+
+
+def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = photos / "list.csv"
+    manifest.write_text("path,label\nred/000.png,red\nblue/000.png,blue\n")
+    assert main(["verify", str(manifest)]) == 0
+    assert "found 2 classes, 2 images" in capsys.readouterr().out
+    (photos / "red/000.png").unlink()
+    assert main(["verify", str(manifest)]) == 1
+    output = capsys.readouterr()
+    assert "1 listed images have no file: red/000.png" in output.out
+    assert output.err == f"error: {manifest} is not whole; see above\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the official set")
+def test_lists_need_no_images(write_official: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    root = write_official("cub", tmp_path / "cub")
+    assert main(["lists", str(root), str(tmp_path / "with"), "--rate", "50"]) == 0
+    shutil.rmtree(root / "images")
+    assert main(["lists", str(root), str(tmp_path / "without"), "--rate", "50"]) == 0
+    assert (tmp_path / "without/train.txt").read_text() == (tmp_path / "with/train.txt").read_text()
+
+
+def test_lists_pool_the_official_validation_images_when_asked(
+    write_official: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    from stochnorm.config import FinetuneConfig
+    from stochnorm.data.aircraft import list_aircraft
+    from stochnorm.job import split_rows
+
+    source = list_aircraft(write_official("aircraft", tmp_path))
+    counts = Counter(row.split for row in split_rows(source, FinetuneConfig("", pool_val=True)))
+    assert counts == {"train": 18, "val": 6, "test": 12}  # of 8 of each class round(1.6) validate
+    assert Counter(row.split for row in split_rows(source, FinetuneConfig(""))) == {"train": 12, "val": 12, "test": 12}
+
+
+def test_no_image_but_those_of_the_lists_trains(tmp_path: Path) -> None:
+    """With pool_val validation is cut from the list, unless a list says what validates; a test never is."""
+    from stochnorm.config import FinetuneConfig
+    from stochnorm.data import Row, Source
+    from stochnorm.job import split_rows
+
+    rows = [Row(f"{split}/{i}.png", "ab"[i % 2], split) for split in ("train", "val") for i in range(20)]
+    source = Source(tmp_path, rows)
+    listed = [f"{split}/{i}.png" for split in ("train", "val") for i in range(10)]
+    (tmp_path / "train.txt").write_text("\n".join(listed))
+    settings = FinetuneConfig("", split_lists=str(tmp_path))
+    parts = {row.path: row.split for row in split_rows(source, settings)}
+    assert Counter(parts.values()) == {"train": 20, "val": 10}  # the data's other validation images validate
+    pooled = {row.path: row.split for row in split_rows(source, replace(settings, pool_val=True))}
+    assert sorted(pooled) == sorted(listed)
+    assert Counter(pooled.values()) == {"train": 16, "val": 4}
+    (tmp_path / "val.txt").write_text("val/19.png")
+    assert Counter(row.split for row in split_rows(source, settings)) == {"train": 20, "val": 1}
+    with pytest.raises(ValueError, match=r"val.txt says which images validate; leave out --pool-val"):
+        split_rows(source, replace(settings, pool_val=True))
+
+
+def test_too_few_images_are_said_with_the_lists_that_chose_them(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = tmp_path / "lists.txt"
+    arguments = ["finetune", str(photos), *TINY, "--steps", "1", "--out", str(tmp_path / "run")]
+    lists.write_text("red/000.png 0\n")
+    assert main([*arguments, "--split-lists", str(lists)]) == 1
+    assert f"{lists}: no readable training image of class blue, green; add some" in capsys.readouterr().err
+    lists.write_text("red/000.png 0\nblue/000.png\ngreen/000.png\n")
+    assert main([*arguments, "--split-lists", str(lists)]) == 1
+    assert f"{lists}: no readable image is left to validate on" in capsys.readouterr().err
+    for image in [image for image in photos.glob("*/*.png") if image.stem not in ("000", "001")]:
+        image.unlink()
+    assert main(arguments) == 1  # two images a class are not enough: one trains, one tests
+    message = (
+        f"{photos}: no readable image is left to validate on; add images: a class needs one to train, one to valid"
+    )
+    assert message in capsys.readouterr().err
 
 
 def test_tune_takes_no_overwrite(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from stochnorm.data import (
     read_lists,
     read_source,
 )
+from stochnorm.data.manifest import some
 from stochnorm.display import Display
 from stochnorm.evaluate import evaluate
 from stochnorm.files import write_text
@@ -207,15 +208,22 @@ def _finetune(
 
 
 def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
-    """The images of a run with their splits: by lists, or by the sampling rule."""
+    """The images of a run with their splits: by lists, or by the sampling rule.
+
+    With lists no image but theirs trains: ``pool_val`` lets validation be cut from them, and no test is.
+    """
     rows = source.rows
     if config.split_lists:
+        if config.pool_val:
+            rows = [row._replace(split="train") if row.split == "val" else row for row in rows]
         rows = read_lists(Path(config.split_lists), rows)
+        if config.pool_val and any(row.split == "val" for row in rows):
+            raise ValueError(f"{config.split_lists}: val.txt says which images validate; leave out --pool-val")
     return assign_splits(
         rows,
         rate=config.rate,  # 100 beside lists, see FinetuneConfig
         val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
+        test_fraction=0 if config.split_lists else config.test_fraction,
         seed=config.data_seed,
         multi_label=source.multi_label,
         pool_val=config.pool_val,
@@ -286,10 +294,14 @@ def _check(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneC
     train, val = splits["train"], splits["val"]
     seen = set(range(len(classes))) if train.multi_label else set(train.labels)
     empty = [name for i, name in enumerate(classes) if i not in seen]
+    where = config.split_lists or config.data
     if empty:
-        raise ValueError(f"{config.data}: no readable training image of class {', '.join(empty)}; add some")
+        raise ValueError(f"{where}: no readable training image of class {some(empty)}; add some")
     if not len(val):
-        raise ValueError(f"{config.data}: no readable image is left to validate on; add images, two a class or more")
+        raise ValueError(
+            f"{where}: no readable image is left to validate on; add images: a class needs one to train, one to "
+            "validate and, where a test is cut too, one to test (--test-fraction 0 cuts none)"
+        )
     if train.multi_label and not ((val.targets.sum(0) > 0) & (val.targets.sum(0) < len(val))).any():
         raise ValueError(
             f"{config.data}: no finding has both positive and negative images among {len(val)} that validate, so no "

@@ -57,8 +57,52 @@ def test_a_list_of_another_layout_is_matched_by_unique_file_names(tmp_path: Path
     assert read_lists(write(tmp_path, train=["train/Audi TT/1.jpg 17"]), rows) == [
         Row("cars_train/1.jpg", "a", "train")
     ]
-    with pytest.raises(ValueError, match=r"train.txt: 1 of 2 lines name no image of the data: train/Fiat/2.jpg 1"):
-        read_lists(write(tmp_path, train=["train/Audi TT/1.jpg 17", "train/Fiat/2.jpg 1"]), rows)
+    both = write(tmp_path, train=["train/Audi TT/1.jpg 17", "train/Fiat/2.jpg 1"])
+    with pytest.raises(ValueError, match=r"train.txt: 1 of 2 lines are ambiguous, .*: train/Fiat/2.jpg 1 \(2 files\)"):
+        read_lists(both, rows)
+    with pytest.raises(ValueError, match=r"1 of 1 lines name no image of the data: train/3.jpg 1"):
+        read_lists(write(tmp_path, train=["train/3.jpg 1"]), rows)
+
+
+def test_files_of_the_same_name_are_told_apart_by_the_split_of_the_list(tmp_path: Path) -> None:
+    rows = [Row(f"cars_{split}/{i}.jpg", "a", split) for split in ("train", "test") for i in range(4)]
+    folder = write(tmp_path, train=["0.jpg 17", "1.jpg 17"], val=["3.jpg 17"], test=["car_ims/0.jpg 17"])
+    assert [(row.path, row.split) for row in read_lists(folder, rows)] == [
+        ("cars_train/0.jpg", "train"),
+        ("cars_train/1.jpg", "train"),
+        ("cars_train/3.jpg", "val"),
+        ("cars_test/0.jpg", "test"),
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["/home/somebody/CUB/images/", "CUB/images/", "", "/elsewhere/"])
+def test_paths_from_another_folder_are_matched_by_their_ends(tmp_path: Path, prefix: str) -> None:
+    rows = [Row(f"images/{label}/{i}.jpg", label) for label in "ab" for i in range(2)]
+    folder = write(tmp_path, train=[f"{prefix}a/0.jpg 0", f"{prefix}b/0.jpg 1"])
+    assert [row.path for row in read_lists(folder, rows)] == ["images/a/0.jpg", "images/b/0.jpg"]
+
+
+@pytest.mark.parametrize("label", ["\t7", "  7", " 0 1 0 0 1", "\t0\t1"])
+def test_labels_behind_any_white_space_are_not_read(tmp_path: Path, label: str) -> None:
+    folder = write(tmp_path, train=[f"images/a/my a 0.jpg{label}"])
+    assert read_lists(folder, ROWS) == [Row("images/a/my a 0.jpg", "a", "train")]
+
+
+def test_a_file_alone_is_the_training_list(tmp_path: Path) -> None:
+    rows = [Row(f"{split}{i}.png", "a", split) for split in ("train", "test") for i in range(3)]
+    (tmp_path / "cub_15.txt").write_text("train1.png 0\n")
+    assert [row.path for row in read_lists(tmp_path / "cub_15.txt", rows)] == [
+        "train1.png",
+        *(f"test{i}.png" for i in range(3)),
+    ]
+    (tmp_path / "cub_15.txt").write_text("train1.png 0\ntrain1.png 0\n")
+    with pytest.raises(ValueError, match=r"cub_15.txt: train1.png is in cub_15.txt already"):
+        read_lists(tmp_path / "cub_15.txt", rows)
+
+
+def test_an_empty_training_list_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train.txt: names no image to train on"):
+        read_lists(write(tmp_path, train=["", " "]), ROWS)
 
 
 def test_unknown_paths_are_counted_and_named(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ __all__ = ["Download", "Lists", "Verify"]
 
 @dataclass(frozen=True)
 class Verify:
-    """Hold a data set on disk against its official counts and lists."""
+    """Say what a data set on disk holds and lacks, beside the official counts and lists of a published one."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Its folder."""
+    """Its folder, or a CSV file."""
 
     def run(self) -> None:
         from rich.console import Console
@@ -28,7 +28,8 @@ class Verify:
         report = verify(self.path)
         Console(highlight=False, soft_wrap=True).print("\n".join(report.lines()), markup=False)
         if not report.ok:
-            raise ValueError(f"{self.path} is not the whole official data set; see above")
+            what = "not the whole official data set" if report.official else "not whole"
+            raise ValueError(f"{self.path} is {what}; see above")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Lists:
         from stochnorm.data import export_lists, read_source
         from stochnorm.job import split_rows
 
-        rows = split_rows(read_source(self.data), config)
+        rows = split_rows(read_source(self.data, images=False), config)
         for path in export_lists(rows, Path(self.out)):
             count = sum(row.split == path.stem for row in rows)
             Console(highlight=False, soft_wrap=True).print(f"{path}: {count} images", markup=False)
