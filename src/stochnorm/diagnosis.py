@@ -1,36 +1,37 @@
-"""What the doctor found: a row per layer, advice in plain words, a table and a figure."""
+"""What the doctor found: a row per layer, as a table, CSV and a figure, and advice."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from stochnorm.plots import BLUE, GREY, ORANGE, save_figure, tidy
+from stochnorm.advice import advise, number
+from stochnorm.files import write_text
 
-__all__ = ["Diagnosis", "LayerStatistics"]
+__all__ = ["Diagnosis", "LayerStatistics", "picture_path"]
 
-# Rules of thumb, not results: see docs/doctor.md. Shift and noise in inherited standard deviations, scale in octaves of
-# the variance.
+# Rules of thumb, not results: see docs/doctor.md. Shift in inherited standard deviations, scale in octaves of the
+# variance.
 NEAR_SHIFT, FAR_SHIFT = 0.25, 1.0
 NEAR_SCALE, FAR_SCALE = 0.5, 2.0
-NOISY = 0.25
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
     """One normalization layer: the data's statistics of its input against the inherited ones.
 
-    Channels are measured in units of their inherited standard deviation, sqrt(running_var + eps); medians are over
-    the channels that are not dead, and nan where all are.
+    Shifts are in units of the inherited standard deviation, sqrt(running_var + eps); medians are over the channels that
+    are not dead, and nan where all are.
     """
 
     name: str
@@ -46,7 +47,8 @@ class LayerStatistics:
     scale: float
     """Median of ``|log2((variance of the data + eps) / (running_var + eps))|``: 1 is twice or half the variance."""
     noise: float
-    """Median standard deviation of the mini-batches' means: how much batch statistics wobble at this batch size."""
+    """Median standard deviation of the mini-batches' means, in standard deviations of the data themselves: how much
+    batch statistics wobble at this batch size."""
     dead: int
     """Channels that did not vary in pre-training (running_var below eps); eps alone holds their moving branch."""
     awake: int
@@ -55,12 +57,12 @@ class LayerStatistics:
     @property
     def far(self) -> bool:
         """The inherited statistics do not fit: a mean off by 1 sigma, or a variance by a factor of 4."""
-        return self.shift >= FAR_SHIFT or self.scale >= FAR_SCALE
+        return _far(self)
 
     @property
     def near(self) -> bool:
         """They fit: means within 0.25 sigma and variances within a factor of 1.4."""
-        return self.shift < NEAR_SHIFT and self.scale < NEAR_SCALE
+        return _near(self)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ class Diagnosis:
     """The layers, in the order of the forward pass."""
     images: int
     batches: int
+    subject: str = ""
+    """What was looked at: backbone, data, pixels; a title."""
+    inherited: bool = True
+    """False for random weights, which inherited nothing."""
+
+    @property
+    def batch_size(self) -> float:
+        """Images a batch."""
+        return self.images / self.batches
 
     @property
     def shift(self) -> float:
@@ -88,97 +99,74 @@ class Diagnosis:
         return _median(row.noise for row in self.rows)
 
     @property
+    def far(self) -> bool:
+        """The median layer is far, by the rule for a layer."""
+        return _far(self)
+
+    @property
+    def near(self) -> bool:
+        """The median layer is near."""
+        return _near(self)
+
+    @property
     def advice(self) -> list[str]:
         """What the numbers suggest about p and freezing, in plain words; rules of thumb, see docs/doctor.md."""
-        found = f"in the median layer, means are off by {self.shift:.2f} sigma and variances {2**self.scale:.1f}-fold"
-        if self.shift >= FAR_SHIFT or self.scale >= FAR_SCALE:
-            advice = [
-                f"The data lie far from the inherited statistics ({found}): the moving branch normalizes by statistics "
-                "that do not fit. Do not freeze them; prefer p near 1, or start from statistics of the target data."
-            ]
-        elif self.shift < NEAR_SHIFT and self.scale < NEAR_SCALE:
-            advice = [
-                f"The inherited statistics fit the data ({found}): frozen statistics are worth a try, and any p is "
-                "sound; p = 0.5 is the place to start."
-            ]
-        else:
-            advice = [
-                f"The data lie at some distance from the inherited statistics ({found}): let the statistics adapt, so "
-                "do not freeze them; p = 0.5 is the place to start."
-            ]
-        far = [row.name for row in self.rows if row.far]
-        if far and len(far) < len(self.rows) / 2:
-            advice.append(
-                f"{len(far)} of {len(self.rows)} layers are far off all the same ({_some(far)}): leave those out of "
-                "freezing, and of StochNorm if training is unstable."
-            )
-        if self.noise >= NOISY:
-            advice.append(
-                f"Batch statistics are noisy at {self.images / self.batches:.0f} images a batch (means wobble by "
-                f"{self.noise:.2f} sigma): larger batches, or a smaller p, would steady the normalization."
-            )
-        awake = [row for row in self.rows if row.awake]
-        if awake:
-            advice.append(
-                f"{sum(row.awake for row in awake)} channels that did not vary in pre-training do so here (in "
-                f"{_some([row.name for row in awake])}): the moving branch divides them by sqrt(eps) and may blow them "
-                "up. If the loss jumps, leave these layers out of StochNorm and of freezing."
-            )
-        advice.append(
-            "These are rules of thumb: the shift says whether the moving branch is sound, not whether it helps. "
-            "Compare with BatchNorm on your validation split."
-        )
-        return advice
+        return advise(self)
 
     def show(self, console: Console) -> None:
-        """Print the table and the advice."""
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("layer", overflow="fold")
-        for title in ("channels", "shift, sigma", "beyond 1, %", "scale, log2", "noise, sigma", "dead", "awake"):
-            table.add_column(title, justify="right")
+        """Print the table and the advice. Only in a terminal is a layer's name folded, if it is too long for a line."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+        longest = max((len(row.name) for row in self.rows), default=0)
+        table.add_column("layer", overflow="fold", min_width=0 if console.is_terminal else longest)
+        titles = ("chan-\nnels", "shift,\nsigma", "beyond\n1, %", "scale,\nlog2", "noise,\nsigma", "dead", "awake")
+        for title in titles:
+            table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             style = "red" if row.far else None if row.near else "yellow"
-            values = (f"{row.shift:.2f}", f"{100 * row.beyond:.0f}", f"{row.scale:.2f}", f"{row.noise:.2f}")
+            values = (number(row.shift), f"{100 * row.beyond:.0f}", number(row.scale), number(row.noise))
             counts = (str(count) if count else "" for count in (row.dead, row.awake))
-            table.add_row(row.name, str(row.channels), *values, *counts, style=style)
-        console.print(table)
-        console.print(f"{self.images} images in {self.batches} batches", style="dim")
+            table.add_row(Text(row.name), str(row.channels), *values, *counts, style=style)
+        console.print()
+        console.print(table, crop=False)
+        console.print(f"\n{self.images} images in {self.batches} batches", style="dim")
         for line in self.advice:
-            console.print(f"- {line}", markup=False)
+            # A pattern is copied: no line break of ours within it.
+            console.print(f"- {line}", markup=False, soft_wrap="--norm-layers" in line)
+
+    def to_csv(self, path: Path) -> None:
+        """Write a line per layer, the fields of :class:`LayerStatistics`; empty where all channels are dead."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(LayerStatistics)], lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({name: _field(value) for name, value in asdict(row).items()})
+        write_text(path, text.getvalue())
 
     def plot(self, path: Path) -> None:
-        """Shift, noise and scale over the layers in order; path.png and path.svg."""
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        means, variances = figure.subplots(2, sharex=True)
-        x = range(1, len(self.rows) + 1)
-        low, high = [row.shift_low for row in self.rows], [row.shift_high for row in self.rows]
-        means.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="shift, 10 to 90 % of channels")
-        means.plot(x, [row.shift for row in self.rows], color=BLUE, marker=".", label="shift, median channel")
-        means.plot(x, [row.noise for row in self.rows], color=ORANGE, marker=".", label="noise of a batch's mean")
-        variances.plot(x, [row.scale for row in self.rows], color=BLUE, marker=".")
-        for axes, near, far in ((means, NEAR_SHIFT, FAR_SHIFT), (variances, NEAR_SCALE, FAR_SCALE)):
-            for bound, name in ((near, "near"), (far, "far")):
-                axes.axhline(bound, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-                axes.text(1.005, bound, name, color=GREY, fontsize=8, va="center", transform=axes.get_yaxis_transform())
-            axes.set_xlim(0.5, len(self.rows) + 0.5)
-            tidy(axes)
-        means.set_title("means: distance from the inherited ones, in standard deviations", loc="left", fontsize=10)
-        variances.set_title("variances: |log2| of their ratio to the inherited ones", loc="left", fontsize=10)
-        means.set_ylim(0, 1.25 * max([FAR_SHIFT, *filter(math.isfinite, high)]))
-        variances.set_ylim(0, 1.1 * max([FAR_SCALE, *filter(math.isfinite, (row.scale for row in self.rows))]))
-        means.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
-        stages = self._stages()
-        if len(stages) <= 16:
-            variances.set_xticks(list(stages.values()), list(stages), fontsize=8, rotation=45, ha="right")
-        variances.set_xlabel("normalization layer, from the input to the output")
-        save_figure(figure, path)
+        """Shift, noise and scale over the layers in order, as PNG and SVG; see :func:`picture_path` for their names."""
+        from stochnorm.diagnosis_plot import plot_diagnosis  # matplotlib: not for a table
 
-    def _stages(self) -> dict[str, int]:
-        """Where each stage begins: a layer's name up to its first number, ``blocks.3`` of ``blocks.3.0.bn1``."""
-        stages: dict[str, int] = {}
-        for place, row in enumerate(self.rows, 1):
-            stages.setdefault(re.sub(r"(\d+)\..*", r"\1", row.name), place)
-        return stages
+        plot_diagnosis(self, picture_path(path))
+
+
+def picture_path(path: Path) -> Path:
+    """The PNG of a picture's name, which may end in .png or .svg, or be a folder.
+
+    Example:
+        >>> [str(picture_path(Path(name))) for name in ("fig", "fig.v1", "fig.svg", ".")]
+        ['fig.png', 'fig.v1.png', 'fig.png', 'doctor.png']
+    """
+    if path.is_dir():
+        path /= "doctor"
+    return path.with_suffix(".png") if path.suffix in (".png", ".svg") else path.with_name(f"{path.name}.png")
+
+
+def _far(found: LayerStatistics | Diagnosis) -> bool:
+    return found.shift >= FAR_SHIFT or found.scale >= FAR_SCALE
+
+
+def _near(found: LayerStatistics | Diagnosis) -> bool:
+    return found.shift < NEAR_SHIFT and found.scale < NEAR_SCALE
 
 
 def _median(values: Iterable[float]) -> float:
@@ -186,5 +174,7 @@ def _median(values: Iterable[float]) -> float:
     return median(finite) if finite else math.nan
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+def _field(value: float | str) -> float | str:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.data import ImageStore, Split, assign_splits, read_source
+from stochnorm.config import FinetuneConfig
+from stochnorm.data import ImageStore, Split, read_source
 from stochnorm.data.splits import generator
-from stochnorm.diagnosis import Diagnosis, LayerStatistics
+from stochnorm.diagnosis import Diagnosis
+from stochnorm.display import Display
 from stochnorm.hardware import launch
-from stochnorm.models import build_classifier
+from stochnorm.job import split_rows
+from stochnorm.models import Classifier, build_classifier, check_forward, load_classifier
+from stochnorm.models.backbones import find_backbone
+from stochnorm.moments import Moments, check_finite, compare
+from stochnorm.runs import data_name
 
 __all__ = ["diagnose", "doctor"]
 
@@ -37,23 +43,27 @@ def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str 
         A row per layer that was run, in order.
 
     Raises:
-        ValueError: The model has no such layer, or there are fewer than two batches.
+        ValueError: The model has no such layer, there are fewer than two batches, or NaN or infinity among what a
+            layer inherited or is given.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1))  # mean 0, variance 1
         >>> diagnosis = doctor(model, [torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])])
         >>> round(diagnosis.rows[0].shift, 3), round(diagnosis.rows[0].noise, 3)
-        (2.5, 0.707)
+        (2.5, 0.632)
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
+    layers = _layers(model)
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no normalization layer with moving statistics, so there is nothing to compare"
+            f"{type(model).__name__} has no normalization layer with moving statistics, so there is nothing to "
+            "compare; give a model with BatchNorm"
         )
-    seen: dict[str, _Moments] = {}
+    for name, layer in layers.items():
+        check_finite(layer.running_mean, layer.running_var, f"the moving statistics of {name or 'the layer'} hold")
+    seen: dict[str, Moments] = {}
 
     def watch(name: str) -> Any:
-        return lambda module, inputs: seen.setdefault(name, _Moments()).add(inputs[0])
+        return lambda module, inputs: seen.setdefault(name, Moments(name)).add(inputs[0])
 
     training = {module: module.training for module in model.modules()}
     handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
@@ -71,7 +81,7 @@ def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str 
             module.training = flag
     if count < 2:
         raise ValueError(f"the doctor needs two or more batches to see how they differ, got {count}")
-    return Diagnosis([_compare(name, layers[name], moments) for name, moments in seen.items()], images, count)
+    return Diagnosis([compare(name, layers[name], moments) for name, moments in seen.items()], images, count)
 
 
 def diagnose(
@@ -82,95 +92,113 @@ def diagnose(
     image_size: int = 0,
     batch_size: int = 32,
     max_images: int = 512,
+    rate: float = 100.0,
+    split_lists: str | Path = "",
     seed: int = 0,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Diagnosis:
     """Diagnose a backbone on an image data set, with batches as in training: shuffled and augmented.
 
     Args:
-        backbone: A name of timm or torchvision, as for fine-tuning.
+        backbone: A name of timm or torchvision, as for fine-tuning; or a finished run, by its directory or its
+            ``model.safetensors``, whose moving statistics are then those that are looked at.
         data: A folder, a CSV manifest, or a known data set. Its training images are used; where it does not say which
             they are, those that fine-tuning would train on with its default settings.
         weights: ``auto``, ``bundled``, ``pretrained``, ``random``, or a file.
-        image_size: Side of the input, pixels; 0: that of the backbone's weights.
+        image_size: Side of the input, pixels; 0: that of the backbone's weights, or of the run.
         batch_size: As in the training to come: the noise depends on it.
         max_images: At most so many images, drawn at random.
+        rate: Percentage of the training images of each class that fine-tuning would use.
+        split_lists: A folder with train.txt, in place of sampling.
         seed: Of the draw, the order and the augmentation.
         device: auto, cpu, cuda or mps.
+        quiet: Print nothing.
 
     Raises:
-        ValueError: Fewer images than two batches; no normalization layer; or what reading the data says.
+        ValueError: A setting out of its range; fewer images than two batches; no BatchNorm; or what reading data and
+            model says.
+        FileNotFoundError: No such data, lists or weights.
 
     Example:
         >>> diagnose("tf_efficientnet_lite0", "photos/").show(Console())  # doctest: +SKIP
     """
-    source = read_source(data)
-    rows = assign_splits(
-        source.rows, rate=100, val_fraction=0.2, test_fraction=0.2, seed=0, multi_label=source.multi_label
+    config = FinetuneConfig(
+        str(data),
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        batch_size=batch_size,
+        rate=rate,
+        split_lists=str(split_lists),
+        seed=seed,
     )
-    train = [row for row in rows if row.split == "train"]
+    if max_images < 2 * batch_size:
+        raise ValueError(
+            f"max_images {max_images} is fewer than two batches of {batch_size}; give --max-images {2 * batch_size} or "
+            "more, or a smaller --batch-size"
+        )
+    source = read_source(config.data)
+    train = [row for row in split_rows(source, config) if row.split == "train"]
     order = torch.randperm(len(train), generator=generator("doctor", seed)).tolist()
     sample = [train[i] for i in order[:max_images]]
-    classifier = build_classifier(backbone, weights, source.classes, image_size=image_size)
-    store = ImageStore(source.root, sample, classifier.preprocessing)
-    steps = len(store) // batch_size
-    if steps < 2:
+    if len(sample) < 2 * batch_size:
         raise ValueError(
-            f"{data}: {len(store)} training images are fewer than two batches of {batch_size}; give a smaller "
+            f"{data}: {len(sample)} training images are fewer than two batches of {batch_size}; give a smaller "
             "--batch-size"
         )
+    classifier, name = _classifier(config, source.classes)
+    size = classifier.preprocessing.image_size
+    display = Display(quiet=quiet)
+    with_weights = f" with {classifier.weights} weights" if name == backbone else ""
+    display.note(
+        f"{len(sample)} training images of {data} in batches of {batch_size}, through {name}{with_weights} at {size} px"
+    )
+    store = ImageStore(source.root, sample, classifier.preprocessing, track=display.track)
     split = Split(store, list(range(len(store))), torch.zeros(len(store), dtype=torch.int64))  # no label is looked at
-    batches = split.training_batches(batch_size, range(steps), seed=seed)
+    steps = len(store) // batch_size
     device_ = launch(device, "32").device
     model = classifier.model.to(device_, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return doctor(model, (classifier.preprocessing.normalize(images.to(device_)) for images, _ in batches))
+    with display.measuring("Comparing statistics") as progress:
+
+        def batches() -> Iterator[Tensor]:
+            for step, (images, _) in enumerate(split.training_batches(batch_size, range(steps), seed=seed)):
+                progress(step / steps)
+                yield classifier.preprocessing.normalize(images.to(device_))
+
+        diagnosis = doctor(model, batches())
+    subject = f"{name} on {data_name(str(data))} at {size} px"
+    return replace(diagnosis, subject=subject, inherited=weights != "random")
 
 
-class _Moments:
-    """Per-channel mean and variance of each batch that came by."""
-
-    def __init__(self) -> None:
-        self.values: list[int] = []
-        self.means: list[Tensor] = []
-        self.variances: list[Tensor] = []
-
-    def add(self, input: Tensor) -> None:
-        channels_last = input.detach().float().movedim(1, -1).reshape(-1, input.size(1))
-        variance, mean = torch.var_mean(channels_last, 0, correction=0)
-        self.values.append(len(channels_last))
-        self.means.append(mean.double().cpu())
-        self.variances.append(variance.double().cpu())
-
-
-def _compare(name: str, layer: _BatchNorm, moments: _Moments) -> LayerStatistics:
-    running_mean, running_var = (torch.as_tensor(b).double().cpu() for b in (layer.running_mean, layer.running_var))
-    sigma = (running_var + layer.eps).sqrt()
-    means, variances = torch.stack(moments.means), torch.stack(moments.variances)
-    share = torch.tensor(moments.values, dtype=torch.float64)[:, None] / sum(moments.values)
-    mean = (share * means).sum(0)
-    variance = (share * (variances + (means - mean).square())).sum(0)
-
-    shift = (mean - running_mean).abs() / sigma
-    scale = ((variance + layer.eps) / (running_var + layer.eps)).log2().abs()
-    noise = means.std(0) / sigma
-    dead = running_var < layer.eps
-    awake = dead & ((variance.sqrt() > 2 * sigma) | (shift > 1))
-    low, middle, high = _quantiles(shift[~dead], (0.1, 0.5, 0.9))
-    return LayerStatistics(
-        name=name or type(layer).__name__,
-        channels=layer.num_features,
-        shift=middle,
-        shift_low=low,
-        shift_high=high,
-        beyond=float((shift[~dead] > 1).double().mean()),
-        scale=_quantiles(scale[~dead], (0.5,))[0],
-        noise=_quantiles(noise[~dead], (0.5,))[0],
-        dead=int(dead.sum()),
-        awake=int(awake.sum()),
-    )
+def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Classifier, str]:
+    """The model to look at, without auxiliary heads, and its name."""
+    name, path = config.backbone, Path(config.backbone)
+    try:
+        find_backbone(name)
+    except ValueError:
+        if not path.exists():
+            raise
+        if config.weights != "auto":
+            raise ValueError(
+                f"{name} is a run, with weights of its own; leave out --weights {config.weights}"
+            ) from None
+        classifier = load_classifier(path)
+        name = f"{classifier.backbone} of {path}"
+        if config.image_size:
+            classifier.preprocessing = replace(classifier.preprocessing, image_size=config.image_size)
+            check_forward(classifier)
+    else:
+        classifier = build_classifier(
+            name, config.weights, classes, image_size=config.image_size, seed=config.seed, auxiliary=False
+        )
+    if not _layers(classifier.model):
+        raise ValueError(
+            f"{name} has no BatchNorm layer with moving statistics, so there is nothing to compare; choose a backbone "
+            "that normalizes by batch, such as resnet50"
+        )
+    return classifier, name
 
 
-def _quantiles(values: Tensor, shares: tuple[float, ...]) -> list[float]:
-    if not len(values):
-        return [math.nan] * len(shares)
-    return [float(q) for q in values.quantile(torch.tensor(shares, dtype=values.dtype))]
+def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ class Doctor:
     """How far the statistics of your images lie from those that a backbone inherited, layer by layer, with advice."""
 
     backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A name of timm or torchvision."""
+    """A name of timm or torchvision; or the directory of a finished run."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """As for finetune."""
     weights: str = "auto"
@@ -29,30 +29,39 @@ class Doctor:
     """Images per step of the training to come."""
     max_images: int = 512
     """At most so many training images, drawn at random."""
+    rate: float = 100.0
+    """As for finetune: percentage of the training images of each class that are used."""
+    split_lists: str = ""
+    """As for finetune: a folder with train.txt, in place of sampling."""
+    seed: int = 0
+    """Of the draw, order and augmentation."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
     out: str = "doctor"
-    """The picture: this name with .png and .svg."""
+    """The picture: this name with .png and .svg; or a folder for it."""
+    csv: str = ""
+    """Write the table to this file."""
 
     def run(self) -> None:
+        from stochnorm.diagnosis import picture_path
         from stochnorm.files import check_target
 
-        check_target(Path(self.out).with_suffix(".png"))
+        picture = picture_path(Path(self.out))
+        for target in (picture, *([Path(self.csv)] if self.csv else [])):
+            check_target(target)
 
         from rich.console import Console
 
         from stochnorm.doctor import diagnose
 
-        diagnosis = diagnose(
-            self.backbone,
-            self.data,
-            weights=self.weights,
-            image_size=self.image_size,
-            batch_size=self.batch_size,
-            max_images=self.max_images,
-        )
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("out", "csv")}
+        diagnosis = diagnose(**settings)
         console = Console(highlight=False)
         diagnosis.show(console)
-        diagnosis.plot(Path(self.out))
-        console.print(f"picture: {Path(self.out).with_suffix('.png')}", markup=False)
+        if self.csv:
+            diagnosis.to_csv(Path(self.csv))
+        diagnosis.plot(picture)
+        console.print(f"picture: {picture}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
