@@ -98,7 +98,8 @@ def test_shared_layers_identities_and_the_head_end_no_stage() -> None:
 
 def test_a_layer_that_runs_twice_ends_no_stage() -> None:
     layer = nn.Conv2d(4, 4, 1)
-    assert stage_names(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), layer, layer), image_size=16) == ["1"]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3), nn.ReLU(), layer, layer)
+    assert stage_names(model, image_size=16) == ["0", "2"]
 
 
 def test_an_activation_in_place_is_the_end_not_what_it_overwrites() -> None:
@@ -108,8 +109,22 @@ def test_an_activation_in_place_is_the_end_not_what_it_overwrites() -> None:
 
 def test_a_model_without_feature_maps_is_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
-    with pytest.raises(ValueError, match=r"Sequential puts out no feature maps \(b, c, h, w\) at 16 px; name layers"):
+    with pytest.raises(ValueError, match=r"Sequential is no chain .* at 16 px it puts out .* of none; name layers"):
         stage_names(model, image_size=16)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "levit_128s", "swin_tiny_patch4_window7_224"])
+def test_a_convolutional_stem_alone_is_an_error(name: str) -> None:
+    """DELTA would hold next to nothing."""
+    model = timm.create_model(name)
+    with pytest.raises(ValueError, match=r"is no chain of convolutional stages: .* only of (patch_embed|stem)"):
+        stage_names(model, image_size=model.default_cfg["input_size"][-1])
+
+
+def test_a_layer_named_twice_would_count_twice() -> None:
+    with pytest.raises(ValueError, match="layer last is named twice"):
+        check_layers(Odd(), ["last", "first", "last"])
+    assert check_layers(Odd(), "last") == ["last"]
 
 
 def test_an_unknown_layer_is_an_error_that_lists_what_exists() -> None:

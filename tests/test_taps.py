@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -53,3 +54,10 @@ def test_an_unknown_name_is_an_error_and_leaves_no_hook(model: nn.Module) -> Non
     with pytest.raises(ValueError, match=r"Sequential has no module 'layer5'; see model.named_modules"):
         Tap(model, ["0", "layer5"])
     assert not model[0]._forward_hooks
+
+
+def test_a_model_with_a_tap_can_be_pickled(model: nn.Module) -> None:
+    with Tap(model, ["0"]) as tap:
+        again = pickle.loads(pickle.dumps(model))  # noqa: S301 our own
+        again(torch.ones(2, 3))
+        assert not tap.values

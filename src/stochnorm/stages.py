@@ -34,7 +34,7 @@ def stage_names(
         Names as in ``model.named_modules()``, in the order of computation.
 
     Raises:
-        ValueError: No module puts out a feature map (b, c, h, w).
+        ValueError: The model is no chain of such stages: fewer than two of them, or timm knows of later ones.
 
     Example:
         >>> stage_names(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3)))
@@ -50,22 +50,33 @@ def stage_names(
         if side not in stages or maps[stages[side]][1] != same_as:  # an identity is not the stage's end
             stages.pop(side, None)  # later resolutions come later
             stages[side] = name
-    names = [name for side, name in stages.items() if side in convolves][-count:]
-    if not names:
+    ends = {side: name for side, name in stages.items() if side in convolves}
+    if len(ends) < 2 or min(ends) > 3 * _last_side(model, image_size):
+        found = f"only of {', '.join(ends.values())}" if ends else "of none"
         raise ValueError(
-            f"{type(model).__name__} puts out no feature maps (b, c, h, w) at {image_size} px; name layers that do, "
-            "or take a ConvNet"
+            f"{type(model).__name__} is no chain of convolutional stages: at {image_size} px it puts out feature maps "
+            f"(b, c, h, w) {found}; name layers that do (--delta.layers), or take a ConvNet"
         )
-    return names
+    return list(ends.values())[-count:]
 
 
-def check_layers(model: nn.Module, layers: Iterable[str]) -> list[str]:
-    """Layers that a user named.
+def _last_side(model: nn.Module, image_size: int) -> float:
+    """Side of the last feature maps that timm knows of, pixels; endless where it knows of none."""
+    known = getattr(model, "feature_info", None)
+    reductions = [stage["reduction"] for stage in known if "reduction" in stage] if isinstance(known, list) else []
+    return image_size / max(reductions) if reductions else float("inf")
+
+
+def check_layers(model: nn.Module, layers: str | Iterable[str]) -> list[str]:
+    """Layers that a user named, or the one.
 
     Raises:
-        ValueError: The model has no module of a name; none is named.
+        ValueError: The model has no module of a name; none is named, or one twice.
     """
-    layers = list(layers)
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    twice = sorted({layer for layer in layers if layers.count(layer) > 1})
+    if twice:
+        raise ValueError(f"layer {', '.join(twice)} is named twice and would count twice; name it once")
     names = [name for name, _ in model.named_modules() if name]
     unknown = [layer for layer in layers if layer not in names]
     if unknown or not layers:

@@ -42,16 +42,7 @@ class Tap:
         for name in names:
             if name not in modules:
                 raise ValueError(f"{type(model).__name__} has no module {name!r}; see model.named_modules()")
-        self._handles = [
-            modules[name].register_forward_hook(self._keep(name, id(modules[name]), inputs)) for name in names
-        ]
-
-    def _keep(self, name: str, identity: int, inputs: bool) -> Any:
-        def hook(module: nn.Module, taken: tuple[Tensor, ...], put: Tensor) -> None:
-            if id(module) == identity:  # a deep copy of the model has this hook too
-                self.values[name] = taken[0] if inputs else put
-
-        return hook
+        self._handles = [modules[name].register_forward_hook(_Keep(self.values, name, inputs)) for name in names]
 
     def close(self) -> None:
         """Removes the hooks and lets go of the tensors."""
@@ -65,3 +56,17 @@ class Tap:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+class _Keep:
+    """The hook. A copy of the model, or what is pickled of it, has one that keeps nothing."""
+
+    def __init__(self, values: dict[str, Tensor] | None, name: str, inputs: bool) -> None:
+        self.values, self.name, self.inputs = values, name, inputs
+
+    def __call__(self, module: nn.Module, taken: tuple[Tensor, ...], put: Tensor) -> None:
+        if self.values is not None:
+            self.values[self.name] = taken[0] if self.inputs else put
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Keep, (None, self.name, self.inputs)

@@ -111,6 +111,16 @@ def test_maps_that_are_looked_at_stay() -> None:
     assert carrying.get_submodule("bn1.act") is not None
 
 
+def test_a_block_that_ends_in_a_convolution_keeps_its_output() -> None:
+    """timm's deep stems, whose BatchNorm stands behind the block."""
+    model = seasoned(nn.Sequential(nn.Sequential(*three()[:4]), nn.BatchNorm2d(3), nn.ReLU()))
+    images = torch.rand(2, 3, 9, 9)
+    before = model[0](images)
+    assert fold_batch_norm(model, keep=["0"]) == 1  # the pair inside
+    torch.testing.assert_close(model[0](images), before, rtol=1e-4, atol=1e-5)
+    assert fold_batch_norm(model, keep=["2"]) == 1
+
+
 def test_other_layers_than_batch_norm_stay() -> None:
     model = seasoned(three())
     freeze(model, where=lambda name, _: name == "4")

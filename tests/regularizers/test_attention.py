@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,17 @@ class LongSkip(Net):
     def forward(self, x: Tensor) -> Tensor:
         stem = self.stem(x)
         x = self.blocks[2](self.blocks[1](self.blocks[0](stem)))
+        return self.head(self.squeeze(x).mean((2, 3)) + stem.mean((2, 3))[:, :1])
+
+
+class InPlace(LongSkip):
+    """It writes into what goes past the first block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem = self.stem(x)
+        inside = self.blocks[0](stem.clone())
+        stem += 0.5
+        x = self.blocks[2](self.blocks[1](inside))
         return self.head(self.squeeze(x).mean((2, 3)) + stem.mean((2, 3))[:, :1])
 
 
@@ -160,16 +174,17 @@ def test_only_the_tail_runs_and_not_for_channels_that_are_zero() -> None:
         model.blocks[0].norm.bias[:3] = -100.0  # these end in the ReLU
     b = 5
     loss_increases(model, ["blocks.0"], [images(b)])
-    # A forward pass, a trial of the tail, and pairs of an image and one of five channels.
+    # A forward pass, two trials of the tail, and pairs of an image and one of five channels.
     assert [model.stem.images, model.blocks[0].conv.images] == [b, b]
-    assert model.blocks[1].conv.images == b + (b + 1) + 5 * b
+    assert model.blocks[1].conv.images == b + 2 * (b + 1) + 5 * b
 
 
+@pytest.mark.parametrize("kind", [LongSkip, InPlace])
 @pytest.mark.parametrize("count", [1, 4])
-def test_what_leads_past_the_layer_is_kept_too(count: int) -> None:
-    model, batches = network(LongSkip), [images(count)]
+def test_what_leads_past_the_layer_is_kept_too(kind: type[Net], count: int) -> None:
+    model, batches = network(kind), [images(count)]
     increases = loss_increases(model, ["blocks.0"], batches)
-    assert model.stem.images == count
+    assert model.stem.images <= 2 * count  # what was kept is recorded anew where it has to be brought to the maps
     torch.testing.assert_close(increases["blocks.0"], brute_force(model, "blocks.0", batches), rtol=0, atol=1e-5)
 
 
@@ -267,6 +282,9 @@ def test_what_cannot_be_measured_is_an_error() -> None:
         loss_increases(model, ["head"], BATCHES)
     with pytest.raises(ValueError, match="act runs 8 times in a forward pass"):
         loss_increases(model, ["act"], BATCHES)
+    for measure in (loss_increases, lambda *given: channel_attention(given[0], given[0].head, *given[1:])):
+        with pytest.raises(ValueError, match="no layer 'layer9': Net has stem"):
+            measure(model, ["layer9"], BATCHES)
     with pytest.raises(ValueError, match="linear head, got Conv2d, in Net; use uniform channel weights"):
         train_head(model, model.squeeze, BATCHES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="linear head, got Linear, not a part of Net"):
@@ -284,6 +302,9 @@ def test_the_key_follows_weights_data_and_settings() -> None:
     assert key == attention_key(copy.deepcopy(model).train(False), [x.clone(), y.clone()], dict(SETTINGS))
     keys = {key, attention_key(model, [x, y], {**SETTINGS, "epochs": 9}), attention_key(model, [y, x], SETTINGS)}
     keys |= {attention_key(model, data, SETTINGS) for data in (["ab", "c"], ["a", "bc"], ["abc"], [])}
+    same = copy.deepcopy(model)
+    same.blocks[0].norm.eps = 0.1  # the same weights do something else
+    keys.add(attention_key(same, [x, y], SETTINGS))
     for change in (x.view(-1)[-1:], y[:1]):
         change += 1
         keys.add(attention_key(model, [x, y], SETTINGS))
@@ -292,7 +313,7 @@ def test_the_key_follows_weights_data_and_settings() -> None:
         changed = copy.deepcopy(model)
         changed.state_dict()[name].view(-1)[:1].add_(1)
         keys.add(attention_key(changed, [x, y], SETTINGS))
-    assert len(keys) == 12
+    assert len(keys) == 13
 
 
 class Computed:
@@ -314,6 +335,22 @@ def test_the_cache_gives_the_same_and_computes_once(tmp_path: Path) -> None:
     torch.testing.assert_close(second, first, rtol=0, atol=0)
     cached_attention(tmp_path / "new", "k2", compute)
     assert compute.calls == 2
+
+
+def test_processes_that_want_the_same_wait_for_the_first(tmp_path: Path) -> None:
+    compute, measuring = Computed(), threading.Event()
+
+    def slow() -> dict[str, Tensor]:
+        measuring.set()
+        time.sleep(0.3)
+        return compute()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cached_attention, tmp_path, "k1", slow)
+        measuring.wait()
+        second = pool.submit(cached_attention, tmp_path, "k1", compute)
+    torch.testing.assert_close(first.result(), second.result(), rtol=0, atol=0)
+    assert compute.calls == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "a flipped bit", "of another key"])
@@ -339,6 +376,16 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="not kept for the next run: .*set XDG_CACHE_HOME"):
         weights = cached_attention(tmp_path / "file", "k", Computed())
     assert set(weights) == {"layer1", "blocks.0"}
+
+
+@pytest.mark.parametrize("layer", ["blocks.1", "blocks.1.conv"])
+def test_attention_is_the_softmax_of_what_brute_force_finds_with_the_trained_head(layer: str) -> None:
+    """Also of a convolution, whose BatchNorm must not be folded into it then."""
+    model = network()
+    model.blocks[1].norm.weight.data.uniform_(0.2, 2.0)
+    weights = channel_attention(model, model.head, layer, BATCHES, epochs=3, seed=1)[layer]
+    model.head.load_state_dict(train_head(model, model.head, BATCHES, epochs=3, seed=1).state_dict())
+    torch.testing.assert_close(weights, softmax_attention(brute_force(model, layer, BATCHES)), rtol=0, atol=1e-5)
 
 
 def test_it_is_measured_on_a_folded_copy(monkeypatch: pytest.MonkeyPatch) -> None:

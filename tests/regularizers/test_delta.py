@@ -192,6 +192,41 @@ def test_maps_of_a_step_are_let_go_and_not_used_twice(model: nn.Sequential) -> N
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_network_that_cannot_move_is_an_error(model: nn.Sequential) -> None:
+    """Else DELTA would hold nothing, and say nothing."""
+    regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
+    model[:2].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"no feature map that DELTA compares has a gradient.*use_reentrant=False"):
+        regularizer(take_step(model))
+    with torch.no_grad():
+        assert regularizer(take_step(model)).isfinite()
+
+
+def test_what_the_model_saw_since_is_an_error(model: nn.Sequential) -> None:
+    regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
+    step = take_step(model)
+    model(IMAGES[:3])
+    with pytest.raises(ValueError, match="last forward pass was of 3 images, the step has 8"):
+        regularizer(step)
+    model[1](model[0](IMAGES))
+    model[0](IMAGES)
+    partly = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
+    model[0](IMAGES)
+    with pytest.raises(ValueError, match="last forward pass did not call 1: gradient checkpointing"):
+        partly(step)
+
+
+def test_one_layer_and_one_head_are_given_as_they_are(model: nn.Sequential) -> None:
+    one, several = (
+        DELTA(model, copy.deepcopy(model), head, layers=layers, beta=2.0)
+        for head, layers in ((model[4], "1"), ([model[4]], ["1"]))
+    )
+    step = take_step(model)
+    assert one(step) == several(step) > 0
+    with pytest.raises(TypeError, match=r"head is the new layers themselves, such as \[model.fc\], got 'fc'"):
+        DELTA(model, copy.deepcopy(model), ["fc"], layers="1")  # type: ignore[list-item]
+
+
 def test_what_cannot_work_is_an_error(model: nn.Sequential) -> None:
     head, reference = [model[4]], copy.deepcopy(model)
     with pytest.raises(ValueError, match=r"shares tensors with the model.*copy.deepcopy\(model\)"):

@@ -26,7 +26,8 @@ def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
     Args:
         model: In eval mode. The folded layers become ``nn.Identity`` or their activation, under the same names.
         keep: Modules whose outputs must stay what they are, as in ``model.named_modules()``. (What a folded layer puts
-            out does; what its convolution puts out does not.) Layers with hooks are left alone anyway.
+            out does; what its convolution puts out does not, nor what a block does that ends in the convolution.)
+            Layers with hooks are left alone anyway.
 
     Returns:
         How many layers were folded.
@@ -40,7 +41,7 @@ def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
     for conv_name, norm_name in list(_pairs(model)):
         conv: Any = model.get_submodule(conv_name)
         norm: Any = model.get_submodule(norm_name)
-        if conv_name in keep or any(name.startswith(f"{norm_name}.") for name in keep) or _hooked(conv, norm):
+        if _hooked(conv, norm) or any(_looks_between(name, conv_name, norm_name) for name in keep):
             continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
@@ -75,6 +76,12 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
             and _is_norm(model.get_submodule(norm))
         ):
             yield conv, norm
+
+
+def _looks_between(kept: str, conv: str, norm: str) -> bool:
+    """Whether a module puts out what the convolution does, being it or ending in it, or is a part of the norm."""
+    ends_in_conv = f"{conv}.".startswith(f"{kept}.") and not norm.startswith(f"{kept}.")
+    return ends_in_conv or kept.startswith(f"{norm}.")
 
 
 # Of known forward pass: a derived class may make something else of its weight, such as timm's StdConv2d.

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stochnorm.modes import evaluating
 from stochnorm.nn.fold import fold_batch_norm
+from stochnorm.stages import check_layers
 from stochnorm.tail import Tail
 from stochnorm.taps import Tap
 
@@ -57,7 +58,7 @@ def softmax_attention(increases: Tensor) -> Tensor:
 def channel_attention(
     model: nn.Module,
     head: nn.Linear,
-    layers: Sequence[str],
+    layers: str | Sequence[str],
     batches: Batches,
     *,
     loss: Loss = image_losses,
@@ -89,8 +90,10 @@ def channel_attention(
         (c,) float32 for each layer, positive, of sum 1.
 
     Raises:
-        ValueError: No batches, a head that is not the model's linear layer, or a layer without feature maps.
+        ValueError: No batches, a head that is not the model's linear layer, an unknown layer, or one without feature
+            maps.
     """
+    layers = check_layers(model, layers)  # before long work
     model, head = copy.deepcopy((model, head))
     head.load_state_dict(train_head(model, head, batches, loss=loss, epochs=epochs, lr=lr, seed=seed).state_dict())
     fold_batch_norm(model.eval(), keep=layers)  # a copy, which is evaluated as often as it has channels
@@ -132,7 +135,8 @@ def train_head(
     if not names or not isinstance(head, nn.Linear):
         raise ValueError(
             f"DELTA's attention takes a model with a linear head, got {type(head).__name__}, "
-            f"{'in' if names else 'not a part of'} {type(model).__name__}; use uniform channel weights"
+            f"{'in' if names else 'not a part of'} {type(model).__name__}; use uniform channel weights "
+            "(--delta.attention uniform)"
         )
     features, targets = [], []
     with torch.no_grad(), evaluating(model), Tap(model, names, inputs=True) as tap:
@@ -159,7 +163,7 @@ def train_head(
 @torch.inference_mode()
 def loss_increases(
     model: nn.Module,
-    layers: Sequence[str],
+    layers: str | Sequence[str],
     batches: Batches,
     *,
     loss: Loss = image_losses,
@@ -183,7 +187,7 @@ def loss_increases(
     Raises:
         ValueError: No batches, or a layer without feature maps.
     """
-    batches = list(batches)
+    layers, batches = check_layers(model, layers), list(batches)
     if not batches:
         raise ValueError("loss increases are measured on images, got no batch of them")
     sums: dict[str, Tensor] = {}

@@ -6,10 +6,12 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,18 +20,20 @@ from stochnorm.files import atomic_path
 
 __all__ = ["attention_key", "cached_attention"]
 
-_VERSION = 1  # to be raised when the same settings give other weights
+_VERSION = 2  # to be raised when the same settings give other weights
 
 
 def attention_key(model: nn.Module, data: Iterable[Tensor | str], settings: Mapping[str, Any]) -> str:
     """SHA-256 of all that channel attention depends on, in hexadecimal.
 
     Args:
-        model: The pre-trained network with its new head; every parameter and buffer counts.
+        model: The pre-trained network with its new head. Every parameter and buffer counts, and how the model is
+            printed, since the same weights do something else with another padding, epsilon or activation.
         data: The training images and labels in their order: tensors, or what stands for them, as ``path size mtime``.
         settings: Layers, epochs, learning rate, batches, seed, ...: whatever JSON can write.
     """
     digest = hashlib.sha256(json.dumps([_VERSION, dict(settings)], sort_keys=True).encode())
+    _hash(digest, [repr(model)])
     _hash(digest, [item for pair in (*model.named_parameters(), *model.named_buffers()) for item in pair])
     digest.update(b"data")
     _hash(digest, data)
@@ -39,8 +43,8 @@ def attention_key(model: nn.Module, data: Iterable[Tensor | str], settings: Mapp
 def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """What the file of a key holds, else what ``compute`` gives, which is written to the file.
 
-    A file of another key, and one that is damaged in any bit, is not read but computed anew. Where the file cannot be
-    written, a warning says so.
+    A file of another key, and one that is damaged in any bit, is not read but computed anew. Processes that want the
+    same wait for the first of them. Where the file cannot be written, a warning says so.
 
     Args:
         directory: Made if need be; such as ``stochnorm.files.cache_directory("attention")``.
@@ -51,19 +55,22 @@ def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, 
         Channel weights by layer, on the CPU.
     """
     path = directory / f"{key}.safetensors"
-    weights = _read(path, key)
-    if weights is None:
-        weights = {layer: weight.cpu().contiguous() for layer, weight in compute().items()}
-        try:
+    with ExitStack() as stack:
+        with suppress(OSError):  # said when the file is written
             directory.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                save_file(weights, temporary, metadata={"key": key, "content": _content(weights)})
-        except (OSError, SafetensorError) as error:
-            warnings.warn(
-                f"channel attention is not kept for the next run: {error}; set XDG_CACHE_HOME to a directory that can "
-                "be written",
-                stacklevel=2,
-            )
+            stack.enter_context(FileLock(directory / f".{key}.lock"))
+        weights = _read(path, key)
+        if weights is None:
+            weights = {layer: weight.cpu().contiguous() for layer, weight in compute().items()}
+            try:
+                with atomic_path(path) as temporary:
+                    save_file(weights, temporary, metadata={"key": key, "content": _content(weights)})
+            except (OSError, SafetensorError) as error:
+                warnings.warn(
+                    f"channel attention is not kept for the next run: {error}; set XDG_CACHE_HOME to a directory that "
+                    "can be written",
+                    stacklevel=2,
+                )
     return weights
 
 

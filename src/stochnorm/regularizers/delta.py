@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stochnorm.regularizers.regularizer import Regularizer, Step
+from stochnorm.regularizers.regularizer import Regularizer, Step, as_modules, wide
 from stochnorm.stages import check_layers
 from stochnorm.taps import Tap
 
@@ -58,7 +58,7 @@ def delta(
         c, h, w = maps.shape[1:]
         if weight is not None and weight.shape != (c,):
             raise ValueError(f"a layer of {c} channels takes channel weights ({c},), got {tuple(weight.shape)}")
-        squares = (_wide(maps) - _wide(reference.detach())).square().sum((0, 2, 3))
+        squares = (wide(maps) - wide(reference.detach())).square().sum((0, 2, 3))
         terms.append((squares if weight is None else c * squares * weight).sum() / (2 * h * w))
     return torch.stack(terms).sum()
 
@@ -75,7 +75,7 @@ class DELTA(Regularizer):
         reference: A deep copy of the model as it was pre-trained; it is frozen here. What becomes of the model later,
             converted layers and moving statistics included, does not reach it. It runs faster once
             :func:`stochnorm.nn.fold.fold_batch_norm` has been through it, as in the main job.
-        head: The new layers, whose parameters beta shrinks, bias included.
+        head: The new layers, or the one, whose parameters beta shrinks, bias included; may be empty.
         layers: Whose outputs are compared, as in ``model.named_modules()``; see :func:`stochnorm.stages.stage_names`.
         weights: W of each layer, (c,); see :mod:`stochnorm.regularizers.attention`. None is 1/c.
         alpha: Strength of the feature maps' term. The published 0.01 is for ResNet's last convolution in each stage,
@@ -102,9 +102,9 @@ class DELTA(Regularizer):
         self,
         model: nn.Module,
         reference: nn.Module,
-        head: Iterable[nn.Module],
+        head: nn.Module | Iterable[nn.Module],
         *,
-        layers: Sequence[str],
+        layers: str | Sequence[str],
         weights: Mapping[str, Tensor] | None = None,
         alpha: float = 1e-4,
         beta: float = 0.01,
@@ -120,7 +120,7 @@ class DELTA(Regularizer):
             )
         self.layers = check_layers(model, layers)
         self.alpha, self.beta = alpha, beta
-        self._head = tuple(head)
+        self._head = as_modules(head)
         # In tuples, since what is an attribute of its own would be a child: trained, saved, switched to training mode.
         self._reference = (reference.eval().requires_grad_(False).to(memory_format=torch.channels_last),)
         self._taps = (Tap(model, self.layers), Tap(reference, self.layers))
@@ -139,12 +139,13 @@ class DELTA(Regularizer):
         return self._reference[0]
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty of a step, whose images the model has just been given."""
+        """The penalty of a step, whose images the model has just been given.
+
+        Raises:
+            ValueError: The model has not been given them; or no feature map has a gradient, so that nothing is held.
+        """
         live, fixed = self._taps
-        if set(live.values) != set(self.layers):
-            raise ValueError(
-                "DELTA takes the feature maps of the model's last forward pass: call model(step.inputs) first"
-            )
+        self._check(live.values, len(step.inputs))
         with torch.no_grad():
             self.reference.eval()(step.inputs)
         maps, reference_maps = ([tap.values[layer] for layer in self.layers] for tap in (live, fixed))
@@ -152,10 +153,32 @@ class DELTA(Regularizer):
             tap.values.clear()  # the graph and the maps of a step are not kept till the next one
         weights = None if self._sizes is None else self.channel_weights.split(self._sizes)  # type: ignore[no-untyped-call]
         penalty = self.alpha * delta(maps, reference_maps, weights) / step.share  # a sum over the batch
-        if self.beta:
-            shrunk = [_wide(p).square().sum() for module in self._head for p in module.parameters()]
-            penalty = penalty + self.beta / 2 * torch.stack(shrunk).sum()
+        for parameter in (p for module in self._head for p in module.parameters()):
+            penalty = penalty + self.beta / 2 * wide(parameter).square().sum()
         return penalty
+
+    def _check(self, maps: Mapping[str, Tensor], images: int) -> None:
+        missing = [layer for layer in self.layers if layer not in maps]
+        if len(missing) == len(self.layers):
+            raise ValueError(
+                "DELTA takes the feature maps of the model's last forward pass: call model(step.inputs) first; a copy "
+                "of the model, or of DELTA, needs a DELTA of its own"
+            )
+        if missing:
+            raise ValueError(
+                f"the model's last forward pass did not call {', '.join(missing)}: gradient checkpointing runs what is "
+                "in a container, not the container; turn it on before stage_names looks, or name layers that run"
+            )
+        if (given := {len(of_layer) for of_layer in maps.values()}) != {images}:
+            raise ValueError(
+                f"the model's last forward pass was of {given.pop()} images, the step has {images}; call the model on "
+                "other images after DELTA, not before"
+            )
+        if self.alpha and torch.is_grad_enabled() and not any(of_layer.requires_grad for of_layer in maps.values()):
+            raise ValueError(
+                "no feature map that DELTA compares has a gradient, so it would hold nothing: unfreeze the backbone, "
+                "checkpoint with use_reentrant=False, or set alpha to 0"
+            )
 
     def close(self) -> None:
         """Takes the hooks off the model."""
@@ -165,8 +188,3 @@ class DELTA(Regularizer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.reference._apply(fn)  # type: ignore[no-untyped-call]  # what .to() is made of
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """At least float32, so that sums of bfloat16 are exact enough."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

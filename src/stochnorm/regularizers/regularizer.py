@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Regularizer", "Step"]
@@ -38,3 +40,17 @@ class Regularizer(nn.Module, ABC):
 
         Of a part of a batch, what the whole would have if all of it were alike: parts count by their share.
         """
+
+
+def as_modules(head: nn.Module | Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """The new layers of a network, of which most have one."""
+    modules = (head,) if isinstance(head, nn.Module) else tuple(head)
+    for module in modules:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"head is the new layers themselves, such as [model.fc], got {module!r}")
+    return modules
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32, so that sums of bfloat16 are exact enough."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
