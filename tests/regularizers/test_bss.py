@@ -144,5 +144,6 @@ def test_wrong_arguments_are_named() -> None:
         batch_spectral_shrinkage(torch.ones(2, 3, 1, 1))
     with pytest.raises(ValueError, match=r"eta is a strength, 0 or more, got -1"):
         BSS(eta=-1)
-    with pytest.raises(ValueError, match="1 or more, got 0"):
-        BSS(k=0)
+    for k in (0, 1.5):
+        with pytest.raises(ValueError, match=f"a whole number from 1, got {k}"):
+            BSS(k=k)  # type: ignore[arg-type]

@@ -129,6 +129,29 @@ def test_anchors_stay_while_the_model_trains(net: Net) -> None:
     assert all(torch.equal(before[key], value) for key, value in regularizer.state_dict().items())
 
 
+def test_parameters_that_are_replaced_are_followed(net: Net) -> None:
+    regularizer = L2SP(net, net.head, alpha=2.0, beta=0.0)
+    moved = {name: tensor + 1.0 if tensor.is_floating_point() else tensor for name, tensor in net.state_dict().items()}
+    net.load_state_dict(moved, assign=True)
+    held = net.conv.weight.numel() + net.linear.weight.numel()
+    assert regularizer().item() == pytest.approx(held, rel=1e-5)
+
+
+def test_parametrized_weights_are_weights(net: Net) -> None:
+    torch.nn.utils.parametrizations.weight_norm(net.conv)
+    assert {name for name, _ in L2SP(net, net.head).named_buffers()} == {
+        f"anchor/conv/parametrizations/weight/original{i}" for i in (0, 1)
+    } | {"anchor/linear/weight"}
+
+
+def test_the_head_is_added_up_in_float32(net: Net) -> None:
+    net.to(torch.bfloat16)
+    weight = net.head.weight.data.fill_(1.0078125)
+    expected = weight.float().square().sum() / 2
+    assert L2SP(net, net.head, alpha=0.0, beta=1.0)() == expected
+    assert expected != expected.to(torch.bfloat16)
+
+
 def test_the_model_is_no_child(net: Net) -> None:
     regularizer = L2SP(net, [net.head])
     assert not list(regularizer.parameters())

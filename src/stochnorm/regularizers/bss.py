@@ -18,9 +18,10 @@ def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:
 
     where :math:`U_k` holds the eigenvectors of the k smallest eigenvalues. They are those of the smaller Gram matrix,
     :math:`F F^\top` or :math:`F^\top F`, computed in float64 because squaring halves the digits (in float32 on devices
-    without float64): the value and gradient of the singular value decomposition, several times faster. The gradient
-    divides by no difference of eigenvalues, so it is finite where some are equal or zero; the second derivative does,
-    and is right where all differ. Features that are not finite give nan.
+    without float64): the value and gradient of the singular value decomposition, several times faster. The value is
+    exact to some 1e-15 of the *largest* squared singular value: what is smaller is rounding, and may be negative. The
+    gradient divides by no difference of eigenvalues, so it is finite where some are equal or zero; the second
+    derivative does, and is right where all differ. Features that are not finite give nan.
 
     Args:
         features: What the head takes in, any floating dtype; also under autocast.
@@ -80,8 +81,8 @@ class BSS(Regularizer):
         super().__init__()
         if not eta >= 0:
             raise ValueError(f"eta is a strength, 0 or more, got {eta}")
-        if k < 1:
-            raise ValueError(f"k is how many singular values are shrunk, 1 or more, got {k}")
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k is how many singular values are shrunk, a whole number from 1, got {k!r}")
         self.eta, self.k = eta, k
 
     def forward(self, step: Step) -> Tensor:

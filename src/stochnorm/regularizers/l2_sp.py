@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from stochnorm.regularizers.regularizer import Regularizer, Step
+from stochnorm.regularizers.regularizer import Regularizer, Step, as_modules, wide
 
 __all__ = ["L2SP", "l2_sp"]
 
@@ -60,13 +60,13 @@ class L2SP(Regularizer):
 
     The anchors :math:`w^0` are float32 copies (float64 of float64) made here, so build it after the weights are
     loaded and before the first step. They are buffers: ``.to()`` and ``state_dict()`` reach them. The parameters stay
-    the model's; those that do not require a gradient now are left out, and shared ones count once. It takes the place
-    of weight decay for what it covers: set that to 0, as the authors do. Under FSDP, which replaces parameters, it
-    does not work.
+    the model's, and are looked up at each step; those that do not require a gradient now are left out, and shared ones
+    count once. It takes the place of weight decay for what it covers: set that to 0, as the authors do. Under FSDP,
+    which flattens parameters, it does not work.
 
     Args:
         model: The network, with or without its head.
-        head: The new modules, which have no pre-trained weights; may be empty.
+        head: The new modules, which have no pre-trained weights, or the one; may be empty.
         alpha: Strength of the distance.
         beta: Strength on the head.
         scope: ``weights``, those of convolution and linear layers alone (the authors' code); ``all``, also biases and
@@ -84,7 +84,7 @@ class L2SP(Regularizer):
     def __init__(
         self,
         model: nn.Module,
-        head: Sequence[nn.Module],
+        head: nn.Module | Iterable[nn.Module],
         *,
         alpha: float = 0.1,
         beta: float = 0.01,
@@ -96,8 +96,9 @@ class L2SP(Regularizer):
         if not (alpha >= 0 and beta >= 0):
             raise ValueError(f"alpha and beta are strengths, 0 or more, got alpha={alpha} and beta={beta}")
         self.alpha, self.beta = alpha, beta
-        new = {id(parameter) for module in head for parameter in module.parameters()}
-        backbone = {n: p for n, p in _covered(model, scope) if id(p) not in new}
+        modules = as_modules(head)
+        new = {id(parameter) for module in modules for parameter in module.parameters()}
+        backbone = {name: place for name, place in _covered(model, scope) if id(getattr(*place)) not in new}
         if not backbone:
             raise ValueError(
                 f"L2-SP found nothing to hold: outside the head, {type(model).__name__} has no parameter that requires "
@@ -105,26 +106,34 @@ class L2SP(Regularizer):
             )
         # In tuples, where nn.Module does not take them for its own.
         self._backbone = tuple(backbone.values())
-        self._head = tuple({id(p): p for module in head for _, p in _covered(module, scope)}.values())
-        for name, parameter in backbone.items():
+        self._head = tuple({id(getattr(*at)): at for module in modules for _, at in _covered(module, scope)}.values())
+        for name, place in backbone.items():
+            parameter = getattr(*place)
             dtype = torch.promote_types(parameter.dtype, torch.float32)
             anchor = parameter.detach().to(dtype, copy=True)
             self.register_buffer(f"anchor/{name.replace('.', '/')}", anchor)  # a buffer's name has no dots
 
     def forward(self, step: Step | None = None) -> Tensor:
         """The penalty at the present parameters; the step is not looked at."""
-        penalty = self.alpha * l2_sp(self._backbone, list(self.buffers()))
-        for parameter in self._head:
-            penalty = penalty + self.beta / 2 * parameter.square().sum()
+        penalty = self.alpha * l2_sp([getattr(*place) for place in self._backbone], list(self.buffers()))
+        for place in self._head:
+            penalty = penalty + self.beta / 2 * wide(getattr(*place)).square().sum()
         return penalty
 
 
-def _covered(module: nn.Module, scope: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """The trainable parameters in the scope, each once, with their names."""
-    weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, (nn.Linear, _ConvNd))}
+def _covered(module: nn.Module, scope: str) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+    """The trainable parameters in the scope, each once: their names, and where they are an attribute of what."""
+    weights = {
+        id(parameter)
+        for layer in module.modules()
+        if isinstance(layer, (nn.Linear, _ConvNd))
+        for name, parameter in layer.named_parameters()
+        if name == "weight" or name.startswith("parametrizations.weight.")
+    }
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and (scope == "all" or id(parameter) in weights):
-            yield name, parameter
+            owner, _, attribute = name.rpartition(".")
+            yield name, (module.get_submodule(owner), attribute)
 
 
 class _HalfSquaredDistance(torch.autograd.Function):
