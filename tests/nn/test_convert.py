@@ -191,3 +191,12 @@ def test_a_feature_extractor_of_a_plain_model_converts() -> None:
     convert(model)
     x = torch.randn(4, 3, 64, 64)
     assert not torch.equal(model(x)["layer4"], model(x)["layer4"])
+
+
+def test_wrong_arguments_are_named() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4))
+    with pytest.raises(TypeError, match=r"got 'layer1'; stochnorm.nn.name_matches\('layer1'\) makes one"):
+        convert(model, where="layer1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 7"):
+        convert(model, momentum=7)
+    assert type(model[0]) is nn.BatchNorm1d

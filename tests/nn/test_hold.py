@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
-from stochnorm.nn import convert
+from stochnorm.nn import convert, set_p
 from stochnorm.nn.hold import hold_statistics
 
 
@@ -66,3 +67,65 @@ def test_masks_are_drawn_again_afterwards() -> None:
     with hold_statistics(model):
         model(x)
     assert not torch.equal(first, model(x))
+
+
+def test_blocks_may_be_nested() -> None:
+    model, x = network(0.5), torch.randn(4, 3, 8, 8)
+    first = model(x)
+    with hold_statistics(model):
+        with hold_statistics(model):
+            inner = model(x)
+        outer = model(x)
+    assert torch.equal(first, inner)
+    assert torch.equal(first, outer)
+    assert not any(m._held for m in (model[1], model[4]))
+
+
+def test_a_pass_at_p_1_leaves_nothing_older_to_repeat() -> None:
+    model, x = network(0.5), torch.randn(4, 3, 8, 8)
+    model(x)
+    set_p(model, 1.0)
+    model(x)
+    set_p(model, 0.5)
+    with hold_statistics(model), pytest.raises(RuntimeError, match="there was none"):
+        model(x)
+
+
+def test_a_layer_that_runs_twice_in_a_pass_is_an_error() -> None:
+    """Several passes are none, nor are parts of the model on their own."""
+    layer = nn.BatchNorm1d(4)
+    model = convert(nn.Sequential(layer, nn.Linear(4, 4), layer))
+    x = torch.randn(8, 4)
+    model(x)
+    with (
+        hold_statistics(model),
+        pytest.raises(RuntimeError, match="runs twice in one forward pass: the mask of its first"),
+    ):
+        model(x)
+    once = convert(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
+    once(x)
+    with hold_statistics(once):
+        assert torch.equal(once(x), once(x))
+        assert torch.equal(once[0](x), once[0](x))
+    assert not once._forward_hooks
+    assert not once[0]._forward_pre_hooks
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks, where it gives up
+def test_a_compiled_pass_leaves_nothing_to_repeat(request: pytest.FixtureRequest) -> None:
+    model, x = network(0.5), torch.randn(4, 3, 8, 8)
+    model(x)
+    compiled = torch.compile(model, backend="eager")
+    compiled(2 * x)
+    request.addfinalizer(torch.compiler.reset)  # it gives up on layers that raise
+    with hold_statistics(model), pytest.raises(RuntimeError, match=r"not under torch\.compile, which keeps none"):
+        compiled(2 * x)
+
+
+def test_checkpointing_within_repeats_what_is_held() -> None:
+    model, x = network(0.5), torch.randn(4, 3, 8, 8)
+    first = model(x)
+    with hold_statistics(model):
+        second = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False)
+        second.sum().backward()
+    assert torch.equal(first, second)

@@ -39,7 +39,8 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
         The model.
 
     Raises:
-        ValueError: p outside [0, 1]; no layer to convert; an uninitialized lazy layer; a layer of another method.
+        ValueError: p or momentum outside [0, 1]; no layer to convert; an uninitialized lazy layer; a layer of another
+            method.
         TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``) or a
             BatchNorm subclass of unknown forward pass.
 
@@ -49,6 +50,8 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
         StochNorm2d(8, ..., p=0.5)
     """
     check_p(p)
+    if momentum is not None and not 0.0 <= momentum <= 1.0:
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}: it is the weight of a batch's statistics")
     picked = pick(model, where)
     change_class(picked, STOCH)
     for _, module in picked:

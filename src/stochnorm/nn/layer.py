@@ -24,7 +24,7 @@ def check_p(p: float) -> float:
     return float(p)
 
 
-def _inside_backward() -> bool:
+def inside_backward() -> bool:
     """Whether autograd is running: a forward pass there is activation checkpointing's second one."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
@@ -66,7 +66,11 @@ class _StochNorm(_BatchNorm):
         self._p = check_p(p)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self._p == 1.0:
+        if not self.training:
+            return super().forward(input)
+        if self._p == 1.0:
+            if self._last_step is not None:
+                self._last_step = None  # of a pass before this one
             return super().forward(input)
         return self._stochastic_forward(input)
 
@@ -79,7 +83,7 @@ class _StochNorm(_BatchNorm):
         if self._held:
             return self._repeat(input, expect_same=False)
         use_batch = torch.rand(self.num_features, device=input.device) < self._p
-        if _inside_backward():
+        if inside_backward():
             return self._repeat(input, expect_same=True)
         output, statistics = stoch_norm_(
             input,
@@ -92,7 +96,9 @@ class _StochNorm(_BatchNorm):
             eps=self.eps,
             activation=self._activation(),
         )
-        if not torch.compiler.is_compiling():  # past nn.Module's own __setattr__, which is slow
+        if torch.compiler.is_compiling():
+            self._last_step = None  # nothing is kept, so that nothing older is repeated
+        else:  # past nn.Module's own __setattr__, which is slow
             object.__setattr__(self, "_last_step", (use_batch, statistics))
         return output
 
@@ -101,7 +107,8 @@ class _StochNorm(_BatchNorm):
         if self._last_step is None:
             raise RuntimeError(
                 "a StochNorm layer was to repeat its last training step (for activation checkpointing, or within "
-                "hold_statistics), but there was none: run a forward pass in training mode first"
+                "hold_statistics), but there was none: run a forward pass in training mode first, with p below 1 and "
+                "not under torch.compile, which keeps none"
             )
         use_batch, (mean, var, expected) = self._last_step
         output, (_, _, batch_mean) = stoch_norm_(

@@ -62,8 +62,13 @@ def pick(
 
     Raises:
         ValueError: There is none; a lazy layer is uninitialized.
-        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``).
+        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``); ``where`` is no function.
     """
+    if where is not None and not callable(where):
+        raise TypeError(
+            f"where is a function of name and module, got {where!r}; stochnorm.nn.name_matches({where!r}) makes one "
+            "of a pattern"
+        )
     layers = [(n, m) for n, m in _norm_layers(model, verb) if frozen or not isinstance(m, _FrozenNorm)]
     picked = [(name, module) for name, module in layers if where is None or where(name, module)]
     if not picked:
