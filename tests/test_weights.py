@@ -174,3 +174,11 @@ def test_files_of_something_else_than_named_tensors_say_what_they_hold(
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=rf"weights.pth: .*{fault}.*; save a model's state_dict"):
         read_state_dict(tmp_path / "weights.pth")
+
+
+def test_weights_of_a_diverged_run_are_refused(tmp_path: Path) -> None:
+    state = tiny_weights()
+    state["layer1.0.bn1.bias"][0] = torch.nan
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"weights.safetensors: layer1.0.bn1.bias holds values that are not finite"):
+        read_state_dict(tmp_path / "weights.safetensors")

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stochnorm.data.manifest import some
 
-__all__ = ["bundled_state_dict", "load_weights", "read_state_dict"]
+__all__ = ["bundled_state_dict", "load_weights", "read_notes", "read_state_dict", "weight_file"]
 
 BUNDLED = "tf_efficientnet_lite0"
+
+
+def weight_file(weights: str) -> Path:
+    """The file that ``--weights`` names: a file, or that of a run by the run's directory."""
+    path = Path(weights)
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What stochnorm noted in a model that it saved: backbone, preprocessing, classes, ...; nothing of other files."""
+    try:
+        with safe_open(path, "pt") as file:
+            notes: dict[str, Any] = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError):
+        return {}
+    return notes
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -48,6 +66,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no state dict of tensors; save a model's state_dict()")
     for key, value in content.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: {key} holds values that are not finite; it was saved after training diverged")
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: a state dict maps names to tensors, this one maps {key!r} to {type(value).__name__}; "

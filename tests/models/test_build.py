@@ -90,3 +90,9 @@ def test_the_trial_run_counts_the_outputs() -> None:
     classifier.classes = ("a", "b")
     with pytest.raises(ValueError, match=r"its output is \(2, 3\) instead of \(2, 2\)"):
         check_forward(classifier)
+
+
+@pytest.mark.parametrize("classes", [10, (), ("a", "b", "a"), "cat"])
+def test_classes_are_different_names(classes: Any) -> None:
+    with pytest.raises(ValueError, match="classes are different names"):
+        build_classifier(TINY, "random", classes)

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stochnorm import build_classifier, convert, load_classifier
+from stochnorm.data import Preprocessing
 from stochnorm.models import save_classifier
 from stochnorm.nn import BatchInstanceNorm2d, convert_batch_instance
 
@@ -57,6 +58,25 @@ def test_auxiliary_classifiers_are_saved_to_train_on_and_loaded_without(tmp_path
     loaded = load_classifier(file)
     assert torch.equal(loaded.model(x), classifier.model(x))
     assert loaded.multi_label is False
+
+
+def test_what_a_saved_model_expects_of_images_travels_with_it(tmp_path: Path) -> None:
+    """As weights for another run: not what the backbone's own weights expect."""
+    classifier = build_classifier(TINY, "random", ("a", "b"), image_size=96)
+    classifier.preprocessing = Preprocessing(96, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
+    save_classifier(tmp_path / "model.safetensors", classifier, {})
+    again = build_classifier(TINY, str(tmp_path), ("c", "d", "e"))  # a run's directory
+    assert again.preprocessing.as_dict() == classifier.preprocessing.as_dict() | {
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]
+    }  # fmt: skip
+    larger = build_classifier(TINY, str(tmp_path / "model.safetensors"), ("c", "d"), image_size=128).preprocessing
+    assert (larger.image_size, list(larger.mean)) == (128, [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match=f"model.safetensors is a model of {TINY}; give --backbone {TINY}"):
+        build_classifier("resnet18", str(tmp_path), ("c", "d"))
+    convert_batch_instance(classifier.model)
+    save_classifier(tmp_path / "model.safetensors", classifier, {"normalization": "bin"})
+    with pytest.raises(ValueError, match=r"model.safetensors has Batch-Instance Normalization, .* another method"):
+        build_classifier(TINY, str(tmp_path), ("c", "d"))
 
 
 def test_batch_instance_normalization_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -106,7 +106,9 @@ def find_backbone(backbone: str) -> Backbone:
         return Backbone("torchvision", name)
     if prefix == "small" and name in SMALL:
         return Backbone("small", name)
-    near = difflib.get_close_matches(name, names["timm"] + names["torchvision"], n=3, cutoff=0.4)
+    known = {*names["timm"], *(f"torchvision/{other}" for other in names["torchvision"])}
+    asked = name if prefix in ("", "timm") else backbone
+    near = difflib.get_close_matches(asked, known, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"unknown backbone {backbone!r}: neither timm nor torchvision has it{hint}")
 

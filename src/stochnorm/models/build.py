@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from stochnorm.data.preprocessing import Preprocessing
 from stochnorm.models.backbones import Backbone, find_backbone
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.heads import names_of, new_heads
 from stochnorm.modes import evaluating
-from stochnorm.weights import BUNDLED, bundled_state_dict, load_weights, read_state_dict
+from stochnorm.weights import BUNDLED, bundled_state_dict, load_weights, read_notes, read_state_dict, weight_file
 
 __all__ = ["assemble", "build_classifier", "check_forward"]
 
@@ -32,16 +34,17 @@ def build_classifier(
 
     Args:
         backbone: A name of timm or torchvision; a name both have is timm's, ``torchvision/NAME`` the other.
-        weights: ``auto`` (``bundled`` if it fits, else ``pretrained``), ``bundled``, ``pretrained``, ``random``, or a
-            ``.safetensors`` or ``.pth`` file.
+        weights: ``auto`` (``bundled`` if it fits, else ``pretrained``), ``bundled``, ``pretrained``, ``random``, a
+            ``.safetensors`` or ``.pth`` file, or the directory of a run. With a model that stochnorm saved come its
+            mean, standard deviation, interpolation and image size; with another file the backbone's own.
         classes: The class names.
-        image_size: Side of the input, pixels; None: what the backbone was pre-trained with.
+        image_size: Side of the input, pixels; None or 0: what the weights were trained with.
         seed: Of the head, and of random weights. The global generator is left as it was.
         auxiliary: Keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
         multi_label: An image may have several classes; recorded.
 
     Raises:
-        ValueError: Unknown backbone, weights that do not fit it, or an image size at which it cannot run.
+        ValueError: Unknown backbone, weights that do not fit it, an image size at which it cannot run, or no names.
         FileNotFoundError: There is no such weight file.
         OSError: The download failed.
 
@@ -50,7 +53,11 @@ def build_classifier(
         >>> classifier.head
         [Linear(in_features=512, out_features=2, bias=True)]
     """
-    classifier = assemble(backbone, weights, classes, image_size=image_size, seed=seed, auxiliary=auxiliary)
+    if isinstance(classes, (int, str)) or len(set(classes)) < len(classes) or not classes:
+        raise ValueError(f"classes are different names, such as ('cat', 'dog'), got {classes!r}")
+    if image_size is not None and image_size < 0:
+        raise ValueError(f"image_size must be positive, or 0 for that of the weights, got {image_size}")
+    classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
     classifier.multi_label = multi_label
     check_forward(classifier)
     return classifier
@@ -97,8 +104,11 @@ def assemble(
                 f"network, or give a file with --weights FILE, or use --backbone {BUNDLED}, whose weights are installed"
             ) from error
         state = bundled_state_dict(model) if weights == "bundled" else None
+        preprocessing = found.preprocessing(image_size or found.image_size)
         if weights not in ("bundled", "pretrained", "random"):
-            state = read_state_dict(Path(weights))
+            path = weight_file(weights)
+            state = read_state_dict(path)
+            preprocessing = _preprocessing_of(path, found, image_size) or preprocessing
         head, auxiliary_heads = new_heads(model, len(classes), found.branches)
     if not head:
         raise ValueError(f"{backbone} has no classifier to replace; choose a classification model")
@@ -112,10 +122,30 @@ def assemble(
         backbone,
         weights,
         classes,
-        found.preprocessing(image_size or found.image_size),
+        preprocessing,
         auxiliary_heads,
         found.auxiliary_weight if auxiliary_heads else 0.0,
     )
+
+
+def _preprocessing_of(path: Path, backbone: Backbone, image_size: int | None) -> Preprocessing | None:
+    """What the weights of a model that stochnorm saved expect of images; None for another file.
+
+    Raises:
+        ValueError: It is a model of another backbone, or one whose layers no BatchNorm is.
+    """
+    notes = read_notes(path)
+    if not notes:
+        return None
+    if find_backbone(notes["backbone"]) != backbone:
+        raise ValueError(f"{path} is a model of {notes['backbone']}; give --backbone {notes['backbone']}")
+    if notes.get("normalization") == "bin":
+        raise ValueError(
+            f"{path} has Batch-Instance Normalization, which does not become BatchNorm again; start from a run of "
+            "another method"
+        )
+    trained = Preprocessing(**notes["preprocessing"])
+    return replace(trained, image_size=image_size or trained.image_size)
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -
     }
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"format": "pt", "stochnorm": json.dumps(about)})
+            # One key, as several would be in another order each time: the same model is the same bytes.
+            save_file(tensors, temporary, metadata={"stochnorm": json.dumps(about)})
         except SafetensorError as error:  # a full disk, among others
             raise OSError(errno.EIO, str(error)) from error
 
