@@ -11,19 +11,22 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stochnorm import FinetuneConfig, build_classifier
-from stochnorm.config import DELTAConfig
+from stochnorm.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.data import Split
 from stochnorm.models import Classifier
 from stochnorm.nn import kernel
 from stochnorm.preparation import normalization_layers, prepare
-from stochnorm.regularizers import DELTA, L2SP, Regularizer
+from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer, Step
 from stochnorm.regularizers.attention import channel_attention
 
 CLASSES = ("a", "b", "c")
 
 
 def classifier() -> Classifier:
-    return build_classifier("test_resnet", "random", CLASSES, image_size=32)
+    """As if it were pre-trained: random weights get their statistics from the images."""
+    found = build_classifier("test_resnet", "random", CLASSES, image_size=32)
+    found.weights = "pretrained"
+    return found
 
 
 def split(count: int = 8, seed: int = 0) -> Split:
@@ -35,11 +38,9 @@ def split(count: int = 8, seed: int = 0) -> Split:
     return Split(store, list(range(count)), torch.arange(count) % 3)
 
 
-def prepared(
-    network: Classifier, method: str, train: Split | None = None, *, attention: str = "uniform", **settings: Any
-) -> dict[str, Regularizer]:
-    delta = DELTAConfig(attention=attention)  # type: ignore[arg-type]
-    config = FinetuneConfig("-", method=method, batch_size=4, delta=delta, **settings)
+def prepared(network: Classifier, method: str, train: Split | None = None, **settings: Any) -> dict[str, Regularizer]:
+    settings = {"delta": DELTAConfig(attention="uniform"), "batch_size": 4} | settings
+    config = FinetuneConfig("-", method=method, **settings)
     return prepare(config, network, split() if train is None else train, Fabric(accelerator="cpu"))
 
 
@@ -103,6 +104,13 @@ def test_norm_momentum_reaches_every_layer_of_every_kind() -> None:
         assert {layer.momentum for layer in normalization_layers(network.model)} == {0.3}
 
 
+def test_parts_of_a_batch_move_the_statistics_less_each() -> None:
+    network = classifier()
+    prepared(network, "stochnorm", norm_momentum=0.19, accumulate=2)
+    (momentum,) = {layer.momentum for layer in normalization_layers(network.model)}
+    assert momentum == pytest.approx(0.1)  # 1 - 0.9 ** 2 = 0.19
+
+
 def test_without_norm_momentum_layers_keep_their_own() -> None:
     network = classifier()
     layers = normalization_layers(network.model)
@@ -118,23 +126,84 @@ def test_terms_come_in_the_catalogues_order() -> None:
     assert prepared(classifier(), "stochnorm") == {}
 
 
+def test_every_option_reaches_its_regularizer() -> None:
+    delta = DELTAConfig(0.5, 0.25, "uniform", layers=("layer2", "layer4"))
+    settings = {"delta": delta, "l2sp": L2SPConfig(0.3, 0.2, "all"), "bss": BSSConfig(0.7, 3)}
+    regularizers = prepared(classifier(), "delta+l2sp+bss", **settings)
+    held, compared, shrunk = (regularizers[name] for name in ("l2sp", "delta", "bss"))
+    assert isinstance(held, L2SP)
+    assert isinstance(compared, DELTA)
+    assert isinstance(shrunk, BSS)
+    assert (held.alpha, held.beta) == (0.3, 0.2)
+    assert any("bn1" in name for name, _ in held.named_buffers())  # of scope all
+    assert (compared.alpha, compared.beta, compared.layers) == (0.5, 0.25, ["layer2", "layer4"])
+    assert (shrunk.eta, shrunk.k) == (0.7, 3)
+
+
+@pytest.mark.parametrize("layer", ["layer4", "conv1", "layer2.0.conv2"])
+def test_delta_is_zero_before_anything_has_moved(layer: str) -> None:
+    """Though BatchNorm is folded in the reference: not into what is compared (``conv1`` is a block of several)."""
+    network = classifier()
+    with torch.no_grad():
+        for module in normalization_layers(network.model):
+            module.weight.uniform_(0.3, 2.0)
+    settings = DELTAConfig(1.0, 0.0, "uniform", layers=(layer,))
+    regularizer = prepared(network, "delta", delta=settings)["delta"]
+    images = torch.rand(2, 3, 32, 32)
+    logits = network.model.eval()(images)
+    assert 0 <= regularizer(Step(images, torch.tensor([0, 1]), logits, logits)) < 1e-6
+    network.model.train()(images)
+    assert regularizer(Step(images, torch.tensor([0, 1]), logits, logits)) > 1e-3
+
+
+def test_random_weights_take_their_first_statistics_from_the_images() -> None:
+    """They inherited none, and with 0 and 1 a deep network explodes."""
+    network, train = build_classifier("test_resnet", "random", CLASSES, image_size=32), split()
+    delta = prepared(network, "stochnorm+delta", train)["delta"]
+    torch.testing.assert_close(stem(network)[1].running_mean, first_means(network, train, 8), rtol=1e-4, atol=1e-5)
+    assert isinstance(delta, DELTA)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(delta.reference(images), network.model.eval()(images), rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_work_is_said_before_attention_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stochnorm.preparation.channel_attention", lambda *_, **__: pytest.fail("measured"))
+    convnext = build_classifier("test_convnext", "random", CLASSES, image_size=64)
+    for method, settings, message in (
+        ("stochnorm+delta", {}, "has no BatchNorm layer for stochnorm to act on"),
+        ("delta", {"statistics": "target"}, "has no BatchNorm layer for --statistics target to act on"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepared(convnext, method, delta=DELTAConfig(), **settings)
+    for settings, message in (
+        ({"norm_layers": "nowhere"}, "norm_layers 'nowhere': nothing to convert in ResNet"),
+        ({"delta": DELTAConfig(layers=("layer9",))}, "no layer 'layer9': ResNet has conv1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepared(classifier(), "stochnorm+delta", **{"delta": DELTAConfig(), **settings})
+
+
 def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    computed = 0
+    computed, measured = 0, []
 
     def count(*args: Any, **options: Any) -> dict[str, Tensor]:
         nonlocal computed
         computed += 1
+        measured.append(options["measured"])
         return channel_attention(*args, **options)
 
-    def weights(train: Split | None = None, weight: float | None = None, method: str = "delta") -> Tensor:
+    def weights(
+        train: Split | None = None, weight: float | None = None, method: str = "delta", **options: Any
+    ) -> Tensor:
         network = classifier()
         if weight is not None:
             with torch.no_grad():
                 stem(network)[0].weight[0, 0, 0, 0] = weight
-        delta = prepared(network, method, train, attention="channel")["delta"]
+        delta = prepared(network, method, train, delta=DELTAConfig(**options))["delta"]
         assert isinstance(delta, DELTA)
         return delta.channel_weights
 
@@ -150,6 +219,15 @@ def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
     assert computed == 2
     weights(weight=0.5)
     assert computed == 3
+    weights(layers=("layer3", "layer4"))
+    assert computed == 4
+    weights(attention_images=64)
+    assert computed == 5
+    assert measured == [10, 10, 10, 10, 2]  # batches of 32
+    network = classifier()
+    network.backbone = "another"  # the same layers, called otherwise: what they compute may differ
+    prepared(network, "delta", delta=DELTAConfig(), backbone="another")
+    assert computed == 6
 
 
 @pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,14 +23,16 @@ from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
 from stochnorm.nn.acceleration import accelerate
 from stochnorm.nn.fold import fold_batch_norm
+from stochnorm.nn.surgery import Where, pick
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention
-from stochnorm.stages import stage_names
+from stochnorm.stages import check_layers, stage_names
 
 __all__ = ["normalization_layers", "prepare"]
 
 _ATTENTION_BATCH = 32  # the paper's
+_RANDOM_STATISTICS = 64  # images that random weights get their first statistics from
 
 
 def prepare(
@@ -57,6 +59,12 @@ def prepare(
     """
     methods = check_method(config.method)
     model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    where = _where(config, methods, model)
+    if (
+        classifier.weights == "random" and len(train) and normalization_layers(model)
+    ):  # nothing was inherited, and 0 and 1 explode
+        some = range(min(len(train), _RANDOM_STATISTICS))
+        initialize_statistics(model, "target", _batches(config, classifier, train, some, fabric))
     if fabric.device.type == "cpu":
         keep_freed_memory()
         accelerate(model, normalization=False)  # which conversions know only as it is
@@ -72,15 +80,8 @@ def prepare(
         regularizers["bss"] = BSS(eta=config.bss.eta, k=config.bss.k)
 
     if config.statistics != "pretrained":
-        batches = _Batches(train, range(len(train)), classifier.preprocessing, config.batch_size, fabric.device)
-        initialize_statistics(model, config.statistics, batches)
-    changing = [name for name in methods if METHODS[name].acts_on == "normalization"]
-    if changing and not normalization_layers(model):
-        raise ValueError(
-            f"{config.backbone} has no BatchNorm layer for {changing[0]} to act on; choose a backbone that normalizes "
-            "by batch, or another method"
-        )
-    where = name_matches(config.norm_layers) if config.norm_layers else None
+        every = range(len(train))
+        initialize_statistics(model, config.statistics, _batches(config, classifier, train, every, fabric))
     if "stochnorm" in methods:
         convert(model, p=config.p, where=where)
     elif "bin" in methods:
@@ -92,6 +93,30 @@ def prepare(
     if fabric.device.type == "cpu":
         accelerate(model)
     return {name: regularizers[name].to(fabric.device) for name in methods if name in regularizers}
+
+
+def _where(config: FinetuneConfig, methods: Sequence[str], model: nn.Module) -> Where | None:
+    """Which layers the method changes; whatever cannot work with the model is said before attention is measured."""
+    changing = [name for name in methods if METHODS[name].acts_on == "normalization"]
+    asked = changing[:1] or [f"--statistics {config.statistics}"] * (config.statistics != "pretrained")
+    if asked and not normalization_layers(model):
+        raise ValueError(
+            f"{config.backbone} has no BatchNorm layer for {asked[0]} to act on; choose a backbone that normalizes by "
+            "batch, or leave it out"
+        )
+    where = name_matches(config.norm_layers) if config.norm_layers else None
+    if changing:
+        try:
+            pick(model, where)
+        except ValueError as error:
+            raise ValueError(f"norm_layers {config.norm_layers!r}: {error}" if where else str(error)) from error
+    return where
+
+
+def _batches(
+    config: FinetuneConfig, classifier: Classifier, train: Split, images: Sequence[int], fabric: Fabric
+) -> _Batches:
+    return _Batches(train, images, classifier.preprocessing, config.batch_size, fabric.device)
 
 
 def normalization_layers(model: nn.Module) -> list[_BatchNorm]:
@@ -115,13 +140,15 @@ def _delta(
     progress: Callable[[float], None] | None,
 ) -> DELTA:
     model, size = classifier.model, classifier.preprocessing.image_size
-    layers = list(config.delta.layers) or stage_names(model, image_size=size, head=classifier.new_layers)
+    named = config.delta.layers
+    layers = check_layers(model, named) if named else stage_names(model, image_size=size, head=classifier.new_layers)
     weights = None
     if config.delta.attention == "channel":
         order = torch.randperm(len(train), generator=generator("attention", config.seed)).tolist()
         batches = _Batches(train, order, classifier.preprocessing, _ATTENTION_BATCH, fabric.device)
         measured = math.ceil(config.delta.attention_images / _ATTENTION_BATCH)
-        settings = {"layers": layers, "preprocessing": classifier.preprocessing.as_dict(), "measured": measured}
+        preprocessing = classifier.preprocessing.as_dict()
+        settings = {"layers": layers, "preprocessing": preprocessing, "measured": measured, "net": config.backbone}
         key = attention_key(model, batches.content(), settings)
         head: Any = classifier.head[0]
         weights = cached_attention(

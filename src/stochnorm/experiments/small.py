@@ -28,7 +28,7 @@ SMALL: FinetuneConfig = replace(
     weights="random",
     steps=2,
     batch_size=8,
-    delta=replace(PAPER.delta, attention_images=32),
+    delta=replace(PAPER.delta, alpha=1e-4, attention_images=32),  # the maps of random weights are larger
     device="cpu",
     workers=0,
 )
