@@ -104,9 +104,44 @@ def test_an_interrupted_run_of_several_processes_goes_on_with_torchrun(
 
 def test_a_value_out_of_range_is_named() -> None:
     failed = run("finetune", "x", "--p", "2")
-    assert failed.returncode == 2
-    assert "p must be in [0, 1], got 2.0" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    assert failed.returncode == 1
+    assert failed.stderr == "error: p must be in [0, 1], got 2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; add +l2sp, or"),
+        ("finetune x --method vanilla --freeze both", "freeze is for frozen, but the method is vanilla"),
+        (
+            "finetune x --method l2sp --norm-layers a",
+            "norm_layers is for stochnorm or bin or frozen, but the method is",
+        ),
+        ("finetune x --p-end 0.9", "p_end 0.9 is for a schedule, but p is constant; give --p-schedule linear"),
+        ("tune x --method l2sp --p 0.3", "p is for stochnorm, but the method is l2sp"),
+        ("compare x --methods vanilla,l2sp --p 0.3", "p has no part in vanilla,l2sp; leave it out"),
+        ("compare x --methods l2sp:p=0.3", "p has no part in method l2sp"),
+        ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss stands twice"),
+        ("finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2", "bss.k 5 is more than the singular values"),
+        ("finetune x --method bss --bss.eta inf", "bss.eta must be 0 or positive, and finite, got inf"),
+        ("finetune x --method delta --delta.attention-images 0", "delta.attention_images must be at least 1, got 0"),
+        ("finetune x --method batchnorm", "unknown method 'batchnorm' in 'batchnorm', did you mean vanilla?"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options.split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
+def test_a_settings_file_serves_another_method_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what belongs to its own."""
+    made = []
+    monkeypatch.setattr("stochnorm.job.finetune", made.append)
+    (tmp_path / "chosen.json").write_text('{"data": "x", "method": "stochnorm", "p": 0.3, "lr": 0.01}')
+    assert main(["finetune", "x", "--settings", str(tmp_path / "chosen.json"), "--method", "vanilla"]) == 0
+    assert (made[0].method, made[0].p, made[0].lr) == ("vanilla", 0.5, 0.01)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")

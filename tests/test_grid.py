@@ -76,6 +76,7 @@ def test_settings_that_a_method_does_not_look_at_name_no_other_run() -> None:
             "there is no setting 'learning_rate'",
         ),
         ({"variants": (Variant("x", {"method": "l2sp", "l2sp.gamma": 1}),)}, "there is no setting 'l2sp.gamma'"),
+        ({"variants": (Variant("x", {"method": "l2sp", "p": 0.2}),)}, "p has no part in method l2sp"),
         ({"variants": (Variant("x", {"method": "stochnorm", "p": 2}),)}, r"p must be in \[0, 1\], got 2"),
     ],
 )
@@ -89,5 +90,6 @@ def test_a_variant_is_written_as_method_and_settings() -> None:
     assert variant.label == "stochnorm+l2sp, p = 0.3, l2sp.alpha = 0.01, statistics = zero_one"
     config = override(FinetuneConfig("photos"), variant.settings)
     assert (config.method, config.p, config.l2sp.alpha, config.statistics) == ("stochnorm+l2sp", 0.3, 0.01, "zero_one")
+    assert parse_variant("bss+stochnorm") == parse_variant("stochnorm+bss")
     with pytest.raises(ValueError, match="'p' is no setting; write METHOD:SETTING=VALUE"):
         parse_variant("stochnorm:p")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from stochnorm.methods import check_method
+from stochnorm.methods import METHODS, check_method, concerns
 from stochnorm.trackers import tracker_names
 
 __all__ = ["BSSConfig", "DELTAConfig", "FinetuneConfig", "L2SPConfig", "flat"]
@@ -90,7 +90,7 @@ class FinetuneConfig:
     """Any timm or torchvision name; a name both have is timm's, torchvision/NAME the other."""
     weights: str = "auto"
     """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm);
-    pretrained (timm's or torchvision's download); random; or a .safetensors/.pth file.
+    pretrained (timm's or torchvision's download); random; a .safetensors/.pth file; or a run's directory.
     auto: bundled where it fits, else pretrained."""
 
     auxiliary: bool = True
@@ -105,7 +105,7 @@ class FinetuneConfig:
     data_seed: int = 0
     """Which images are sampled and split off."""
     split_lists: str = ""
-    """A folder with train.txt[, val.txt][, test.txt], lists of paths, in place of sampling: a published split."""
+    """A folder with train.txt[, val.txt][, test.txt], or one list to train on: a published split, not a sample."""
     pool_val: bool = False
     """Train on the validation images of DATA too, and cut validation from the sample (as FGVC-Aircraft's lists)."""
     balance: bool = False
@@ -189,8 +189,13 @@ class FinetuneConfig:
         for name in ("lr", "head_lr_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be 0 or positive, got {self.weight_decay}")
+        settings = flat(asdict(self))
+        for name in ("weight_decay", "l2sp.alpha", "l2sp.beta", "delta.alpha", "delta.beta", "bss.eta"):
+            if settings[name] is not None and not 0 <= settings[name] < math.inf:
+                raise ValueError(f"{name} must be 0 or positive, and finite, got {settings[name]}")
+        for name in ("delta.attention_images", "bss.k"):
+            if settings[name] < 1:
+                raise ValueError(f"{name} must be at least 1, got {settings[name]}")
         if self.norm_momentum is not None and not 0 <= self.norm_momentum <= 1:
             raise ValueError(f"norm_momentum must be in [0, 1], got {self.norm_momentum}")
         if self.batch_size < 2 * self.accumulate:
@@ -200,12 +205,42 @@ class FinetuneConfig:
             )
         tracker_names(self.log)
         methods = check_method(self.method)
-        if self.norm_layers and not {"stochnorm", "bin", "frozen"} & set(methods):
-            raise ValueError(f"norm_layers picks layers for stochnorm, bin or frozen, but the method is {self.method}")
+        object.__setattr__(self, "method", "+".join(methods))  # one name for one sum
+        part = self.batch_size // self.accumulate
+        if "bss" in methods and self.bss.k > part:
+            raise ValueError(
+                f"bss.k {self.bss.k} is more than the singular values of {part} images, which batch_size "
+                f"{self.batch_size} and accumulate {self.accumulate} leave; give --bss.k {part} or less"
+            )
         if self.split_lists and self.rate != 100:
             raise ValueError(f"split_lists says which images train; leave out rate {self.rate:g}")
-        if self.p_schedule != "constant" and "stochnorm" not in methods:
-            raise ValueError(f"p_schedule is for stochnorm, but the method is {self.method}")
+
+    def check_used(self) -> None:
+        """Whether the method looks at each setting that is not the default: what does nothing is no setting.
+
+        Raises:
+            ValueError: Names one that it does not look at, and whose it is.
+        """
+        for name, value in self.changed().items():
+            if not concerns(name, self.method):
+                owners = [owner for owner in METHODS if concerns(name, owner)]
+                raise ValueError(
+                    f"{name} is for {' or '.join(owners)}, but the method is {self.method}; "
+                    f"add +{owners[0]}, or leave {name} out"
+                )
+            if name == "p_end" and self.p_schedule == "constant":
+                raise ValueError(f"p_end {value} is for a schedule, but p is constant; give --p-schedule linear")
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the defaults, those of a regularizer as ``l2sp.alpha``."""
+        default = flat(asdict(FinetuneConfig(self.data)))
+        return {name: value for name, value in flat(asdict(self)).items() if value != default[name]}
+
+    def without_unused(self) -> FinetuneConfig:
+        """The same with the defaults for what the method does not look at."""
+        default = FinetuneConfig(self.data)
+        unused = [f.name for f in fields(self) if not concerns(f.name, self.method)]
+        return replace(self, **{name: getattr(default, name) for name in unused})
 
     @classmethod
     def load(cls, path: str | Path) -> FinetuneConfig:
@@ -245,7 +280,7 @@ class FinetuneConfig:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the groups' as ``l2sp.alpha``."""
+    """Settings with those of a group as ``l2sp.alpha``."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}

@@ -11,21 +11,10 @@ from typing import Any, NamedTuple
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.data.splits import derive_seed
-from stochnorm.methods import check_method
+from stochnorm.methods import check_method, concerns
 from stochnorm.runs import run_name
 
 __all__ = ["Grid", "GridRun", "Variant", "override", "parse_variant"]
-
-_OWNERS = {  # which methods look at a setting
-    "p": {"stochnorm"},
-    "p_end": {"stochnorm"},
-    "p_schedule": {"stochnorm"},
-    "norm_layers": {"stochnorm", "bin", "frozen"},
-    "freeze": {"frozen"},
-    "l2sp": {"l2sp"},
-    "delta": {"delta"},
-    "bss": {"bss"},
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class Grid:
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice among the variants; name each of them once")
         for variant in self.variants:
-            override(self.base, variant.settings)
+            override(self.base, variant.settings).check_used()
 
     def runs(self) -> Iterator[GridRun]:
         """All runs; repetition by repetition, so that a grid that is stopped has whole ones."""
@@ -125,10 +114,11 @@ def override(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneCon
             changes[outer] = value
         else:
             raise ValueError(f"there is no setting {name!r}; settings are the options of stochnorm finetune --help")
-    default = FinetuneConfig(config.data)
-    methods = set(check_method(changes.get("method", config.method)))
-    idle = {name: getattr(default, name) for name, owners in _OWNERS.items() if not owners & methods}
-    return replace(config, **{**changes, **idle})
+    changed = replace(config, **changes)
+    for name in settings:
+        if not concerns(name, changed.method):
+            raise ValueError(f"{name} has no part in method {changed.method}; leave it out of that variant")
+    return changed.without_unused()
 
 
 def parse_variant(text: str) -> Variant:
@@ -139,6 +129,7 @@ def parse_variant(text: str) -> Variant:
         {'method': 'stochnorm+l2sp', 'p': 0.3, 'l2sp.alpha': 0.01}
     """
     method, *pairs = text.split(":")
+    method = "+".join(check_method(method))
     settings: dict[str, Any] = {"method": method}
     for pair in pairs:
         name, equals, value = pair.partition("=")

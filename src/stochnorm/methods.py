@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,11 +97,12 @@ def check_method(method: str) -> tuple[str, ...]:
         >>> check_method("delta+stochnorm")
         ('stochnorm', 'delta')
     """
-    names = [name.strip() for name in method.split("+")]
+    names = [name.strip().lower() for name in method.split("+")]
     for name in names:
         if name not in METHODS:
             raise ValueError(
-                f"unknown method {name!r} in {method!r}: methods are {', '.join(METHODS)}, and sums of them"
+                f"unknown method {name!r} in {method!r}{_hint(name)}: methods are {', '.join(METHODS)}, and sums of "
+                "them joined by +"
             )
         if names.count(name) > 1:
             raise ValueError(f"method {name} stands twice in {method!r}")
@@ -110,11 +112,17 @@ def check_method(method: str) -> tuple[str, ...]:
     return tuple(name for name in METHODS if name in names and (name != "vanilla" or len(names) == 1))
 
 
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, METHODS, n=1)
+    meant = {"batchnorm": "vanilla", "bn": "vanilla", "baseline": "vanilla"}.get(name, near[0] if near else "")
+    return f", did you mean {meant}?" if meant else ""
+
+
 def concerns(setting: str, method: str) -> bool:
     """Whether a setting changes what a method does: those of other methods do not.
 
     Args:
-        setting: As in ``config.json``, such as ``l2sp.alpha``.
+        setting: As in ``config.json``, such as ``l2sp.alpha`` or all of ``l2sp``.
         method: A method or a sum of them.
 
     Example:
@@ -122,5 +130,5 @@ def concerns(setting: str, method: str) -> bool:
         (True, False, True)
     """
     option = f"--{setting.replace('_', '-')}"
-    owners = {name for name, known in METHODS.items() if option in known.options}
+    owners = {name for name, method in METHODS.items() for own in method.options if f"{own}.".startswith(f"{option}.")}
     return not owners or not owners.isdisjoint(method.split("+"))

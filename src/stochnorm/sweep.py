@@ -18,6 +18,7 @@ from stochnorm.execution import Executor, Job, executor
 from stochnorm.files import write_text
 from stochnorm.grid import Grid, GridRun, Variant
 from stochnorm.interrupt import stop_signal
+from stochnorm.methods import concerns
 from stochnorm.progress import GridProgress
 from stochnorm.records import LABELS, Record, record_of, write_records
 from stochnorm.runs import Run, data_name, run_name
@@ -192,7 +193,8 @@ def tune_variants(
     variants = []
     for variant in grid.variants:
         chosen = FinetuneConfig.load(paths[variant.label] / "chosen.json")
-        variants.append(Variant(variant.label, {**variant.settings, **searched(chosen)}))
+        found = {name: value for name, value in searched(chosen).items() if concerns(name, chosen.method)}
+        variants.append(Variant(variant.label, {**variant.settings, **found}))
     return replace(grid, variants=tuple(variants))
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
+from stochnorm.methods import concerns
 
 if TYPE_CHECKING:
     from stochnorm.grid import Grid
@@ -53,7 +54,12 @@ class Compare(FinetuneConfig):
     overwrite: tyro.conf.Suppress[bool] = False  # hours of runs; remove the directory
     report: tyro.conf.Suppress[bool] = False  # of each run; there is one of all
 
+    def __post_init__(self) -> None:
+        """What is out of range is said by run, in one line."""
+
     def run(self) -> None:
+        grid = self.grid()
+
         from rich.console import Console
 
         from stochnorm.runs import data_name
@@ -61,7 +67,7 @@ class Compare(FinetuneConfig):
         from stochnorm.tables import show_results
 
         console = Console(highlight=False, soft_wrap=True)
-        grid, out = self.grid(), Path(self.out or f"runs/compare-{data_name(self.data)}")
+        out = Path(self.out or f"runs/compare-{data_name(self.data)}")
         places = {"workers": self.workers, "threads": self.threads, "executor_name": self.executor}
         if self.trials:
             grid = tune_variants(grid, out, trials=self.trials, **places)  # type: ignore[arg-type]
@@ -86,6 +92,9 @@ class Compare(FinetuneConfig):
                 f"rates are percentages joined by commas, such as 15,30,50,100; got {self.rates!r}"
             ) from error
         base = replace(FinetuneConfig(**self.as_fields()), workers=0)
+        idle = [s for s in base.changed() if not any(concerns(s, variant.settings["method"]) for variant in variants)]
+        if idle:
+            raise ValueError(f"{idle[0]} has no part in {self.methods}; leave it out, or compare a method of its")
         return Grid(base, variants, rates, repeats=self.seeds, seed=self.seed, same_images=self.same_images)
 
 

@@ -22,10 +22,17 @@ class Finetune(FinetuneConfig):
     settings: str = ""
     """Take the defaults from this JSON file: what stochnorm tune chose, or a run's config.json."""
 
+    def __post_init__(self) -> None:
+        """What is out of range is said by run, in one line."""
+
     def run(self) -> None:
+        config = FinetuneConfig(**self.as_fields())
+        if self.settings:
+            config = config.without_unused()  # of the method in the file, when there is another one beside it
+
         from stochnorm.job import finetune
 
-        finetune(FinetuneConfig(**self.as_fields()))
+        finetune(config)
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,16 @@ class Tune(FinetuneConfig):
     overwrite: tyro.conf.Suppress[bool] = False  # hours of trials; remove the directory
     report: tyro.conf.Suppress[bool] = True  # of what is chosen; trials have none
 
+    def __post_init__(self) -> None:
+        """What is out of range is said by run, in one line."""
+
     def run(self) -> None:
+        config = FinetuneConfig(**self.as_fields())
+        config.check_used()
+
         from stochnorm.tuning import tune
 
-        tune(FinetuneConfig(**self.as_fields()), trials=self.trials, storage=self.storage, prune=self.prune)
+        tune(config, trials=self.trials, storage=self.storage, prune=self.prune)
 
 
 @dataclass(frozen=True)
