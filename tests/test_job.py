@@ -27,6 +27,7 @@ from stochnorm import FinetuneConfig, build_classifier, finetune, load_classifie
 from stochnorm.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.data import Preprocessing, read_source
 from stochnorm.display import Display
+from stochnorm.methods import check_method
 from stochnorm.nn.layer import _StochNorm
 from stochnorm.runs import Run
 from stochnorm.train import selected
@@ -67,6 +68,14 @@ def stop_at(step: int, settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """A file of weights, whose moving statistics are inherited."""
+    path = tmp_path / "weights.pth"
+    torch.save(build_classifier("test_resnet", "random", ("a", "b"), image_size=32).model.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
 def modes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Kind and training mode of the first normalization layer, per training step."""
     seen: list[tuple[str, bool]] = []
@@ -93,6 +102,8 @@ METHODS = [
     ("bss", "BatchNorm2d", True, ["bss"], 5e-4),
     ("stochnorm+l2sp", "StochNorm2d", True, ["l2sp"], 0.0),
     ("bss+stochnorm", "StochNorm2d", True, ["bss"], 5e-4),
+    ("bin+l2sp", "BatchInstanceNorm2d", True, ["l2sp"], 0.0),
+    ("delta+bss", "BatchNorm2d", True, ["delta", "bss"], 0.0),
     ("frozen+delta", "FrozenNorm2d", False, ["delta"], 0.0),
     ("stochnorm+l2sp+delta+bss", "StochNorm2d", True, ["l2sp", "delta", "bss"], 0.0),
 ]
@@ -103,26 +114,34 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     photos: Path,
     tmp_path: Path,
     modes: list[tuple[str, bool]],
+    weights: str,
     method: str,
     kind: str,
     training: bool,
     terms: list[str],
     weight_decay: float,
 ) -> None:
-    result = finetune(config(photos, tmp_path / "run", method=method, p=0.3), quiet=True)
+    alone = {"l2sp": L2SPConfig(beta=0), "delta": DELTAConfig(beta=0)}  # the penalty of the backbone
+    settings = {name: value for name, value in alone.items() if name in method}
+    result = finetune(config(photos, tmp_path / "run", method=method, weights=weights, **settings), quiet=True)
 
     assert modes == [(kind, training)] * 12
+    compared = {"delta_layers": ["act1", "layer1", "layer2", "layer3"]} if "delta" in terms else {}
     assert result.record["method"] == {
-        "name": method, "normalization": {kind: 15}, "terms": terms, "weight_decay": weight_decay
-    }  # fmt: skip
+        "name": "+".join(check_method(method)),
+        "normalization": {kind: 15},
+        "terms": terms,
+        "weight_decay": weight_decay,
+        **compared,
+    }
     penalties = {name: value for name, value in Run(tmp_path / "run").read_metrics()[-1].items() if "penalty" in name}
     assert list(penalties) == [f"penalty_{term}" for term in terms]
     assert all(value > 0 for value in penalties.values())
-    start = build_classifier("test_resnet", "random", ("blue", "green", "red"), image_size=32).model.state_dict()
+    start = read_state_dict(Path(weights))
     end = read_state_dict(tmp_path / "run/model.safetensors")
     assert torch.equal(start["bn1.running_mean"], end["bn1.running_mean"]) == (not training)
     assert not torch.equal(start["bn1.weight"], end["bn1.weight"])
-    assert sum(key.endswith(".rho") for key in end) == (15 if method == "bin" else 0)
+    assert sum(key.endswith(".rho") for key in end) == (15 if "bin" in method else 0)
     run = Run(tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "split.csv", "metrics.jsonl", "curves.png", "curves.svg", "model.safetensors",
@@ -147,16 +166,64 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     ("bss", "bss", (BSSConfig(eta=1e-9), BSSConfig(eta=10.0))),
 ])  # fmt: skip
 def test_a_strong_penalty_leaves_less_of_what_it_penalizes(
-    photos: Path, tmp_path: Path, method: str, field: str, settings: tuple[Any, Any]
+    photos: Path, tmp_path: Path, weights: str, method: str, field: str, settings: tuple[Any, Any]
 ) -> None:
     def left(strength: Any) -> float:
         out = tmp_path / f"{strength}"
-        finetune(config(photos, out, method=method, steps=24, **{field: strength}), quiet=True)
+        finetune(config(photos, out, method=method, weights=weights, steps=24, **{field: strength}), quiet=True)
         scale = strength.eta if field == "bss" else strength.alpha
         return Run(out).read_metrics()[-1][f"penalty_{field}"] / scale
 
     weak, strong = (left(strength) for strength in settings)
     assert strong < 0.7 * weak
+
+
+@pytest.mark.parametrize("freeze", ["affine", "both"])
+def test_what_is_frozen_stays_in_the_layers_of_the_pattern(
+    photos: Path, tmp_path: Path, weights: str, freeze: str
+) -> None:
+    settings = {"method": "frozen", "freeze": freeze, "norm_layers": "layer[34]", "weights": weights}
+    result = finetune(config(photos, tmp_path / "run", **settings), quiet=True)
+    start, end = read_state_dict(Path(weights)), read_state_dict(tmp_path / "run/model.safetensors")
+    stayed = {key for key in start if torch.equal(start[key], end[key])}
+    for layer, inside in (("layer2.0.bn1", False), ("layer4.0.bn1", True)):
+        assert (f"{layer}.weight" in stayed) == inside
+        assert (f"{layer}.running_mean" in stayed) == (inside and freeze == "both")
+    assert result.record["method"]["affine_frozen"] == sum("weight" in key for key in stayed) > 0
+
+
+def test_batch_instance_normalization_follows_the_pattern(photos: Path, tmp_path: Path) -> None:
+    finetune(config(photos, tmp_path / "run", method="bin", norm_layers="layer[34]", steps=2), quiet=True)
+    rho = {key for key in read_state_dict(tmp_path / "run/model.safetensors") if key.endswith(".rho")}
+    assert rho
+    assert all(key.startswith(("layer3", "layer4")) for key in rho)
+
+
+def test_weight_decay_can_leave_out_normalization_and_biases(photos: Path, tmp_path: Path, weights: str) -> None:
+    ends = []
+    for decay_norm_bias in (True, False):
+        settings = {"decay_norm_bias": decay_norm_bias, "weight_decay": 0.5, "steps": 2, "weights": weights}
+        finetune(config(photos, tmp_path / str(decay_norm_bias), **settings), quiet=True)
+        ends.append(read_state_dict(tmp_path / str(decay_norm_bias) / "model.safetensors")["layer4.0.bn1.weight"])
+    assert ends[0].mean() < ends[1].mean() - 0.005
+
+
+def test_the_same_run_is_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        finetune(config(photos, tmp_path / name, steps=2), quiet=True)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_inception_with_random_weights_trains_from_statistics_of_the_images(photos: Path, tmp_path: Path) -> None:
+    """With 0 and 1, which random weights come with, its 94 layers explode."""
+    settings = {"backbone": "torchvision/inception_v3", "method": "stochnorm+delta", "image_size": 96, "steps": 2}
+    settings |= {"delta": DELTAConfig(attention="uniform"), "auxiliary": False, "lr": 0.003, "batch_size": 4}
+    result = finetune(config(photos, tmp_path / "run", **settings), quiet=True)
+    (record,) = Run(tmp_path / "run").read_metrics()
+    assert record["train_loss"] < 100
+    assert 0 < record["penalty_delta"] < 1e4
+    assert result.validation["loss"] < 100
 
 
 def test_p_follows_its_schedule(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +249,9 @@ def test_a_pattern_picks_the_layers(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["zero_one", "target"])
-def test_initial_statistics(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_initial_statistics(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, how: str
+) -> None:
     seen: list[torch.Tensor] = []
     original = stochnorm.train._gradients
 
@@ -191,18 +260,19 @@ def test_initial_statistics(photos: Path, tmp_path: Path, monkeypatch: pytest.Mo
         return original(*args)
 
     monkeypatch.setattr(stochnorm.train, "_gradients", spy)
-    finetune(config(photos, tmp_path / "run", statistics=how, steps=1), quiet=True)
-    if how == "zero_one":
-        assert torch.equal(seen[0], torch.zeros_like(seen[0]))
-    else:
-        assert seen[0].abs().min() > 0
-        finetune(config(photos, tmp_path / "inherited", steps=1), quiet=True)
-        assert not torch.allclose(seen[0], seen[1])
+    inherited = read_state_dict(Path(weights))
+    inherited["bn1.running_mean"].fill_(3.0)
+    torch.save(inherited, weights)
+    for name, statistics in (("run", how), ("inherited", "pretrained")):
+        options = {"statistics": statistics, "weights": weights, "steps": 1}
+        finetune(config(photos, tmp_path / name, **options), quiet=True)
+    assert (seen[1] == 3).all()
+    assert (seen[0] == 0).all() if how == "zero_one" else 0 < seen[0].abs().min() < 3
 
 
-def test_gradients_of_parts_add_up_to_the_batchs(photos: Path, tmp_path: Path) -> None:
+def test_gradients_of_parts_add_up_to_the_batchs(photos: Path, tmp_path: Path, weights: str) -> None:
     """Exactly, where the parts do not change the normalization: with frozen statistics."""
-    options = {"method": "frozen+l2sp+delta", "steps": 3, "eval_every": 3, "select": "last"}
+    options = {"method": "frozen+l2sp+delta", "steps": 3, "eval_every": 3, "select": "last", "weights": weights}
     finetune(config(photos, tmp_path / "whole", **options), quiet=True)
     finetune(config(photos, tmp_path / "parts", accumulate=4, **options), quiet=True)
     whole, parts = (read_state_dict(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))

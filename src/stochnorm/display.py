@@ -60,17 +60,26 @@ class Display:
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
-    def header(self, config: FinetuneConfig, classifier: Classifier, images: dict[str, int], fabric: Fabric) -> None:
-        """What the run works on and with."""
+    def header(
+        self,
+        config: FinetuneConfig,
+        classifier: Classifier,
+        images: dict[str, int],
+        fabric: Fabric,
+        method: Mapping[str, Any],
+    ) -> None:
+        """What the run works on and with; ``method`` as in ``result.json``."""
         size = classifier.preprocessing.image_size
         counts = " / ".join(f"{count} {name}" for name, count in images.items())
+        compared = ", ".join(method.get("delta_layers", ()))
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
         self.facts(
             {
                 "data": config.data,
-                "images": f"{counts}, {len(classifier.classes)} classes, rate {config.rate:g} %",
+                "images": f"{counts}, {len(classifier.classes)} classes, {_sample(config)}",
                 "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
                 "method": describe(config),
+                **({"compared": compared} if compared else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
             }
         )
@@ -200,8 +209,13 @@ def describe(config: FinetuneConfig) -> str:
         "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
     }
     text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
-    layers = f", layers matching {config.norm_layers}" if config.norm_layers else ""
-    return text + layers + (f", {config.statistics} statistics" if config.statistics != "pretrained" else "")
+    text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
+    text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
+    return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
+
+
+def _sample(config: FinetuneConfig) -> str:
+    return f"lists {config.split_lists}" if config.split_lists else f"rate {config.rate:g} %"
 
 
 def _value(name: str, value: Any) -> str:

@@ -34,7 +34,7 @@ from stochnorm.nn.acceleration import plain_class
 from stochnorm.objective import Objective
 from stochnorm.prediction import format_confusion, format_predictions
 from stochnorm.preparation import normalization_layers, prepare
-from stochnorm.regularizers import Regularizer
+from stochnorm.regularizers import DELTA, Regularizer
 from stochnorm.runs import Run
 from stochnorm.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
 from stochnorm.trackers import Trackers, tracker_names
@@ -89,7 +89,8 @@ def finetune(
         The result; that of a finished run at once, with ``resume``.
 
     Raises:
-        ValueError: Settings, data or weights that cannot work; says which and what to do.
+        ValueError: Settings, data or weights that cannot work, or a setting that the method does not look at; says
+            which and what to do.
         FileNotFoundError: No such data or weights.
         ModuleNotFoundError: A package that a tracker of ``log`` needs is not installed.
         FileExistsError: The run's directory is in use, or another process works on it.
@@ -100,6 +101,7 @@ def finetune(
         >>> finetune(FinetuneConfig("photos/", p=0.5, steps=300)).test["top1"]  # doctest: +SKIP
         87.5
     """
+    config.check_used()
     fabric = launch(config.device, config.precision)
     display = Display(quiet=quiet or not fabric.is_global_zero)
     run = Run.of(config)
@@ -168,7 +170,7 @@ def _finetune(
         run.open(config)
         write_text(run.split, manifest)
     counts = {name: len(split) for name, split in splits.items()}
-    display.header(config, classifier, counts, fabric)
+    display.header(config, classifier, counts, fabric, _what_was_done(config, classifier, regularizers))
     fabric.barrier()
     history = fit(config, fabric, run, display, objective, splits["train"], splits["val"], trackers, validated)
 
@@ -280,12 +282,18 @@ def _write_page(run: Run) -> None:
 def _what_was_done(
     config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]
 ) -> dict[str, Any]:
-    """What the result says of the methods: how many layers of each kind, which terms, which weight decay."""
-    kinds = Counter(plain_class(layer).__name__ for layer in normalization_layers(classifier.model))
+    """What the result says of the methods: how many layers of each kind, which terms, which weight decay; of frozen
+    scale and shift how many, and which layers DELTA compared."""
+    layers = normalization_layers(classifier.model)
+    kinds = Counter(plain_class(layer).__name__ for layer in layers)
+    fixed = sum(layer.weight is not None and not layer.weight.requires_grad for layer in layers)
+    delta = regularizers.get("delta")
     return {
         "name": config.method,
         "normalization": dict(sorted(kinds.items())),
+        **({"affine_frozen": fixed} if fixed else {}),
         "terms": list(regularizers),
+        **({"delta_layers": delta.layers} if isinstance(delta, DELTA) else {}),
         "weight_decay": weight_decay(config),
     }
 
