@@ -66,8 +66,9 @@ def training(
     weights = "auto" if backbone == BUNDLED else "random"
     classifier = build_classifier(backbone, weights, classes, image_size=image_size or None)
     fabric = launch("auto", precision, classifier.model)
-    no_images: Any = None  # only initial statistics and channel attention look at them
-    regularizers = prepare(config, classifier, Split(no_images, [], torch.empty(0)), fabric)
+    side = classifier.preprocessing.resize
+    noise: Any = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)  # for random weights' first statistics
+    regularizers = prepare(config, classifier, Split(noise, list(range(8)), torch.arange(8)), fabric)
     for module in classifier.model.modules():
         if isinstance(module, DepthwiseConv2d) and not depthwise:
             module.__class__ = plain_class(module)
