@@ -97,6 +97,7 @@ def step_memory(trained: Training) -> float:
     By the allocations, since what a process takes from the system differs from one to the next by a tenth.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+    trained.classifier.model.zero_grad(set_to_none=True)  # what was allocated before is not seen to go
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         trained.step()
     # profile.events() sums over functions; the allocations themselves stand behind it.

@@ -111,7 +111,7 @@ def test_a_value_out_of_range_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; add +l2sp, or"),
+        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; leave it out, or"),
         ("finetune x --method vanilla --freeze both", "freeze is for frozen, but the method is vanilla"),
         (
             "finetune x --method l2sp --norm-layers a",

@@ -225,8 +225,8 @@ class FinetuneConfig:
             if not concerns(name, self.method):
                 owners = [owner for owner in METHODS if concerns(name, owner)]
                 raise ValueError(
-                    f"{name} is for {' or '.join(owners)}, but the method is {self.method}; "
-                    f"add +{owners[0]}, or leave {name} out"
+                    f"{name} is for {' or '.join(owners)}, but the method is {self.method}; leave it out, or choose "
+                    "another --method"
                 )
             if name == "p_end" and self.p_schedule == "constant":
                 raise ValueError(f"p_end {value} is for a schedule, but p is constant; give --p-schedule linear")

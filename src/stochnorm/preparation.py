@@ -60,9 +60,8 @@ def prepare(
     methods = check_method(config.method)
     model = classifier.model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     where = _where(config, methods, model)
-    if (
-        classifier.weights == "random" and len(train) and normalization_layers(model)
-    ):  # nothing was inherited, and 0 and 1 explode
+    if classifier.weights == "random" and len(train) and normalization_layers(model):
+        # Nothing was inherited, and means of 0 and variances of 1 make deep networks explode.
         some = range(min(len(train), _RANDOM_STATISTICS))
         initialize_statistics(model, "target", _batches(config, classifier, train, some, fabric))
     if fabric.device.type == "cpu":
