@@ -374,9 +374,8 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
         better = sum(s.better for s in view.standings)
         return f"{text}: nothing ranks above the reference, and {better or 'no'} gains over it are significant."
     if best.gain is not None and best.gain < 0:  # ranks go by repeats, gains by means
-        text += f"; its mean is {-best.gain:.1f} points below {view.reference} all the same"
-    else:
-        text += f"; it gains {_signed(best.gain)} points over {view.reference} on average"
+        return f"{text}, though its mean is {-best.gain:.1f} points below {reference}'s: it is not shown to be better."
+    text += f"; it gains {_signed(best.gain)} points over {view.reference} on average"
     if few:
         return f"{text}. With fewer than 3 repeats that may be chance: nothing can be concluded."
     if not best.better:
