@@ -258,13 +258,19 @@ HEAVY = {"torch", "numpy", "timm", "torchvision", "lightning_fabric", "matplotli
         ("--help", "usage: stochnorm [-h]"),
         ("finetune --help", "usage: stochnorm finetune"),
         ("finetune photos --stepps 3", "Unrecognized options: --stepps"),
-        ("finetune photos --p 2", "p must be in [0, 1], got 2.0"),
     ],
 )
 def test_help_and_wrong_options_wait_for_tyro_alone(args: str, said: str, tmp_path: Path) -> None:
     printed, modules = run_and_list(args, tmp_path)
     assert said in printed
     assert not modules & {*HEAVY, "rich"}
+
+
+@pytest.mark.parametrize("args", ["finetune photos --p 2", "tune photos --p 2", "compare photos --p 2"])
+def test_values_out_of_range_do_not_wait_for_torch(args: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert "error: p must be in [0, 1], got 2.0" in printed
+    assert not modules & HEAVY
 
 
 @pytest.mark.parametrize(

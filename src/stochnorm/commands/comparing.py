@@ -82,6 +82,8 @@ class Compare(FinetuneConfig):
 
     def grid(self) -> Grid:
         """What the options say."""
+        base = replace(FinetuneConfig(**self.as_fields()), workers=0)
+
         from stochnorm.grid import Grid, parse_variant
 
         variants = tuple(parse_variant(text.strip()) for text in self.methods.split(",") if text.strip())
@@ -91,7 +93,6 @@ class Compare(FinetuneConfig):
             raise ValueError(
                 f"rates are percentages joined by commas, such as 15,30,50,100; got {self.rates!r}"
             ) from error
-        base = replace(FinetuneConfig(**self.as_fields()), workers=0)
         idle = [s for s in base.changed() if not any(concerns(s, variant.settings["method"]) for variant in variants)]
         if idle:
             raise ValueError(f"{idle[0]} has no part in {self.methods}; leave it out, or compare a method of its")
