@@ -189,13 +189,19 @@ class FinetuneConfig:
         for name in ("lr", "head_lr_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        settings = flat(asdict(self))
-        for name in ("weight_decay", "l2sp.alpha", "l2sp.beta", "delta.alpha", "delta.beta", "bss.eta"):
-            if settings[name] is not None and not 0 <= settings[name] < math.inf:
-                raise ValueError(f"{name} must be 0 or positive, and finite, got {settings[name]}")
-        for name in ("delta.attention_images", "bss.k"):
-            if settings[name] < 1:
-                raise ValueError(f"{name} must be at least 1, got {settings[name]}")
+        for name, strength in (
+            ("weight_decay", self.weight_decay),
+            ("l2sp.alpha", self.l2sp.alpha),
+            ("l2sp.beta", self.l2sp.beta),
+            ("delta.alpha", self.delta.alpha),
+            ("delta.beta", self.delta.beta),
+            ("bss.eta", self.bss.eta),
+        ):
+            if strength is not None and not 0 <= strength < math.inf:
+                raise ValueError(f"{name} must be 0 or positive, and finite, got {strength}")
+        for name, count in (("delta.attention_images", self.delta.attention_images), ("bss.k", self.bss.k)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
         if self.norm_momentum is not None and not 0 <= self.norm_momentum <= 1:
             raise ValueError(f"norm_momentum must be in [0, 1], got {self.norm_momentum}")
         if self.batch_size < 2 * self.accumulate:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from stochnorm.config import FinetuneConfig
+from stochnorm.config import FinetuneConfig, flat
 from stochnorm.data import (
     ImageStore,
     Row,
@@ -127,7 +127,7 @@ def _finetune(
         return _finished(run, display)
 
     names = tracker_names(config.log) if fabric.is_global_zero else ()
-    trackers = Trackers(names, run.path, config.result_fields())
+    trackers = Trackers(names, run.path, flat(config.result_fields()))
     memory = PeakMemory(fabric)
     # Data and model: everything that can be wrong with them is said before the run's directory is made.
     source = read_source(config.data)

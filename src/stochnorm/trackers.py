@@ -154,13 +154,13 @@ class Trackers:
     Args:
         names: Of the trackers; none: all methods do nothing.
         path: The run's directory.
-        settings: Hyper-parameters; groups in them are told apart by a dot, as on the command line.
+        settings: Hyper-parameters by name; a group's with a dot, as on the command line.
 
     Raises:
         ModuleNotFoundError: A package that a tracker needs is not installed.
     """
 
-    def __init__(self, names: Sequence[str], path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], path: Path, settings: dict[str, Any]) -> None:
         for name in names:
             try:
                 for package in TRACKERS[name].needs:
@@ -168,7 +168,7 @@ class Trackers:
             except ModuleNotFoundError as error:
                 needed = " and ".join(TRACKERS[name].needs)
                 raise ModuleNotFoundError(f"--log {name} needs {needed}: pip install 'stochnorm[{name}]'") from error
-        self._names, self._path, self._settings = names, path, _flat(settings)
+        self._names, self._path, self._settings = names, path, settings
         self._open: dict[str, _Tracker] = {}
 
     @contextmanager
@@ -251,10 +251,3 @@ def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in record.items() if isinstance(value, (int, float))}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
