@@ -169,7 +169,7 @@ def test_warnings_are_lines(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(photos: Path, tmp_path: Path, kind: signal.Signals) -> None:
-    long = ["finetune", photos, *TINY, "--steps", "150", "--eval-every", "50", "--workers", "1", "--out"]
+    long = ["finetune", photos, *TINY, "--steps", "250", "--eval-every", "50", "--workers", "1", "--out"]
     assert run(*long, tmp_path / "whole").returncode == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "stochnorm.cli", *map(str, long), str(tmp_path / "parts")],

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stochnorm import FinetuneConfig, Grid, Record, Variant, compare, read_records
 from stochnorm.files import write_text
@@ -200,6 +201,31 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
     assert errors.startswith("stopped after 0 of 6 runs; nothing is lost\ngo on with: stochnorm compare ")
     (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
     assert Run(checkpoint.parent).state == "stopped"
+
+
+@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
+def test_closing_an_executor_stops_its_jobs_after_their_last_step(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, processes: int
+) -> None:
+    """Not at their last validation."""
+    from stochnorm.execution import Job, executor
+
+    if name == "ray":
+        pytest.importorskip("ray")
+        monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    run = Run(tmp_path / "run")
+    config = FinetuneConfig(str(photos), **TINY | {"steps": 10**6, "eval_every": 300}, out=str(run.path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        jobs = executor(name, workers=1, threads=1, processes=processes, logs=tmp_path / "logs")
+        jobs.start(Job(config, processes=processes))
+        while not run.checkpoint.exists():
+            assert not jobs.wait(0.05)
+        time.sleep(1)
+        jobs.close()
+    assert torch.load(run.checkpoint, weights_only=False)["step"] > run.read_metrics()[-1]["step"]
+    assert run.state == "stopped"
+    assert not list(tmp_path.glob(".*.json"))
 
 
 def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ __all__ = ["agreed", "stop_signal"]
 
 
 @contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once.
+def stop_signal(*, impatient: bool = True) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set. Outside the main thread, where Python takes no signals, it is never set.
 
-    Outside the main thread, where Python takes no signals, the event is never set.
+    Args:
+        impatient: A second Ctrl-C interrupts at once. A second SIGTERM never does: those who send it, such as
+            schedulers, often send it twice.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -25,20 +27,18 @@ def stop_signal() -> Iterator[threading.Event]:
         return
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
 
-    def hand_back() -> None:
-        for kind, handler in handlers.items():
-            signal.signal(kind, handler)
-
     def request(number: int, frame: object) -> None:
         event.set()
-        hand_back()
+        if impatient:
+            signal.signal(signal.SIGINT, handlers[signal.SIGINT])
 
     for kind in handlers:
         signal.signal(kind, request)
     try:
         yield event
     finally:
-        hand_back()
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
 
 
 def agreed(fabric: Fabric, stop: bool) -> bool:

@@ -210,14 +210,12 @@ def _perform(
         try:
             with stop_signal() as stop:
                 reasons = _drain(todo, workers, progress, stop)
-        except BaseException:
-            workers.stop()
-            raise
+            if stop.is_set():
+                progress.stopping()
+        finally:
+            workers.close()
         if stop.is_set():
-            progress.stopping()
-            workers.stop()
             raise KeyboardInterrupt(f"stopped after {progress.done} of {progress.total} {what}; nothing is lost")
-        workers.close()
         return reasons
 
 

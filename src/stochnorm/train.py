@@ -94,7 +94,8 @@ def fit(
     )
     with (
         trackers.recording(state["history"]),
-        stop_signal() as stop,
+        # torchrun hands on a Ctrl-C that its processes have had themselves.
+        stop_signal(impatient=fabric.world_size == 1) as stop,
         display.training(config.steps, per_epoch, state["step"]) as bars,
     ):
         for record in state["history"]:

@@ -11,15 +11,13 @@ __all__ = ["Executor", "Job", "Outcome", "executor"]
 
 
 class Executor(Protocol):
-    """Does jobs side by side."""
+    """Does jobs side by side. Closing it stops those that run, after they have written their checkpoints."""
 
     slots: int
 
     def start(self, job: Job) -> None: ...
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]: ...
-
-    def stop(self) -> None: ...
 
     def close(self) -> None: ...
 

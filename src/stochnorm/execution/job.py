@@ -112,14 +112,28 @@ def _torchrun(job: Job, run: Run) -> tuple[str, ...]:
     command += ["-m", "stochnorm.cli", "finetune", job.config.data, "--settings", str(settings)]
     command += ["--resume"] if run.config.is_file() else []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        status, lines = _run(command)
     finally:
         settings.unlink(missing_ok=True)
-    lines = done.stderr.strip().splitlines()
-    if done.returncode and not run.result.is_file():
+    if status and not run.result.is_file():
         reasons = [line.partition("error: ")[2] for line in lines if "error: " in line]
-        raise ValueError(reasons[0] if reasons else f"torchrun ended with status {done.returncode}: {lines[-1:]}")
+        raise ValueError(reasons[0] if reasons else f"torchrun ended with status {status}: {lines[-1:]}")
     return tuple(line.removeprefix("warning: ") for line in lines if line.startswith("warning: "))
+
+
+def _run(command: list[str]) -> tuple[int, list[str]]:
+    """Run torchrun; its exit status, and the lines of its standard error. An interrupt is handed on, and waited for."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        while True:
+            try:
+                _, errors = process.communicate(timeout=1)  # Ray's interrupts do not end a wait
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:
+                process.terminate()  # its processes answer with a checkpoint
+                process.communicate()
+                raise
+            return process.returncode, errors.strip().splitlines()
 
 
 def cores() -> int:

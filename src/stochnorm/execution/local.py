@@ -70,14 +70,8 @@ class LocalExecutor:
         self._free.append(worker.number)
         return [(job, failed(job, _obituary(worker.wait())))]
 
-    def stop(self) -> None:
-        """Let running jobs write their checkpoints, and end all workers."""
-        for worker in self._busy:
-            worker.process.send_signal(signal.SIGTERM)
-        self.close()
-
     def close(self) -> None:
-        """End all workers, after what they are doing."""
+        """End all workers; running jobs write their checkpoints first."""
         workers = [*self._idle, *self._busy]
         for worker in workers:
             worker.close()
@@ -127,12 +121,12 @@ class _Worker:
             self._jobs.flush()
 
     def close(self) -> None:
-        """Tell it that no more jobs come."""
+        """Tell it to end; a running job writes its checkpoint first."""
         with suppress(BrokenPipeError):
             self._jobs.close()
 
     def wait(self) -> int:
-        """Until it ends, after the job it is doing; its exit status."""
+        """Until it has ended; its exit status."""
         self.close()
         self._listener.join()
         return self.process.wait()

@@ -11,6 +11,8 @@ from stochnorm.execution.job import Job, Outcome, failed, perform
 
 __all__ = ["RayExecutor"]
 
+_PATIENCE = 60.0  # seconds that jobs have to write their checkpoints
+
 
 class RayExecutor:
     """One task a job. Joins the cluster that ``RAY_ADDRESS`` names, else starts one on this machine.
@@ -63,14 +65,12 @@ class RayExecutor:
             ended.append((job, outcome))
         return ended
 
-    def stop(self) -> None:
-        """End running jobs; they go on from their last validation."""
-        for reference in self._running:
-            self._ray.cancel(reference, force=True)
-        self.close()
-
     def close(self) -> None:
-        """Leave the cluster, or end it if it was started here."""
+        """Leave the cluster, or end it if it was started here; running jobs write their checkpoints first."""
+        for reference in self._running:
+            self._ray.cancel(reference)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_PATIENCE)
         self._running = {}
         if self._started:
             self._ray.shutdown()

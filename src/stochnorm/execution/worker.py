@@ -1,7 +1,6 @@
 """A process that does the jobs it is told on standard input, a line of JSON each, and answers each with a line.
 
-It ends when its input does. If that happens during a job, whoever gave it is gone: the job writes a checkpoint and
-stops.
+It ends when its input does. If that happens during a job, as after SIGTERM, the job writes a checkpoint and stops.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ __all__: list[str] = []
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # where training does not take it, unwinds the job
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log
     lines: SimpleQueue[str] = SimpleQueue()

@@ -1,0 +1,46 @@
+"""Signals that ask to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from stochnorm.interrupt import stop_signal
+
+
+@pytest.fixture(autouse=True)
+def _interrupting() -> Iterator[None]:
+    """Outside of what is tested both signals raise, so that none ends the tests."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_is_handed_back_afterwards(kind: signal.Signals) -> None:
+    with stop_signal() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(kind)
+        assert stop.is_set()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(kind)
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with stop_signal():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_neither_a_second_sigterm_interrupts_nor_what_torchrun_hands_on() -> None:
+    with stop_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    with stop_signal(impatient=False) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
