@@ -12,10 +12,12 @@ from stochnorm.interrupt import stop_signal
 
 @pytest.fixture(autouse=True)
 def _interrupting() -> Iterator[None]:
-    """Outside of what is tested both signals raise, so that none ends the tests."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Outside of what is tested both signals raise, so that none ends the tests, and none is ignored."""
+    kinds = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for kind, handler in zip(kinds, before, strict=True):
+        signal.signal(kind, handler)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -77,5 +78,6 @@ class RayExecutor:
 
 
 def _perform(job: str, directory: str) -> str:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Ray cancels; what nohup starts ignores it
     os.chdir(directory)  # what relative paths of data and runs start from
     return perform(Job.from_json(job)).as_json()
