@@ -556,14 +556,14 @@ def test_the_selected_model_is_kept(
 ) -> None:
     """Validation gets worse and worse, so that the best is the first."""
     accuracies = iter((90.0, 80.0, 70.0))
-    evaluate = stochnorm.train.evaluate
+    evaluate = stochnorm.train.evaluate_split
 
     def worse(*args: Any, **options: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         logits, metrics = evaluate(*args, **options)
         return logits, metrics | {"top1": next(accuracies)}
 
     marked: list[int] = []
-    monkeypatch.setattr(stochnorm.train, "evaluate", worse)
+    monkeypatch.setattr(stochnorm.train, "evaluate_split", worse)
     monkeypatch.setattr(stochnorm.train, "_DRAW_EVERY", 0.0)
     monkeypatch.setattr(
         stochnorm.train, "plot_curves", lambda history, chosen, title, path: marked.append(chosen["step"])
@@ -792,7 +792,7 @@ def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for most, written in ((3, True), (2, False)):
-        monkeypatch.setattr(stochnorm.job, "_MOST_CONFUSED", most)
+        monkeypatch.setattr("stochnorm.evaluation._MOST_CONFUSED", most)
         result = finetune(config(photos, tmp_path / str(most)), quiet=True)
         assert len(result.record["classes"]) == 3
         assert (result.run / "confusion_matrix.csv").exists() == written

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stochnorm.config import FinetuneConfig
     from stochnorm.diagnosis import Diagnosis
     from stochnorm.doctor import diagnose
+    from stochnorm.evaluation import Evaluation, evaluate
     from stochnorm.grid import Grid, Variant
     from stochnorm.job import Result, finetune
     from stochnorm.models import build_classifier, load_classifier
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "Diagnosis",
+    "Evaluation",
     "FinetuneConfig",
     "Grid",
     "Prediction",
@@ -54,6 +56,7 @@ __all__ = [
     "convert",
     "convert_batch_instance",
     "diagnose",
+    "evaluate",
     "finetune",
     "freeze",
     "hold_statistics",
@@ -72,6 +75,7 @@ __all__ = [
 _LAZY = {
     "Comparison": "stochnorm.sweep",
     "Diagnosis": "stochnorm.diagnosis",
+    "Evaluation": "stochnorm.evaluation",
     "FinetuneConfig": "stochnorm.config",
     "Grid": "stochnorm.grid",
     "Prediction": "stochnorm.prediction",
@@ -87,6 +91,7 @@ _LAZY = {
     "convert": "stochnorm.nn",
     "convert_batch_instance": "stochnorm.nn",
     "diagnose": "stochnorm.doctor",
+    "evaluate": "stochnorm.evaluation",
     "finetune": "stochnorm.job",
     "freeze": "stochnorm.nn",
     "hold_statistics": "stochnorm.nn",

@@ -19,6 +19,7 @@ __all__ = ["main"]
 Command = (
     Annotated[commands.Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[commands.Predict, tyro.conf.subcommand("predict")]
+    | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[commands.Tune, tyro.conf.subcommand("tune")]
     | Annotated[commands.Compare, tyro.conf.subcommand("compare")]
     | Annotated[commands.Paper, tyro.conf.subcommand("paper")]

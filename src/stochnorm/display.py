@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lightning_fabric import Fabric
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,7 +32,7 @@ from stochnorm.runs import Run
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
-__all__ = ["Display", "interval"]
+__all__ = ["Display", "interval", "metrics_table"]
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Display:
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
         for name, value in values.items():
-            table.add_row(name, _plain(value))
+            table.add_row(name, escape(value))
         self.console.print(table)
 
     def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
@@ -105,22 +106,7 @@ class Display:
             yield _TrainingBars(progress, steps, per_epoch, start)
 
     def result(self, record: dict[str, Any], run: Run) -> None:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("split", no_wrap=True)
-        multi_label = "mean_auc" in record["validation"]
-        score = "mean_auc" if multi_label else "top1"
-        columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
-        columns |= {"average_precision": "AP %"} if multi_label else {"mean_per_class": "per class %"}
-        columns |= {"ece": "ECE %", "loss": "loss"}
-        for title in columns.values():
-            table.add_column(title, justify="right", no_wrap=True)
-        for split in ("validation", "test"):
-            metrics = record[split]
-            if metrics:
-                values = {**metrics, "interval": metrics[f"{score}_interval"]}
-                style = "bold" if split == "test" else "dim"
-                table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
-        self.console.print(table)
+        self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
         cost = record["cost"]
         selected = record["selected"]
         self.note(
@@ -214,6 +200,24 @@ def describe(config: FinetuneConfig) -> str:
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
 
 
+def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line a split; those that select models are dim."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("split", no_wrap=True)
+    multi_label = all("mean_auc" in metrics for metrics in splits.values())
+    score = "mean_auc" if multi_label else "top1"
+    columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
+    columns |= {"average_precision": "AP %"} if multi_label else {"mean_per_class": "per class %"}
+    columns |= {"ece": "ECE %", "loss": "loss"}
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for split, metrics in splits.items():
+        values = {**metrics, "interval": metrics[f"{score}_interval"]}
+        style = "dim" if split == "validation" else "bold"
+        table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
+    return table
+
+
 def _sample(config: FinetuneConfig) -> str:
     return f"lists {config.split_lists}" if config.split_lists else f"rate {config.rate:g} %"
 
@@ -230,8 +234,3 @@ def _value(name: str, value: Any) -> str:
 def interval(bounds: list[float]) -> str:
     """A confidence interval in percent."""
     return f"{bounds[0]:.1f} to {bounds[1]:.1f}"
-
-
-def _plain(text: str) -> str:
-    """Text whose brackets are not markup."""
-    return text.replace("[", "\\[")

@@ -26,13 +26,13 @@ from stochnorm.data import (
 )
 from stochnorm.data.manifest import some
 from stochnorm.display import Display
-from stochnorm.evaluate import evaluate
+from stochnorm.evaluation import Evaluation
 from stochnorm.files import write_text
 from stochnorm.hardware import PeakMemory, environment, launch
+from stochnorm.inference import evaluate_split
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.acceleration import plain_class
 from stochnorm.objective import Objective
-from stochnorm.prediction import format_confusion, format_predictions
 from stochnorm.preparation import normalization_layers, prepare
 from stochnorm.regularizers import DELTA, Regularizer
 from stochnorm.runs import Run
@@ -42,8 +42,6 @@ from stochnorm.train import fit, selected, weight_decay
 from stochnorm.weights import read_state_dict
 
 __all__ = ["Result", "finetune"]
-
-_MOST_CONFUSED = 1000  # classes of a confusion matrix, which grows with their square
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _finetune(
     if fabric.is_global_zero:
         classifier.model.load_state_dict(read_state_dict(run.model))
         final = replace(task, resamples=1000) if isinstance(task, MultiLabel) else task
-        _, validation = evaluate(classifier, splits["val"], fabric, batch_size=config.batch_size, task=final)
+        _, validation = evaluate_split(classifier, splits["val"], fabric, batch_size=config.batch_size, task=final)
         tested = _test(config, fabric, run, classifier, final, splits["test"]) if len(splits["test"]) else None
         record = {
             "config": asdict(config),
@@ -253,15 +251,13 @@ def _test(
     config: FinetuneConfig, fabric: Fabric, run: Run, classifier: Classifier, task: Task, split: Split
 ) -> dict[str, Any]:
     """Metrics of the test split; writes predictions and the confusion matrix."""
-    logits, metrics = evaluate(
+    logits, metrics = evaluate_split(
         classifier, split, fabric, batch_size=config.batch_size, ten_crop=config.ten_crop, task=task
     )
-    truth = [split.store.rows[i].label for i in split.indices]
-    probabilities = task.probabilities(logits)
-    predicted = task.decide(probabilities)
-    write_text(run.predictions, format_predictions(split.paths, predicted, probabilities.tolist(), task.classes, truth))
-    if not split.multi_label and len(task.classes) <= _MOST_CONFUSED:
-        write_text(run.confusion, format_confusion(truth, predicted, task.classes))
+    tested = Evaluation.of("test", split, task, logits, metrics)
+    write_text(run.predictions, tested.predictions_csv())
+    if confusion := tested.confusion_csv():
+        write_text(run.confusion, confusion)
     return metrics
 
 

@@ -16,8 +16,8 @@ from stochnorm.config import FinetuneConfig
 from stochnorm.data import Split
 from stochnorm.data.splits import derive_seed
 from stochnorm.display import Display
-from stochnorm.evaluate import evaluate
 from stochnorm.files import atomic_path
+from stochnorm.inference import evaluate_split
 from stochnorm.interrupt import agreed, stop_signal
 from stochnorm.methods import check_method
 from stochnorm.models import save_classifier
@@ -228,7 +228,9 @@ def _validate(
     """Adds the validation metrics to the record and writes what a validation writes, but the checkpoint."""
     classifier, task = objective.classifier, objective.task
     try:
-        _, metrics = evaluate(classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task)
+        _, metrics = evaluate_split(
+            classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task
+        )
     except FloatingPointError as error:
         raise _diverged(f"{error} after step {record['step']}", config, run) from error
     wanted = ("loss", task.score, "mean_per_class")

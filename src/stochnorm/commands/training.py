@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from stochnorm.commands.order import own_options_first
 from stochnorm.config import FinetuneConfig
 
-__all__ = ["Demo", "Finetune", "Predict", "Tune"]
+__all__ = ["Demo", "Evaluate", "Finetune", "Predict", "Tune"]
 
 
 @own_options_first
@@ -55,6 +55,7 @@ class Predict:
             check_target(Path(self.csv))
 
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         from stochnorm.prediction import format_predictions, predict
@@ -66,13 +67,66 @@ class Predict:
         table.add_column("probability", justify="right")
         for prediction in predictions:
             names = (str(prediction.path), prediction.label or "-")
-            table.add_row(*map(_plain, names), f"{prediction.probability:.3f}")
+            table.add_row(*map(escape, names), f"{prediction.probability:.3f}")
         Console(highlight=False).print(table)
         if self.csv:
             paths, labels = [str(p.path) for p in predictions], [p.label for p in predictions]
             probabilities = [list(p.probabilities.values()) for p in predictions]
             text = format_predictions(paths, labels, probabilities, list(predictions[0].probabilities))
             write_text(Path(self.csv), text)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Metrics of a run's model on labelled images: the run's own test images, or those of DATA."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of a finished run; with DATA, or its model.safetensors."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
+    """Labelled images, as for finetune, of some or all of the model's classes."""
+    split: Literal["auto", "train", "val", "test", "all"] = "auto"
+    """Which images of DATA; auto: those to test on where DATA says which, else all."""
+    ten_crop: bool = False
+    """Average the logits of ten crops of each image, instead of the center's."""
+    csv: str = ""
+    """Write label, prediction and probabilities of every image to this file."""
+    json: str = ""
+    """Write the metrics, those of each class too, to this file."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out with a warning."""
+    batch_size: int = 32
+    """Images, or crops, at a time."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """As for finetune."""
+
+    def run(self) -> None:
+        from stochnorm.files import check_target, write_text
+
+        for target in filter(None, (self.csv, self.json)):
+            check_target(Path(target))
+
+        from stochnorm.display import Display
+        from stochnorm.evaluation import evaluate
+
+        display = Display()
+        evaluation = evaluate(
+            self.model,
+            self.data,
+            split="" if self.split == "auto" else self.split,
+            ten_crop=self.ten_crop,
+            strict=self.strict,
+            batch_size=self.batch_size,
+            device=self.device,
+            precision=self.precision,
+            track=display.track,
+        )
+        evaluation.show(display.console)
+        if self.csv:
+            write_text(Path(self.csv), evaluation.predictions_csv())
+        if self.json:
+            write_text(Path(self.json), evaluation.metrics_json())
 
 
 @own_options_first
@@ -119,8 +173,3 @@ class Demo:
         from stochnorm.demo import demo
 
         demo(rate=self.rate, steps=self.steps, seeds=self.seeds, out=Path(self.out))
-
-
-def _plain(text: str) -> str:
-    """Text whose brackets are not markup."""
-    return text.replace("[", "\\[")

@@ -41,7 +41,7 @@ _KNOWN = {"elpv": read_elpv}
 _DATA = "DATA is a folder with one folder per class, a CSV file with the columns path,label, the folder of a data set"
 
 
-def read_source(data: str | Path, *, images: bool = True) -> Source:
+def read_source(data: str | Path, *, images: bool = True, to_train: bool = True) -> Source:
     """List the labelled images of a folder, a CSV manifest, or a known data set.
 
     A data set in its official format (CUB-200-2011, Stanford Cars, FGVC-Aircraft, NIH ChestX-ray14) is recognised by
@@ -50,10 +50,11 @@ def read_source(data: str | Path, *, images: bool = True) -> Source:
     Args:
         data: Where it is, or its name.
         images: Whether the images that lists name must be there.
+        to_train: Whether there must be two classes.
 
     Raises:
         FileNotFoundError: There is no such file, folder or name, or listed images do not exist.
-        ValueError: Fewer than two classes, or what the reader of that kind says.
+        ValueError: Fewer than two classes to train, or what the reader of that kind says.
     """
     path = Path(data)
     if path.is_dir():
@@ -73,6 +74,6 @@ def read_source(data: str | Path, *, images: bool = True) -> Source:
             f"{data}: no such {'CSV file' if path.suffix.lower() == '.csv' else 'folder'}; {_DATA} in its official "
             f"format ({', '.join(name for name in DATASETS if name not in _KNOWN)}), or one of: {', '.join(_KNOWN)}"
         )
-    if problem := too_few_classes(source):
+    if to_train and (problem := too_few_classes(source)):
         raise ValueError(f"{data}: {problem}")
     return source

@@ -13,10 +13,10 @@ from stochnorm.data import Preprocessing, Split
 from stochnorm.models import Classifier
 from stochnorm.tasks import Task, task_for
 
-__all__ = ["evaluate", "predict_logits"]
+__all__ = ["evaluate_split", "predict_logits"]
 
 
-def evaluate(
+def evaluate_split(
     classifier: Classifier,
     split: Split,
     fabric: Fabric,

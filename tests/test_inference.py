@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stochnorm.data import ImageStore, Preprocessing, Row, Split
-from stochnorm.evaluate import evaluate, predict_logits
 from stochnorm.hardware import launch
+from stochnorm.inference import evaluate_split, predict_logits
 from stochnorm.models import Classifier
 from stochnorm.tasks import MultiLabel
 
@@ -67,7 +67,7 @@ def classifier_of(preprocessing: Preprocessing, multi_label: bool = False) -> Cl
 def test_evaluation_of_one_label_an_image(photos: Path) -> None:
     preprocessing = Preprocessing(14)
     split = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]))
-    logits, metrics = evaluate(classifier_of(preprocessing), split, launch("cpu", "32"), batch_size=2)
+    logits, metrics = evaluate_split(classifier_of(preprocessing), split, launch("cpu", "32"), batch_size=2)
     assert logits.shape == (3, 2)
     assert metrics["top1"] == pytest.approx(100 * float((logits.argmax(1) == split.targets).float().mean()))
 
@@ -76,10 +76,12 @@ def test_evaluation_of_several_labels_an_image(photos: Path) -> None:
     preprocessing = Preprocessing(14)
     split = photo_split(photos, preprocessing, torch.tensor([[1.0, 0], [0, 0], [1, 0]]))
     classifier, fabric = classifier_of(preprocessing, multi_label=True), launch("cpu", "32")
-    logits, metrics = evaluate(classifier, split, fabric, batch_size=2)
+    logits, metrics = evaluate_split(classifier, split, fabric, batch_size=2)
     assert metrics == MultiLabel(("x", "y")).metrics(logits, split.targets)
     assert metrics["per_class"][1] is None
-    weighted = evaluate(classifier, split, fabric, batch_size=2, task=MultiLabel(("x", "y"), torch.tensor([9.0, 1])))
+    weighted = evaluate_split(
+        classifier, split, fabric, batch_size=2, task=MultiLabel(("x", "y"), torch.tensor([9.0, 1]))
+    )
     assert weighted[1]["loss"] != metrics["loss"]
 
 
@@ -87,8 +89,8 @@ def test_the_groups_of_a_split_reach_its_interval(photos: Path) -> None:
     preprocessing = Preprocessing(14)
     classifier, fabric = classifier_of(preprocessing), launch("cpu", "32")
     one_patient = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]), group="p1")
-    metrics = evaluate(classifier, one_patient, fabric, batch_size=2)[1]
+    metrics = evaluate_split(classifier, one_patient, fabric, batch_size=2)[1]
     assert metrics["top1_interval"] == pytest.approx([metrics["top1"]] * 2)  # one group: nothing to resample
     ungrouped = photo_split(photos, preprocessing, torch.tensor([0, 1, 0]))
-    low, high = evaluate(classifier, ungrouped, fabric, batch_size=2)[1]["top1_interval"]
+    low, high = evaluate_split(classifier, ungrouped, fabric, batch_size=2)[1]["top1_interval"]
     assert low < high
