@@ -72,9 +72,14 @@ class Evaluation:
             return ""
         return format_confusion(self.truth, self.predicted, self.classes)
 
-    def metrics_json(self) -> str:
-        """The classes, and the metrics; those of each class in the same order."""
-        return json.dumps({"classes": self.classes, **self.metrics}, indent=2, allow_nan=False) + "\n"
+    def metrics_json(self, **about: Any) -> str:
+        """What was evaluated; the classes; the metrics, those of each class in the same order.
+
+        Args:
+            about: What else to say before them, such as run and data; JSON.
+        """
+        content = {**about, "split": self.split, "classes": self.classes, **self.metrics}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def show(self, console: Console) -> None:
         """The metrics, and the classes that the model does worst on."""

@@ -91,7 +91,7 @@ class Evaluate:
     csv: str = ""
     """Write label, prediction and probabilities of every image to this file."""
     json: str = ""
-    """Write the metrics, those of each class too, to this file."""
+    """Write what was evaluated, and the metrics, those of each class too, to this file."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a warning."""
     batch_size: int = 32
@@ -126,7 +126,8 @@ class Evaluate:
         if self.csv:
             write_text(Path(self.csv), evaluation.predictions_csv())
         if self.json:
-            write_text(Path(self.json), evaluation.metrics_json())
+            about = {"run": self.model, "data": self.data, "ten_crop": self.ten_crop}
+            write_text(Path(self.json), evaluation.metrics_json(**about))
 
 
 @own_options_first
