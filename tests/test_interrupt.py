@@ -37,12 +37,9 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-def test_neither_a_second_sigterm_interrupts_nor_what_torchrun_hands_on() -> None:
+def test_no_sigterm_after_the_first_signal_interrupts() -> None:
     with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-    with stop_signal(impatient=False) as stop:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
         assert stop.is_set()

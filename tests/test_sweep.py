@@ -205,7 +205,12 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
 def test_closing_an_executor_stops_its_jobs_after_their_last_step(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, processes: int
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    name: str,
+    processes: int,
 ) -> None:
     """Not at their last validation."""
     from stochnorm.execution import Job, executor
@@ -213,6 +218,8 @@ def test_closing_an_executor_stops_its_jobs_after_their_last_step(
     if name == "ray":
         pytest.importorskip("ray")
         monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as what nohup starts in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     run = Run(tmp_path / "run")
     config = FinetuneConfig(str(photos), **TINY | {"steps": 10**6, "eval_every": 300}, out=str(run.path))
     with warnings.catch_warnings():

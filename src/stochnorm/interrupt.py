@@ -14,12 +14,11 @@ __all__ = ["agreed", "stop_signal"]
 
 
 @contextmanager
-def stop_signal(*, impatient: bool = True) -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set. Outside the main thread, where Python takes no signals, it is never set.
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a Ctrl-C after that interrupts at once.
 
-    Args:
-        impatient: A second Ctrl-C interrupts at once. A second SIGTERM never does: those who send it, such as
-            schedulers, often send it twice.
+    A second SIGTERM does not: it comes from schedulers, which often send it twice, and not from impatience. Outside the
+    main thread, where Python takes no signals, the event is never set.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -29,8 +28,7 @@ def stop_signal(*, impatient: bool = True) -> Iterator[threading.Event]:
 
     def request(number: int, frame: object) -> None:
         event.set()
-        if impatient:
-            signal.signal(signal.SIGINT, handlers[signal.SIGINT])
+        signal.signal(signal.SIGINT, handlers[signal.SIGINT])
 
     for kind in handlers:
         signal.signal(kind, request)

@@ -94,8 +94,7 @@ def fit(
     )
     with (
         trackers.recording(state["history"]),
-        # torchrun hands on a Ctrl-C that its processes have had themselves.
-        stop_signal(impatient=fabric.world_size == 1) as stop,
+        stop_signal() as stop,
         display.training(config.steps, per_epoch, state["step"]) as bars,
     ):
         for record in state["history"]:
