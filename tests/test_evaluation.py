@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import warnings
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 
 from stochnorm import Evaluation, FinetuneConfig, Result, evaluate, finetune
 from stochnorm.cli import main
@@ -86,16 +89,16 @@ def test_images_to_test_on_are_taken_where_the_data_say_which(run: Run, photos: 
     (photos / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     sizes = {
         split: evaluate(run.model, str(photos / "list.csv"), split=split, **LIKE_THE_RUN).paths
-        for split in ("", "train", "all")
+        for split in ("auto", "train", "all")
     }
-    assert sizes[""] == ["blue/001.png", "red/001.png"]
+    assert sizes["auto"] == ["blue/001.png", "red/001.png"]
     assert sizes["train"] == ["blue/000.png", "red/000.png"]
-    assert sorted(sizes["all"]) == sorted(sizes[""] + sizes["train"])
-    with pytest.raises(ValueError, match=r"list.csv: says of no image that it is one of val; leave out --split to"):
+    assert sorted(sizes["all"]) == sorted(sizes["auto"] + sizes["train"])
+    with pytest.raises(ValueError, match=r"list.csv: none of its 4 images is in the split val; give another, or all"):
         evaluate(run.model, str(photos / "list.csv"), split="val", **LIKE_THE_RUN)
-    with pytest.raises(ValueError, match="split must be train, val, test or all, got 'half'"):
+    with pytest.raises(ValueError, match="split must be auto, train, val, test or all, got 'half'"):
         evaluate(run.model, str(photos / "list.csv"), split="half", **LIKE_THE_RUN)
-    with pytest.raises(ValueError, match="split val is for DATA"):
+    with pytest.raises(ValueError, match="split val is for DATA, but there is none; leave it out for the run's own"):
         evaluate(run.path, split="val", **LIKE_THE_RUN)
 
 
@@ -129,12 +132,45 @@ def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: P
         ValueError, match="photos: crimson is no class of the model, which knows blue, green, red; name"
     ):
         evaluate(run.path, str(photos), **LIKE_THE_RUN)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        evaluate(run.path, batch_size=0)
     with pytest.raises(ValueError, match="no run's directory, so it has no test images; give DATA"):
         evaluate(run.model, **LIKE_THE_RUN)
     config = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
     untested = finetune(config, quiet=True).run
     with pytest.raises(ValueError, match="untested: the run set no images apart to test on; give DATA"):
         evaluate(untested, **LIKE_THE_RUN)
+
+
+def test_a_broken_image_is_left_out_or_with_strict_an_error(
+    run: Run, tmp_path: Path, write_images: Callable[..., list[Path]]
+) -> None:
+    paths = write_images(tmp_path / "new/red", 3, (190, 50, 40))
+    paths[1].write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out 1 of 3 images: .*red/001.png"):
+        assert evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN).paths == ["red/000.png", "red/002.png"]
+    with pytest.raises(ValueError, match=r"red/001.png: cannot be read as an image"):
+        evaluate(run.path, str(tmp_path / "new"), strict=True, **LIKE_THE_RUN)
+    with pytest.raises(ValueError, match="precision 16 needs a GPU"):
+        evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN | {"precision": "16"})
+
+
+def test_the_worst_classes_come_with_what_they_are_taken_for() -> None:
+    truth = ["a"] * 4 + ["b"] * 2 + ["[c]"]
+    predicted = ["b", "[c]", "[c]", "a", "b", "b", "a"]
+    metrics = {
+        "images": 7, "top1": 42.9, "top1_interval": [15.8, 75.0], "mean_per_class": 41.7, "ece": 1.0, "loss": 1.0,
+        "per_class": [25.0, 100.0, 0.0, None],
+    }  # fmt: skip
+    found = Evaluation(
+        "all", metrics, ("a", "b", "[c]", "d"), [""] * 7, truth, predicted, torch.zeros(7, 4), multi_label=False
+    )
+    console = Console(file=io.StringIO(), width=80)
+    found.show(console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()[-4:]]  # type: ignore[attr-defined]
+    assert [line for line in lines if line] == [
+        ["[c]", "1", "0.0", "a", "(1)"], ["a", "4", "25.0", "[c]", "(2)"], ["b", "2", "100.0", "-"],
+    ]  # fmt: skip
 
 
 def test_the_command_shows_and_writes_what_the_function_returns(

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from stochnorm.config import FinetuneConfig
-from stochnorm.data import ImageStore, Row, Source, Split, read_source
+from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_source
 from stochnorm.data.manifest import SPLITS, list_manifest, some
 from stochnorm.data.store import Track
 from stochnorm.display import interval, metrics_table
@@ -84,33 +84,35 @@ class Evaluation:
     def show(self, console: Console) -> None:
         """The metrics, and the classes that the model does worst on."""
         console.print(metrics_table({self.split: self.metrics}))
+        scores = self.metrics["per_class"]
+        scored = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: scores[i])
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        scored = [i for i, value in enumerate(self.metrics["per_class"]) if value is not None]
-        scored.sort(key=lambda i: self.metrics["per_class"][i])
         table.add_column("worst classes" if len(scored) > _WORST else "class", overflow="fold")
-        for title in ("positive", "AUC %", "95 % interval") if self.multi_label else ("images", "right %"):
+        for title in ("positive", "AUC %") if self.multi_label else ("images", "right %"):
             table.add_column(title, justify="right", no_wrap=True)
-        if not self.multi_label:
-            table.add_column("most often taken for", overflow="fold")
-        counts, mistakes = Counter(self.truth), Counter(zip(self.truth, self.predicted, strict=True))
+        table.add_column("95 % interval" if self.multi_label else "most often taken for", overflow="fold")
         for i in scored[:_WORST]:
-            name, score = self.classes[i], f"{self.metrics['per_class'][i]:.1f}"
-            if self.multi_label:
-                bounds = self.metrics["per_class_interval"][i]
-                rest = (str(self.metrics["positives"][i]), score, interval(bounds) if bounds else "-")
-            else:
-                others = [(mistakes[name, other], other) for other in self.classes if other != name]
-                count, other = max(others, key=lambda pair: pair[0])
-                rest = (str(counts[name]), score, f"{other} ({count})" if count else "-")
-            table.add_row(*map(escape, (name, *rest)))
+            images, remark = self._finding(i) if self.multi_label else self._class(i)
+            table.add_row(escape(self.classes[i]), str(images), f"{scores[i]:.1f}", escape(remark))
         console.print(table)
+
+    def _finding(self, i: int) -> tuple[int, str]:
+        """Its positive images, and the interval of its AUC."""
+        bounds = self.metrics["per_class_interval"][i]
+        return self.metrics["positives"][i], interval(bounds) if bounds else "-"
+
+    def _class(self, i: int) -> tuple[int, str]:
+        """Its images, and what they are most often taken for."""
+        guesses = [p for label, p in zip(self.truth, self.predicted, strict=True) if label == self.classes[i]]
+        wrong = Counter(sorted(guess for guess in guesses if guess != self.classes[i])).most_common(1)
+        return len(guesses), "".join(f"{name} ({count})" for name, count in wrong) or "-"
 
 
 def evaluate(
     model: str | Path,
     data: str = "",
     *,
-    split: str = "",
+    split: str = "auto",
     ten_crop: bool = False,
     strict: bool = False,
     batch_size: int = 32,
@@ -124,7 +126,7 @@ def evaluate(
         model: A run's directory; with ``data`` also its ``model.safetensors`` alone.
         data: As for :func:`stochnorm.finetune`; its classes are some of the model's, by name. Empty: the images that
             the run set apart for its test.
-        split: Which images of ``data``: train, val, test, or all. Empty: those to test on where ``data`` says which,
+        split: Which images of ``data``: train, val, test, all; or auto: those to test on where ``data`` says which,
             else all.
         ten_crop: Average the logits of ten crops of each image, instead of the center's.
         strict: Raise at an image that cannot be read, instead of a warning.
@@ -136,7 +138,7 @@ def evaluate(
     Raises:
         FileNotFoundError: No such model or data.
         ValueError: The data have a class that the model does not know (names it), or another kind of labels, or no
-            image of the split; the run has no test images.
+            image of the split; the run has no test images; the batch size is not positive.
         FloatingPointError: A logit is not finite.
 
     Warns:
@@ -147,16 +149,17 @@ def evaluate(
         >>> evaluate("runs/photos", "photos-of-this-year/").metrics["top1"]  # doctest: +SKIP
         83.1
     """
-    if split and not data:
-        raise ValueError(
-            f"split {split} is for DATA; without it the images are those that the run set apart to test on"
-        )
+    if split != "auto" and not data:
+        raise ValueError(f"split {split} is for DATA, but there is none; leave it out for the run's own test images")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     classifier = load_classifier(model)
     run = Run(Path(model))
     if data:
         source = read_source(data, to_train=False)
         _check_labels(source, classifier, data)
-        split = split or ("test" if any(row.split == "test" for row in source.rows) else "all")
+        if split == "auto":
+            split = "test" if any(row.split == "test" for row in source.rows) else "all"
         rows = _rows_of(source, split, data)
         if run.config.is_file():
             _warn_of_known(run, source, rows, data)
@@ -167,14 +170,16 @@ def evaluate(
     classifier.model.to(fabric.device)
     store = ImageStore(
         source.root,
-        [row._replace(split="test") for row in rows],
+        rows,
         classifier.preprocessing,
         strict=strict,
         track=track,
         cache="auto",
         listed=[row.path for row in source.rows],
     )
-    images = Split.of(store, "test", classifier.classes, multi_label=classifier.multi_label)
+    labels = [row.label for row in store.rows]
+    targets = encode_labels(labels, classifier.classes, multi_label=classifier.multi_label)
+    images = Split(store, list(range(len(store))), targets)
     task = task_for(classifier.classes, classifier.multi_label)
     logits, metrics = evaluate_split(classifier, images, fabric, batch_size=batch_size, ten_crop=ten_crop, task=task)
     return Evaluation.of(split, images, task, logits, metrics)
@@ -183,10 +188,10 @@ def evaluate(
 def _rows_of(source: Source, split: str, data: str) -> list[Row]:
     """The images of a split."""
     if split not in ("all", *SPLITS.values()):
-        raise ValueError(f"split must be train, val, test or all, got {split!r}")
+        raise ValueError(f"split must be auto, train, val, test or all, got {split!r}")
     rows = [row for row in source.rows if split in ("all", row.split)]
     if not rows:
-        raise ValueError(f"{data}: says of no image that it is one of {split}; leave out --split to take all")
+        raise ValueError(f"{data}: none of its {len(source.rows)} images is in the split {split}; give another, or all")
     return rows
 
 
@@ -229,20 +234,26 @@ def _warn_of_known(run: Run, source: Source, rows: Sequence[Row], data: str) -> 
     try:
         root = read_source(FinetuneConfig.load(run.config).data, images=False).root
         known = [root / row.path for row in list_manifest(run.split).rows if row.split != "test"]
-        sizes = {path.stat().st_size for path in known}
-        candidates = [row for row in rows if (source.root / row.path).stat().st_size in sizes]
-        digests = {_digest(path) for path in known} if candidates else set()
+        copies = _copies([source.root / row.path for row in rows], known)
     except (OSError, ValueError) as error:
         text = f"it could not be checked whether images of {data} are among those that the run trained on ({error})"
         warnings.warn(text, stacklevel=3)
         return
-    seen = [row.path for row in candidates if _digest(source.root / row.path) in digests]
-    if seen:
+    if copies:
+        seen = [row.path for row in rows if source.root / row.path in copies]
         warnings.warn(
             f"{data}: {len(seen)} of {len(rows)} images are among those that the run trained on or was selected by, so "
             f"the figures are not those of new images: {some(seen)}",
             stacklevel=3,
         )
+
+
+def _copies(files: Sequence[Path], originals: Sequence[Path]) -> set[Path]:
+    """The files that have the bytes of an original. Only those of equal sizes are read."""
+    sizes = {path: path.stat().st_size for path in (*files, *originals)}
+    common = {sizes[path] for path in files} & {sizes[path] for path in originals}
+    digests = {_digest(path) for path in originals if sizes[path] in common}
+    return {path for path in files if sizes[path] in common and _digest(path) in digests}
 
 
 def _digest(path: Path) -> bytes:

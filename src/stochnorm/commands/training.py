@@ -114,7 +114,7 @@ class Evaluate:
         evaluation = evaluate(
             self.model,
             self.data,
-            split="" if self.split == "auto" else self.split,
+            split=self.split,
             ten_crop=self.ten_crop,
             strict=self.strict,
             batch_size=self.batch_size,
