@@ -89,16 +89,22 @@ def test_a_failed_download_is_an_error_and_leaves_nothing(
     assert list((tmp_path / "data").iterdir()) == []  # a folder that was there stays
 
 
+@pytest.mark.parametrize("name", ["../../escaped.txt", "{}/escaped.txt", "CUB_200_2011/../../../escaped.txt", "link"])
 def test_paths_that_lead_out_of_an_archive_are_not_unpacked(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    member = tarfile.TarInfo(name.format(tmp_path))
+    if name == "link":
+        member.type, member.linkname = tarfile.SYMTYPE, "../.."
     with tarfile.open(site / "cub.tgz", "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("../../escaped.txt"), io.BytesIO())
+        archive.addfile(tarfile.TarInfo("CUB_200_2011/images.txt"), io.BytesIO())
+        archive.addfile(member, io.BytesIO())
     digest = hashlib.md5((site / "cub.tgz").read_bytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setitem(DATASETS, "cub", replace(DATASETS["cub"], md5=digest))
-    with pytest.raises(OSError, match="could not be downloaded"):
+    with pytest.raises(OSError, match=r"could not be downloaded .* in it is no file or folder within it; try again"):
         download("cub", tmp_path / "deep/data")
     assert not list(tmp_path.rglob("escaped.txt"))
+    assert not (tmp_path / "deep").exists()
 
 
 @pytest.mark.parametrize(
