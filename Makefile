@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test test-gpu check bench format clean
 
 demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by side
 	$(BIN)/stochnorm demo
 
 test: .venv/dev check  ## lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-gpu: .venv/dev  ## the tests that compute on a device, on a CUDA GPU
+	$(BIN)/pytest -m gpu --device cuda
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Names that the examples in docstrings use."""
+"""Options of pytest, and the names that the examples in docstrings use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import torch
 
 import stochnorm
 import stochnorm.nn
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device of the tests that take one: cpu (default) or cuda")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that run on a GPU, too: those that take the fixture ``device``. ``make test-gpu`` selects them."""
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(autouse=True)

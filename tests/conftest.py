@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,16 @@ from scipy.io import savemat
 from stochnorm.records import Record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Make the device to compute on the default one: ``pytest --device cuda`` runs the tests that take it on a GPU."""
+    device = torch.device(request.config.getoption("--device"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
+    with device:
+        yield device
 
 
 @pytest.fixture(autouse=True)

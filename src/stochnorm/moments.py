@@ -28,8 +28,8 @@ class Moments:
         variance, mean = torch.var_mean(channels_last, 0, correction=0)
         check_finite(mean, variance, f"in batch {len(self.values) + 1}, the input of {self.name or 'the layer'} holds")
         self.values.append(len(channels_last))
-        self.means.append(mean.double().cpu())
-        self.variances.append(variance.double().cpu())
+        self.means.append(mean.cpu().double())  # not every device has float64
+        self.variances.append(variance.cpu().double())
 
 
 def check_finite(mean: Any, variance: Any, what: str) -> None:
@@ -40,7 +40,7 @@ def check_finite(mean: Any, variance: Any, what: str) -> None:
 
 def compare(name: str, layer: _BatchNorm, moments: Moments) -> LayerStatistics:
     """What came by a layer against what it inherited."""
-    running_mean, running_var = (torch.as_tensor(b).double().cpu() for b in (layer.running_mean, layer.running_var))
+    running_mean, running_var = (torch.as_tensor(b).cpu().double() for b in (layer.running_mean, layer.running_var))
     sigma = (running_var + layer.eps).sqrt()
     means, variances = torch.stack(moments.means), torch.stack(moments.variances)
     share = torch.tensor(moments.values, dtype=torch.float64)[:, None] / sum(moments.values)

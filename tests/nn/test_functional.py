@@ -24,7 +24,7 @@ def golden(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     arrays = np.load(shared / "golden/algorithm1.npz")
     prefix = f"{name}/"
     return settings, {
-        key.removeprefix(prefix): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(prefix)
+        key.removeprefix(prefix): torch.as_tensor(arrays[key]) for key in arrays if key.startswith(prefix)
     }
 
 
@@ -60,10 +60,8 @@ def test_golden_outputs_gradients_and_statistics(shared: Path, name: str, memory
 
 
 def arguments(shape: tuple[int, ...] = (4, 3, 2, 3)) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x, weight, bias, mean, var = (
-        torch.randn(size, dtype=torch.float64, generator=generator) for size in (shape, *[(shape[1],)] * 4)
-    )
+    torch.manual_seed(0)
+    x, weight, bias, mean, var = (torch.randn(size, dtype=torch.float64) for size in (shape, *[(shape[1],)] * 4))
     return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), mean, var.abs() + 0.1
 
 
@@ -83,6 +81,7 @@ def test_gradcheck_and_gradgradcheck(mask: list[bool], shape: tuple[int, ...]) -
     assert torch.autograd.gradgradcheck(function, (x, weight, bias))
 
 
+@pytest.mark.usefixtures("implementation")
 def test_the_function_changes_none_of_its_arguments() -> None:
     x, weight, bias, mean, var = arguments()
     before = [t.clone() for t in (x, weight, bias, mean, var)]
@@ -92,6 +91,7 @@ def test_the_function_changes_none_of_its_arguments() -> None:
     assert not torch.equal(new_mean, mean)
 
 
+@pytest.mark.usefixtures("implementation")
 def test_channels_by_moving_statistics_pass_no_gradient_through_the_statistics() -> None:
     x, weight, bias, mean, var = arguments()
     y = stoch_norm(x, mean, var, weight, bias, use_batch=torch.zeros(3, dtype=torch.bool))[0]
@@ -100,6 +100,7 @@ def test_channels_by_moving_statistics_pass_no_gradient_through_the_statistics()
     assert not grad[1:].any()  # one image does not see the others
 
 
+@pytest.mark.usefixtures("implementation")
 def test_only_the_gradients_asked_for_are_computed() -> None:
     x, weight, bias, mean, var = arguments()
     use_batch = torch.tensor([True, False, True])
@@ -108,9 +109,13 @@ def test_only_the_gradients_asked_for_are_computed() -> None:
     assert torch.equal(torch.autograd.grad(frozen.square().sum(), weight)[0], full)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_computes_as_float32_and_returns_half(dtype: torch.dtype) -> None:
-    x = torch.randn(8, 6, 5, 5).to(dtype).requires_grad_()
+@pytest.mark.usefixtures("implementation")
+def test_half_precision_computes_as_float32_and_returns_half(
+    dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    x = torch.randn(8, 6, 5, 5).to(dtype, memory_format=memory_format).requires_grad_()
     mean, var, use_batch = torch.randn(6), torch.rand(6) + 0.5, torch.tensor([True, False] * 3)
     weight, bias, grad = torch.randn(6), torch.randn(6), torch.randn(8, 6, 5, 5).to(dtype)
     results = []
@@ -118,10 +123,43 @@ def test_half_precision_computes_as_float32_and_returns_half(dtype: torch.dtype)
         y, new_mean, new_var = stoch_norm(input, mean, var, weight, bias, use_batch=use_batch)
         y.backward(grad.to(y.dtype))
         assert y.dtype == input.dtype
+        assert input.grad is not None
+        for tensor in (y, input.grad):
+            assert tensor.is_contiguous(memory_format=memory_format)
         results.append([y.detach(), new_mean, new_var, input.grad])
     resolution = torch.finfo(dtype).eps
     for half, full in zip(*results, strict=True):
         torch.testing.assert_close(half.float(), full, rtol=2 * resolution, atol=4 * resolution)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.usefixtures("implementation")
+def test_strides_do_not_matter(dtype: torch.dtype, affine: bool) -> None:
+    """Slices and transposed inputs and gradients, and vectors of the input's own half precision."""
+    x, weight, bias, mean, var = (tensor.detach().to(dtype) for tensor in arguments((4, 3, 5, 1)))
+    use_batch, grad = torch.tensor([True, False, True]), torch.randn(4, 3, 5, 1, dtype=dtype)
+    strided = {
+        "plain": (x, grad),
+        "sliced": (torch.stack([x, x + 1], -1)[..., 0], torch.stack([grad, grad], 1)[:, 1]),
+        "transposed": tuple(tensor.transpose(0, 2).contiguous().transpose(0, 2) for tensor in (x, grad)),
+        "expanded": (x, grad[:1, :1, :1].expand(4, 3, 5, 1)),
+    }
+    results = {}
+    for name, (input, upstream) in strided.items():
+        input = input.detach().requires_grad_()
+        vectors = [v.clone().requires_grad_() for v in (weight, bias)] if affine else [None, None]
+        y, new_mean, new_var = stoch_norm(input, mean, var, *vectors, use_batch=use_batch)
+        y.backward(upstream)
+        results[name] = [y, new_mean, new_var, input.grad, *(v.grad for v in vectors if v is not None)]
+    y = stoch_norm(x.requires_grad_(), mean, var, use_batch=use_batch)[0]
+    y.backward(strided["expanded"][1].contiguous())
+    tolerance = 4 * torch.finfo(dtype).eps
+    for name in ("sliced", "transposed"):
+        for theirs, plain in zip(results[name], results["plain"], strict=True):
+            torch.testing.assert_close(theirs, plain, rtol=tolerance, atol=tolerance)
+    if not affine:
+        torch.testing.assert_close(results["expanded"][3], x.grad, rtol=tolerance, atol=tolerance)
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -136,6 +174,7 @@ def test_wrong_arguments_are_named() -> None:
         stoch_norm(torch.randn(1, 3), mean, var, use_batch=torch.ones(3, dtype=torch.bool))
 
 
+@pytest.mark.usefixtures("implementation")
 def test_all_batch_statistics_is_batch_norm() -> None:
     x, weight, bias, mean, var = arguments()
     y, new_mean, new_var = stoch_norm(x, mean, var, weight, bias, use_batch=torch.ones(3, dtype=torch.bool))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from stochnorm.nn import kernel
+from stochnorm.nn.cuda import composition
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
 __all__ = ["stoch_norm"]
@@ -169,6 +170,8 @@ class _Normalize(torch.autograd.Function):
         use_batch: Tensor,
         eps: float,
     ) -> Tensor:
+        if _on_gpu(input) and not torch.compiler.is_compiling():
+            input = composition.dense(input)
         ctx.save_for_backward(input, mean, var, weight, use_batch)
         ctx.eps = eps
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -176,27 +179,40 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            input, mean, var, weight, use_batch = ctx.saved_tensors
-            needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
-            grad_input, grad_weight, grad_bias = twice_differentiable_backward(
-                grad_output, input, mean, var, weight, use_batch, ctx.eps, needs
-            )
-            grad_bias = _cast(grad_bias, ctx.bias_dtype)
-        else:
-            grad_input, grad_weight, grad_bias = _backward(ctx, grad_output)
-        return grad_input, None, None, grad_weight, grad_bias, None, None
+        input, mean, var, weight, use_batch = ctx.saved_tensors
+        needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
+        backward = _backward_of(input)
+        grad_input, grad_weight, grad_bias = backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
+        if weight is not None:
+            grad_weight = _cast(grad_weight, weight.dtype)
+        return grad_input, None, None, grad_weight, _cast(grad_bias, ctx.bias_dtype), None, None
 
 
-def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _backward_of(input: Tensor) -> Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """Return the function that computes the gradients, by the input's device and by what autograd wants of it."""
+    if torch.compiler.is_compiling():
+        return _backward  # has decompositions, which the compiler fuses
+    if torch.is_grad_enabled() or input.device.type not in ("cpu", "cuda"):
+        return twice_differentiable_backward
+    return composition.backward if _on_gpu(input) else _backward
+
+
+def _backward(
+    grad_output: Tensor,
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    use_batch: Tensor,
+    eps: float,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""One pass for the two sums, :math:`\sum g` and :math:`\sum g \hat x`, and one for the input's gradient.
 
     With m values per channel:  dx = gamma / sqrt(var + eps) * (g - s / m * (sum(g) + x_hat * sum(g * x_hat))).
     A moving channel (s = 0) keeps the first term alone: its statistics do not depend on the input.
     """
-    input, mean, var, weight, use_batch = ctx.saved_tensors
-    needs_input, _, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-    eps = ctx.eps
+    weight = _cast(weight, mean.dtype)
     invstd = torch.rsqrt(var + eps)
     scaled_grad = None
     if input.dtype == mean.dtype:
@@ -205,10 +221,10 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
         )
     else:  # half precision: take scale * g from the kernel, since addcmul_ on mixed dtypes is 6-10x slower on CPUs
         scaled_grad, sum_gx, sum_g = _batch_norm_backward(
-            grad_output, input, _cast(weight, mean.dtype), mean, var, None, None, False, eps, [True, True, True]
+            grad_output, input, weight, mean, var, None, None, False, eps, [True, True, True]
         )
     grad_input = None
-    if needs_input:
+    if needs[0]:
         scale = invstd if weight is None else invstd * weight
         through_statistics = scale * use_batch * (-input.size(1) / input.numel())
         grad_input = _affine(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
@@ -216,19 +232,25 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | No
             grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))
         else:
             grad_input += scaled_grad
-    grad_weight = _cast(sum_gx, weight.dtype) if needs_weight else None
-    grad_bias = _cast(sum_g, ctx.bias_dtype) if needs_bias else None
-    return grad_input, grad_weight, grad_bias
+    return grad_input, sum_gx if needs[1] else None, sum_g if needs[2] else None
 
 
 @overload
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
 @overload
 def _cast(tensor: None, dtype: torch.dtype) -> None: ...
+@overload
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None: ...
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """``weight * (input - mean) / sqrt(var + eps) + bias`` per channel, in one pass."""
+    if _on_gpu(input) and not torch.compiler.is_compiling():
+        return composition.normalize(input, mean, var, weight, bias, eps)
     return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]
+
+
+def _on_gpu(input: Tensor) -> bool:
+    return input.is_cuda

@@ -199,7 +199,7 @@ def loss_increases(
                 sums[layer] = sums.get(layer, 0) + increases / len(batches)
                 if progress is not None:
                     progress((number + (position + 1) / len(layers)) / len(batches))
-    return {layer: total.float().clone() for layer, total in sums.items()}
+    return {layer: total.float().to(batches[0][0].device, copy=True) for layer, total in sums.items()}
 
 
 def _pairs(maps: Tensor) -> Tensor:
@@ -208,15 +208,15 @@ def _pairs(maps: Tensor) -> Tensor:
 
 
 def _batch_increases(tail: Tail, pairs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    """(c,) float64, mean over the images of a batch."""
+    """(c,) float64 on the CPU, mean over the images of a batch."""
     b, c = tail.maps.shape[:2]
     plain = loss(tail.logits, targets)
-    increases = torch.zeros(c, dtype=torch.float64, device=plain.device)
+    increases = torch.zeros(c, dtype=torch.float64)  # on the CPU, since not every device has float64
     at_once = max(1, _TAIL_BYTES[tail.maps.is_cuda] // (tail.maps[0].numel() * tail.maps.element_size()))
     for chunk in pairs.split(at_once):  # type: ignore[no-untyped-call]
         image, channel = chunk.unbind(1)
         maps = tail.maps[image]
         maps[torch.arange(len(image), device=image.device), channel] = 0
         more = loss(tail(maps, image), targets[image]) - plain[image]
-        increases.index_add_(0, channel, more.double())
+        increases.index_add_(0, channel.cpu(), more.cpu().double())
     return increases / b

@@ -113,8 +113,7 @@ class DELTA(Regularizer):
         for name, strength in (("alpha", alpha), ("beta", beta)):
             if not strength >= 0:
                 raise ValueError(f"{name} must be at least 0, got {strength!r}: it is the strength of a penalty")
-        own = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}
-        if any(t.data_ptr() in own for t in (*reference.parameters(), *reference.buffers()) if t.numel()):
+        if not _storages(model).isdisjoint(_storages(reference)):
             raise ValueError(
                 "the reference shares tensors with the model, so it would be trained along: give copy.deepcopy(model)"
             )
@@ -188,3 +187,9 @@ class DELTA(Regularizer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.reference._apply(fn)  # type: ignore[no-untyped-call]  # what .to() is made of
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+def _storages(model: nn.Module) -> set[int]:
+    """Return what tells apart the memory of a model's tensors, on any device."""
+    tensors = (*model.parameters(), *model.buffers())
+    return {tensor.untyped_storage()._cdata for tensor in tensors if tensor.numel()}
