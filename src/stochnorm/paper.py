@@ -23,8 +23,8 @@ from stochnorm.experiments.small import BACKBONES, SMALL, small_set
 from stochnorm.files import write_text
 from stochnorm.grid import Grid
 from stochnorm.plots import save_figure
-from stochnorm.records import LABELS, Record, write_records
-from stochnorm.sweep import Failure, compare
+from stochnorm.records import LABELS, Failure, Record, write_records
+from stochnorm.sweep import compare
 
 __all__ = ["Scale", "find_data", "grids", "reproduce", "write_outcome"]
 

@@ -11,23 +11,20 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from stochnorm.data.manifest import some
 from stochnorm.files import check_target, write_text
-from stochnorm.records import Cell, Record, read_records
+from stochnorm.records import Cell, Failure, Record, read_records
 from stochnorm.report.details import Details, Shown, choose, details_of, read_history
 from stochnorm.report.figures import Figure, Style, accuracy_figure, curve_figure, gain_figure, styles
 from stochnorm.report.overview import SCORES, Overview, environments, overview
 from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
 from stochnorm.tables import write_tables
-
-if TYPE_CHECKING:
-    from stochnorm.sweep import Failure
 
 __all__ = ["format_report", "report", "write_report"]
 
