@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from stochnorm.comparison import Summary, summarize
 from stochnorm.plots import BLUE, GREY, ORANGE, save_figure, tidy
 from stochnorm.records import Record
+from stochnorm.text import span
 
 __all__ = ["draw_comparison", "plot_comparison"]
 
@@ -65,8 +66,7 @@ def _rows(axes: Axes, panel: Sequence[Summary], variants: Sequence[str], referen
         axes.annotate(f"{fmean(values):.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(variants)), list(variants))
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    counts = sorted({summary.n for summary in panel})
-    runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    runs = span(summary.n for summary in panel)
     axes.set_xlabel(f"test {_title(panel)}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
     tidy(axes)
     axes.grid(axis="x", color="#e5e7eb")

@@ -28,11 +28,12 @@ from stochnorm.hardware import precision_of
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.runs import Run
+from stochnorm.text import interval
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
-__all__ = ["Display", "interval", "metrics_table"]
+__all__ = ["Display", "metrics_table"]
 
 T = TypeVar("T")
 
@@ -229,8 +230,3 @@ def _value(name: str, value: Any) -> str:
     if name == "interval":
         return interval(value)
     return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"
-
-
-def interval(bounds: list[float]) -> str:
-    """A confidence interval in percent."""
-    return f"{bounds[0]:.1f} to {bounds[1]:.1f}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from stochnorm.comparison import LEVEL, Difference, Summary
 from stochnorm.report.predictions import Bin, ClassScore
+from stochnorm.text import count, interval
 
 __all__ = [
     "NAMED",
@@ -387,8 +388,7 @@ def _dodge(count: int, width: float) -> list[float]:
 
 def _score_text(s: Summary) -> str:
     spread = f" ± {s.std:.1f}" if s.std is not None else ""
-    runs = f"{s.n} run" + "s" * (s.n > 1)
-    return f"<b>{plain(s.variant)}</b> at {s.cell.rate:g} %<br>{s.mean:.1f}{spread} %, {runs}"
+    return f"<b>{plain(s.variant)}</b> at {s.cell.rate:g} %<br>{s.mean:.1f}{spread} %, {count(s.n, 'run')}"
 
 
 def _gain_text(d: Difference) -> str:
@@ -396,8 +396,8 @@ def _gain_text(d: Difference) -> str:
     return f"<b>{plain(d.variant)}</b> at {d.cell.rate:g} %<br>{d.mean:+.1f} points{_bounds(d.interval)}{p}"
 
 
-def _bounds(interval: tuple[float, float] | None) -> str:
-    return f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
+def _bounds(bounds: tuple[float, float] | None) -> str:
+    return f" ({interval(bounds)})" if bounds else ""
 
 
 def _thinned(length: int) -> list[int]:

@@ -15,6 +15,7 @@ from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, show
 from stochnorm.report.figures import significant
+from stochnorm.text import DASH, span
 
 __all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
 
@@ -192,16 +193,11 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         by_place = {(row.summary.variant, row.summary.cell.rate): row for row in inside}
         table = {v: [by_place.get((v, rate)) for rate in rates] for v in variants}
         table = {v: entries for v, entries in table.items() if any(entries)}
-        images = ", ".join(f"{_span(n)} {split}" for split, n in counts[data, backbone].items())
+        images = ", ".join(f"{span(n)} {split}" for split, n in counts[data, backbone].items())
         kind = "findings" if inside[0].summary.score == "mean_auc" else "classes"
         words = f"{images} images, {classes[data, backbone]} {kind}"
         groups.append(Group(data, backbone, inside[0].summary.score, rates, table, words))
     return groups
-
-
-def _span(counts: set[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _standings(rows: Sequence[Row], variants: Sequence[str], rank: Mapping[str, float]) -> list[Standing]:
@@ -273,5 +269,5 @@ def _settings(records: Sequence[Record], variants: Sequence[str]) -> tuple[list[
 
 def _own_setting(settings: Mapping[str, Any], name: str) -> str:
     if "method" in settings and not concerns(name, settings["method"]):
-        return "\N{EN DASH}"
+        return DASH
     return show(settings[name]) if name in settings else "varies"

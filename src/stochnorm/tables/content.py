@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from stochnorm.comparison import LEVEL, Difference, Summary, differences, summarize, tied_with_best
 from stochnorm.records import Cell, Record
+from stochnorm.text import format_p, interval
 
 __all__ = [
     "DIFFERENCES",
@@ -19,7 +20,6 @@ __all__ = [
     "Results",
     "collect",
     "difference_rows",
-    "format_p",
     "scales",
     "significant",
 ]
@@ -140,7 +140,7 @@ def difference_rows(results: Results) -> list[list[str]]:
             results.names[d.cell],
             d.variant,
             f"{d.mean:+.2f}",
-            "-" if d.interval is None else f"{d.interval[0]:+.2f} to {d.interval[1]:+.2f}",
+            "-" if d.interval is None else interval(d.interval, "+.2f"),
             *("-" if p is None else format_p(p) for p in (d.p_value, d.p_permutation, d.p_holm)),
             str(d.n),
         ]
@@ -151,16 +151,6 @@ def difference_rows(results: Results) -> list[list[str]]:
 def significant(difference: Difference) -> bool:
     """After Holm; never from too few pairs."""
     return difference.n >= FEW and difference.p_holm is not None and difference.p_holm < LEVEL
-
-
-def format_p(p: float) -> str:
-    """Three decimals.
-
-    Example:
-        >>> format_p(0.0742), format_p(0.0001)
-        ('0.074', '<0.001')
-    """
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def scales(records: Iterable[Record]) -> str:

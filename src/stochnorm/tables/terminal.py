@@ -13,7 +13,8 @@ from rich.text import Text
 from stochnorm.comparison import Rank, friedman, ranks
 from stochnorm.records import Cell, Failure, Record
 from stochnorm.tables.content import DIFFERENCES, ENTRY, MEANING, TIED, Results, collect, difference_rows, significant
-from stochnorm.tables.sentences import conclude, count, standing_in_words
+from stochnorm.tables.sentences import conclude, standing_in_words
+from stochnorm.text import count
 
 __all__ = ["show_results"]
 
