@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from stochnorm.comparison import Summary, summarize
 from stochnorm.plots import BLUE, GREY, ORANGE, save_figure, tidy
 from stochnorm.records import Record
+from stochnorm.scores import SCORES
 from stochnorm.text import span
 
 __all__ = ["draw_comparison", "plot_comparison"]
@@ -67,7 +68,7 @@ def _rows(axes: Axes, panel: Sequence[Summary], variants: Sequence[str], referen
     axes.set_yticks(range(len(variants)), list(variants))
     axes.set_ylim(len(variants) - 0.5, -0.5)
     runs = span(summary.n for summary in panel)
-    axes.set_xlabel(f"test {_title(panel)}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
+    axes.set_xlabel(f"test {SCORES[panel[0].score].short}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
     tidy(axes)
     axes.grid(axis="x", color="#e5e7eb")
 
@@ -90,10 +91,6 @@ def _lines(axes: Axes, panel: Sequence[Summary], variants: Sequence[str]) -> Non
         )
     axes.set_xticks(range(len(rates)), [f"{rate:g} %" for rate in rates])
     axes.set_xlabel("share of the training images", fontsize=9)
-    axes.set_ylabel(f"test {_title(panel)}, %: mean ± std", fontsize=9)
+    axes.set_ylabel(f"test {SCORES[panel[0].score].short}, %: mean ± std", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
-
-
-def _title(panel: Sequence[Summary]) -> str:
-    return "mean AUC" if panel[0].score == "mean_auc" else "top-1"

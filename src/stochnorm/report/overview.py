@@ -15,11 +15,10 @@ from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, show
 from stochnorm.report.figures import significant
-from stochnorm.text import DASH, span
+from stochnorm.scores import SCORES
+from stochnorm.text import DASH, count, span
 
-__all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
-
-SCORES = {"top1": "top-1 accuracy", "mean_auc": "mean AUC"}
+__all__ = ["Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
 
 _AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
 
@@ -184,8 +183,8 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         found[row.summary.cell[:2]].append(row)
     counts: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        for split, count in record.images.items():
-            counts[record.cell[:2]][split].add(count)
+        for split, n in record.images.items():
+            counts[record.cell[:2]][split].add(n)
     classes = {record.cell[:2]: record.classes for record in records}
     groups = []
     for (data, backbone), inside in found.items():
@@ -194,9 +193,9 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         table = {v: [by_place.get((v, rate)) for rate in rates] for v in variants}
         table = {v: entries for v, entries in table.items() if any(entries)}
         images = ", ".join(f"{span(n)} {split}" for split, n in counts[data, backbone].items())
-        kind = "findings" if inside[0].summary.score == "mean_auc" else "classes"
-        words = f"{images} images, {classes[data, backbone]} {kind}"
-        groups.append(Group(data, backbone, inside[0].summary.score, rates, table, words))
+        score = inside[0].summary.score
+        words = f"{images} images, {count(classes[data, backbone], SCORES[score].label)}"
+        groups.append(Group(data, backbone, score, rates, table, words))
     return groups
 
 

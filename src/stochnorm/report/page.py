@@ -20,9 +20,10 @@ from stochnorm.files import check_target, write_text
 from stochnorm.records import Cell, Failure, Record, read_records
 from stochnorm.report.details import Details, Shown, choose, details_of, read_history
 from stochnorm.report.figures import Figure, Style, accuracy_figure, curve_figure, gain_figure, styles
-from stochnorm.report.overview import SCORES, Overview, environments, overview
+from stochnorm.report.overview import Overview, environments, overview
 from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
+from stochnorm.scores import SCORES
 from stochnorm.tables import write_tables
 from stochnorm.text import count, decimals, duration, interval, signed, some, spaced_p, span
 
@@ -343,17 +344,16 @@ def _lead(records: Sequence[Record], view: Overview | None, reference: str) -> s
 
 
 def _lead_of_run(record: Record) -> str:
-    title, images = SCORES[record.score], record.images
+    score, images = SCORES[record.score], record.images
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
-    kinds = count(record.classes, "class") if record.score == "top1" else count(record.classes, "finding")
-    trained = f"Trained on {images.get('train', 0):,} images of {kinds}"
+    trained = f"Trained on {images.get('train', 0):,} images of {count(record.classes, score.label)}"
     if value is None:
-        return f"{trained}; its {title} is undefined on this split."
+        return f"{trained}; its {score.title} is undefined on this split."
     spread = f" (95 % interval {interval(bounds)})" if bounds else ""
     if record.test is None:
-        return f"{trained}, it reaches {value:.1f} % {title} on the validation images; there was no test split."
-    return f"{trained}, it reaches {value:.1f} % {title} on {metrics['images']:,} test images{spread}."
+        return f"{trained}, it reaches {value:.1f} % {score.title} on the validation images; there was no test split."
+    return f"{trained}, it reaches {value:.1f} % {score.title} on {metrics['images']:,} test images{spread}."
 
 
 def _lead_of_comparison(view: Overview, reference: str) -> str:
@@ -403,7 +403,7 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
     if not records:
         return []
     record = records[0]
-    title = SCORES[record.score]
+    title = SCORES[record.score].title
     figures = []
     for name, metrics in (("Test", record.test), ("Validation", record.validation)):
         if metrics and metrics[record.score] is not None:
@@ -425,7 +425,7 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
 def _glossary(records: Sequence[Record], view: Overview | None) -> list[tuple[str, str]]:
     """The words that the page uses."""
     idle = set() if view else _OF_COMPARISONS
-    idle |= set() if any(record.score == "mean_auc" for record in records) else {"AUC"}
+    idle |= set() if any(SCORES[record.score].multi_label for record in records) else {"AUC"}
     return [(word, meaning) for word, meaning in _GLOSSARY.items() if word not in idle]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from stochnorm.comparison import LEVEL, Difference, Summary, differences, summarize, tied_with_best
 from stochnorm.records import Cell, Record
+from stochnorm.scores import SCORES
 from stochnorm.text import format_p, interval
 
 __all__ = [
@@ -33,7 +34,6 @@ MEANING = (
 DIFFERENCES = ("data", "variant", "difference", "95 % interval", "p (t)", "p (permutation)", "p (Holm)", "n")
 UNDONE = "No run is finished."
 FEW = 3  # pairs; with fewer nothing is concluded
-_SCORES = {"top1": "top-1 accuracy", "mean_auc": "mean AUC"}
 _Mark = Literal["", "best", "tied"]
 
 
@@ -100,7 +100,7 @@ def collect(records: Sequence[Record], reference: str) -> Results:
     """
     summaries = summarize(records)
     variants = sorted(dict.fromkeys(s.variant for s in summaries), key=lambda variant: variant != reference)
-    scores = {s.cell: _SCORES.get(s.score, s.score) for s in summaries}
+    scores = {s.cell: SCORES[s.score].title if s.score in SCORES else s.score for s in summaries}
     one = len(set(scores.values())) == 1
     tied = tied_with_best(records)
     means: dict[Cell, list[float]] = {cell: [] for cell in scores}
