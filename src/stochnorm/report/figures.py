@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stochnorm.comparison import LEVEL, Difference, Summary
+from stochnorm.comparison import Difference, Summary, significant
 from stochnorm.report.predictions import Bin, ClassScore
 from stochnorm.text import count, interval
 
@@ -28,7 +28,6 @@ __all__ = [
     "gain_figure",
     "plain",
     "shorten",
-    "significant",
     "styles",
 ]
 
@@ -43,7 +42,6 @@ Figure = dict[str, Any]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 _HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
 _POINTS = 200  # of a curve; more cannot be seen
-_FEW = 3  # repeats; with fewer no difference is called one
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,6 @@ def styles(variants: Sequence[str], reference: str) -> dict[str, Style]:
         for i, name in enumerate(others)
     }
     return {name: found.get(name, Style("var(--s0)", "circle", "dash")) for name in variants}
-
-
-def significant(difference: Difference) -> bool:
-    """Whether a difference is called one: at 5 % after Holm, of three repeats or more."""
-    return difference.n >= _FEW and difference.p_holm is not None and difference.p_holm < LEVEL
 
 
 def plain(text: str) -> str:

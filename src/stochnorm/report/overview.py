@@ -7,22 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from stochnorm.comparison import Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
+from stochnorm.comparison import Difference, Mark, Summary, differences, friedman, marks, ranks, significant, summarize
 from stochnorm.config import flat
 from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, show
-from stochnorm.report.figures import significant
 from stochnorm.scores import SCORES
 from stochnorm.text import DASH, count, span
 
 __all__ = ["Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
 
 _AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
-
-Mark = Literal["", "best", "tied"]
 
 
 class Row(NamedTuple):
@@ -154,10 +151,7 @@ def _rows(
     records: Sequence[Record], summaries: Sequence[Summary], gains: Sequence[Difference], variants: Sequence[str]
 ) -> list[Row]:
     """By data set and backbone as they came, rates from low to high, the reference first."""
-    tied = tied_with_best(records)
-    means: dict[Cell, list[float]] = defaultdict(list)
-    for s in summaries:
-        means[s.cell] += [] if s.mean is None else [s.mean]
+    marked = marks(records)
     gain = {(d.cell, d.variant): d for d in gains}
     errors: dict[tuple[Cell, str], list[float]] = defaultdict(list)
     for record in records:
@@ -165,11 +159,9 @@ def _rows(
         errors[record.cell, record.variant] += [] if ece is None else [ece]
     rows = []
     for s in summaries:
-        mark: Mark = ""
-        if len(means[s.cell]) > 1 and s.variant in tied[s.cell]:
-            mark = "best" if s.mean == max(means[s.cell]) else "tied"
-        ece = errors[s.cell, s.variant]
-        rows.append(Row(s, gain.get((s.cell, s.variant)), mark, fmean(ece) if ece else None))
+        key = s.cell, s.variant
+        ece = errors[key]
+        rows.append(Row(s, gain.get(key), marked.get(key, ""), fmean(ece) if ece else None))
     place = {variant: i for i, variant in enumerate(variants)}
     order = {key: i for i, key in enumerate(dict.fromkeys((s.cell.data, s.cell.backbone) for s in summaries))}
     return sorted(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stochnorm.comparison import FEW
 from stochnorm.files import check_target, write_text
 from stochnorm.records import Cell, Failure, Record, read_records
 from stochnorm.report.details import Details, Shown, choose, details_of, read_history
@@ -25,6 +26,7 @@ from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
 from stochnorm.scores import SCORES
 from stochnorm.tables import write_tables
+from stochnorm.tables.content import scales
 from stochnorm.text import count, decimals, duration, interval, signed, some, spaced_p, span
 
 __all__ = ["format_report", "report", "write_report"]
@@ -181,7 +183,7 @@ def format_report(
         "lead": _lead(records, view, reference),
         "notes": notes,
         "key_figures": _comparison_figures(records, view, len(failures)) if view else _run_figures(records, details),
-        "scale": ", ".join(sorted({record.scale for record in records if record.scale})),
+        "scale": scales(records),
         "reference": reference,
         "failures": failures,
         "environments": environments(records),
@@ -365,7 +367,7 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     text = f"{best.variant} ranks best of {len(view.variants)} methods (mean rank {best.rank:.1f})"
     if not view.reference:
         return f"{text}. There is no run of {reference}, so gains over it are left out."
-    few = max(row.summary.n for row in view.rows) < 3
+    few = max(row.summary.n for row in view.rows) < FEW
     if best.variant == view.reference:
         better = sum(s.better for s in view.standings)
         return f"{text}: nothing ranks above the reference, and {better or 'no'} gains over it are significant."
@@ -373,7 +375,7 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
         return f"{text}, though its mean is {-best.gain:.1f} points below {reference}'s: it is not shown to be better."
     text += f"; it gains {signed(best.gain, 1)} points over {view.reference} on average"
     if few:
-        return f"{text}. With fewer than 3 repeats that may be chance: nothing can be concluded."
+        return f"{text}. With fewer than {FEW} repeats that may be chance: nothing can be concluded."
     if not best.better:
         return f"{text}, but in none of {count(cells, 'case')} significantly."
     return f"{text}, significantly in {best.better} of {count(cells, 'case')}."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stochnorm.comparison import Difference, Rank
+from stochnorm.comparison import FEW, Difference, Rank, significant
 from stochnorm.records import Record
-from stochnorm.tables.content import FEW, UNDONE, Results, collect, scales, significant
+from stochnorm.tables.content import UNDONE, Results, collect, scales
 from stochnorm.text import count, format_p, interval
 
 __all__ = ["conclude", "conclusions", "standing_in_words"]

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.comparison import Rank, friedman, ranks
+from stochnorm.comparison import Rank, friedman, ranks, significant
 from stochnorm.records import Cell, Failure, Record
-from stochnorm.tables.content import DIFFERENCES, ENTRY, MEANING, TIED, Results, collect, difference_rows, significant
+from stochnorm.tables.content import DIFFERENCES, ENTRY, MEANING, TIED, Results, collect, difference_rows
 from stochnorm.tables.sentences import conclude, standing_in_words
 from stochnorm.text import count
 
