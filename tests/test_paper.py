@@ -27,9 +27,9 @@ from stochnorm.experiments.small import NOTE, small_set
 from stochnorm.grid import Grid, GridRun
 from stochnorm.models.backbones import find_backbone
 from stochnorm.paper import find_data, grids, reproduce, write_outcome
-from stochnorm.records import Record, read_records
+from stochnorm.records import Failure, Record, read_records
 from stochnorm.runs import run_name
-from stochnorm.sweep import Comparison, Failure
+from stochnorm.sweep import Comparison
 
 DATA = {name: f"/data/{name}" for name in ("cub", "cars", "aircraft", "chestxray14")}
 FIGURES = [experiment for experiment in EXPERIMENTS.values() if experiment.figure]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from stochnorm.records import Record
+from stochnorm.records import Failure, Record
 from stochnorm.tables import (
     conclusions,
     format_differences_csv,
@@ -28,19 +28,9 @@ Build = Callable[..., list[Record]]
 BOLD, UNDERLINE = "\x1b[1m", "\x1b[4m"
 AWKWARD = r"50%_a&b#c$d{e}f~g^h\i"
 FIVE = [50.0, 51, 52, 53, 54]
-
-
-@dataclass
-class Failure:
-    """As stochnorm.sweep's."""
-
-    variant: str = "delta"
-    data: str = "photos"
-    backbone: str = "resnet18"
-    rate: float = 15
-    repeat: int = 2
-    run: str = "runs/photos-delta-abc"
-    reason: str = "ValueError: loss is nan\nat step 3"
+FAILURE = Failure(
+    "delta", "photos", "resnet18", 15, 2, "runs/photos-delta-abc", reason="ValueError: loss is nan\nat step 3"
+)
 
 
 @pytest.fixture
@@ -210,7 +200,7 @@ def test_names_are_no_csv(build_records: Build) -> None:
 def test_names_are_no_markup_of_the_terminal(build_records: Build) -> None:
     name = "[bold]x[/]:smile:"
     records = build_records({name: [1, 2, 4], "vanilla": [1, 1, 1]}, data="[red]d")
-    text = shown(records, [Failure(name, "[i]", "[b]", reason="got [1, 2] [/x]", run="[link]")])
+    text = shown(records, [Failure(name, "[i]", "[b]", 15, 2, "[link]", "got [1, 2] [/x]")])
     assert text.count(name) == 4  # results, differences, ranks, failure
     assert "[red]d 15 %" in text
     assert "[i] 15 %, [b], [bold]x[/]:smile:, repetition 2: got [1, 2] [/x] ([link])" in text
@@ -297,13 +287,13 @@ def test_no_run_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "results.md").read_text() == "# Results\n\n- No run is finished.\n"
     assert (tmp_path / "results.tex").read_text() == "% No run is finished.\n"
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1
-    text = shown([], [Failure()])
+    text = shown([], [FAILURE])
     assert "1 run failed" in text
     assert "No run is finished." in text
 
 
 def test_failures_have_a_line_and_a_reason_each(few: list[Record]) -> None:
-    lines = shown(few, [Failure(), Failure(repeat=3, reason="killed")], width=120).splitlines()
+    lines = shown(few, [FAILURE, replace(FAILURE, repeat=3, reason="killed")], width=120).splitlines()
     at = lines.index("2 runs failed")
     assert lines[at + 1 : at + 3] == [
         "photos 15 %, resnet18, delta, repetition 2: ValueError: loss is nan at step 3 (runs/photos-delta-abc)",

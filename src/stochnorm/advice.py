@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from stochnorm.text import rounded
+
 if TYPE_CHECKING:
     from stochnorm.diagnosis import Diagnosis
 
-__all__ = ["advise", "all_but", "number", "shared_beginning"]
+__all__ = ["advise", "all_but", "shared_beginning"]
 
 NOISY = 0.25
 
@@ -24,8 +26,8 @@ def advise(diagnosis: Diagnosis) -> list[str]:
     if math.isnan(diagnosis.shift):
         return ["No channel varied in pre-training, so there is no sigma to measure by, and nothing to advise."]
     found = (
-        f"in the median layer, means are off by {number(diagnosis.shift)} sigma and variances "
-        f"{number(2**diagnosis.scale, 1)}-fold"
+        f"in the median layer, means are off by {rounded(diagnosis.shift)} sigma and variances "
+        f"{rounded(2**diagnosis.scale, 1)}-fold"
     )
     if diagnosis.far:
         advice = [
@@ -105,11 +107,6 @@ def shared_beginning(names: Sequence[str]) -> str:
     parts = [name.split(".")[:-1] for name in names]
     shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
     return "".join(f"{level[0]}." for level in shared)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Rounded to digits behind the point; from 1000 on to two in all."""
-    return f"{value:.{digits}f}" if value < 1000 else f"{value:.2g}"
 
 
 def _literal(name: str) -> str:

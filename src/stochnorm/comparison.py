@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from statistics import fmean, stdev
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from scipy.stats import friedmanchisquare, permutation_test, rankdata, ttest_rel
+from scipy.stats import friedmanchisquare, rankdata
 
+from stochnorm.paired import LEVEL, holm, paired_tests
 from stochnorm.records import Cell, Record
 
-__all__ = ["LEVEL", "Difference", "Rank", "Summary", "differences", "friedman", "ranks", "summarize", "tied_with_best"]
+__all__ = [
+    "FEW",
+    "Difference",
+    "Mark",
+    "Rank",
+    "Summary",
+    "differences",
+    "friedman",
+    "marks",
+    "ranks",
+    "significant",
+    "summarize",
+    "tied_with_best",
+]
 
-LEVEL = 0.05
-"""Of significance, after Holm's correction; intervals cover 1 - LEVEL."""
+FEW = 3
+"""Pairs; with fewer nothing is concluded."""
 
-_RESAMPLES = 9999  # of a permutation test that would need more
-_DECIMALS = 9  # of a percent; scores are shares of images, so what differs by less is equal but for rounding
+Mark = Literal["", "best", "tied"]
 
 Repeat = tuple[int, int]
 Values = dict[str, dict[Repeat, float]]
@@ -144,6 +156,23 @@ def tied_with_best(records: Iterable[Record]) -> dict[Cell, set[str]]:
     return tied
 
 
+def marks(records: Iterable[Record]) -> dict[tuple[Cell, str], Mark]:
+    """Return what is best in its cell, and what is tied with it; nothing where a cell has one variant with a score.
+
+    Raises:
+        ValueError: As :func:`summarize`.
+    """
+    records = list(records)
+    tied = tied_with_best(records)
+    found: dict[tuple[Cell, str], Mark] = {}
+    for cell, values in _by_cell(records).items():
+        means = {variant: fmean(scores.values()) for variant, scores in values.items() if scores}
+        if len(means) > 1:
+            best = max(means.values())
+            found |= {(cell, v): "best" if mean == best else "tied" for v, mean in means.items() if v in tied[cell]}
+    return found
+
+
 def ranks(records: Iterable[Record]) -> list[Rank]:
     """Mean rank of each variant over the blocks, repetitions of cells, in which every variant has a score.
 
@@ -181,6 +210,19 @@ def friedman(records: Iterable[Record]) -> float | None:
     return float(friedmanchisquare(*zip(*blocks, strict=True)).pvalue)
 
 
+def significant(difference: Difference) -> bool:
+    """Whether a difference is called one: after Holm's correction, and never from too few pairs."""
+    return difference.n >= FEW and _differs(difference)
+
+
+def _differs(difference: Difference) -> bool:
+    return difference.p_holm is not None and difference.p_holm < LEVEL
+
+
+def _worse(difference: Difference) -> bool:
+    return difference.mean < 0 and _differs(difference)
+
+
 def _by_cell(records: Iterable[Record]) -> dict[Cell, Values]:
     """Scores by cell, variant and repetition; a variant without any is there, and empty."""
     cells: dict[Cell, Values] = {}
@@ -213,57 +255,14 @@ def _against(reference: str, cell: Cell, found: Values) -> list[Difference]:
         for variant in found
         if variant != reference and found[variant].keys() & found[reference].keys()
     ]
-    corrected = iter(_holm([d.p_value for d in compared if d.p_value is not None]))
+    corrected = iter(holm([d.p_value for d in compared if d.p_value is not None]))
     return [d if d.p_value is None else replace(d, p_holm=next(corrected)) for d in compared]
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """The k-th smallest of n times n - k + 1, never below a smaller one's, at most 1.
-
-    Ours, since statsmodels' collects garbage at each call, which for 10,000 runs took minutes.
-    """
-    order = np.argsort(p_values)
-    corrected = np.empty(len(order))
-    corrected[order] = np.maximum.accumulate(np.sort(p_values) * np.arange(len(order), 0, -1))
-    return np.minimum(corrected, 1.0).tolist()  # type: ignore[no-any-return]
 
 
 def _difference(cell: Cell, variant: str, reference: str, found: Values) -> Difference:
     pairs = tuple((value, found[reference][r]) for r, value in found[variant].items() if r in found[reference])
     mean = fmean(value - other for value, other in pairs)
-    return Difference(cell, variant, reference, len(pairs), mean, *_tests(pairs), p_holm=None)
-
-
-@lru_cache(maxsize=100_000)  # a page and its tables ask for the same ones again and again
-def _tests(
-    pairs: tuple[tuple[float, float], ...],
-) -> tuple[tuple[float, float] | None, float | None, float | None]:
-    """Interval and p-value of Student's t, p-value of the permutations."""
-    if len(pairs) < 2:
-        return None, None, None
-    gaps = np.subtract(*np.transpose(pairs))
-    permuted = permutation_test(
-        (gaps,),
-        _rounded_mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        random_state=0,
-    )
-    if round(float(np.ptp(gaps)), _DECIMALS) == 0:  # no variance, so t is not defined
-        return None, None, float(permuted.pvalue)
-    test = ttest_rel(*zip(*pairs, strict=True))
-    low, high = test.confidence_interval(1 - LEVEL)
-    return (float(low), float(high)), float(test.pvalue), float(permuted.pvalue)
-
-
-def _rounded_mean(gaps: Any, axis: int) -> Any:
-    """Rounded, so that permutations that are as extreme as what was observed count as such."""
-    return np.round(np.mean(gaps, axis=axis), _DECIMALS)
-
-
-def _worse(difference: Difference) -> bool:
-    return difference.mean < 0 and difference.p_holm is not None and difference.p_holm < LEVEL
+    return Difference(cell, variant, reference, len(pairs), mean, *paired_tests(pairs), p_holm=None)
 
 
 def _blocks(records: Iterable[Record]) -> tuple[list[str], list[Sequence[float]]]:

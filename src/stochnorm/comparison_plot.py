@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from stochnorm.comparison import Summary, summarize
 from stochnorm.plots import BLUE, GREY, ORANGE, save_figure, tidy
 from stochnorm.records import Record
+from stochnorm.scores import SCORES
+from stochnorm.text import span
 
 __all__ = ["draw_comparison", "plot_comparison"]
 
@@ -65,9 +67,8 @@ def _rows(axes: Axes, panel: Sequence[Summary], variants: Sequence[str], referen
         axes.annotate(f"{fmean(values):.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(variants)), list(variants))
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    counts = sorted({summary.n for summary in panel})
-    runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    axes.set_xlabel(f"test {_title(panel)}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
+    runs = span(summary.n for summary in panel)
+    axes.set_xlabel(f"test {SCORES[panel[0].score].short}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
     tidy(axes)
     axes.grid(axis="x", color="#e5e7eb")
 
@@ -90,10 +91,6 @@ def _lines(axes: Axes, panel: Sequence[Summary], variants: Sequence[str]) -> Non
         )
     axes.set_xticks(range(len(rates)), [f"{rate:g} %" for rate in rates])
     axes.set_xlabel("share of the training images", fontsize=9)
-    axes.set_ylabel(f"test {_title(panel)}, %: mean ± std", fontsize=9)
+    axes.set_ylabel(f"test {SCORES[panel[0].score].short}, %: mean ± std", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
     tidy(axes)
-
-
-def _title(panel: Sequence[Summary]) -> str:
-    return "mean AUC" if panel[0].score == "mean_auc" else "top-1"

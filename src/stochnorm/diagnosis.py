@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.advice import advise, number
+from stochnorm.advice import advise
 from stochnorm.files import write_text
+from stochnorm.text import rounded
 
 __all__ = ["Diagnosis", "LayerStatistics", "picture_path"]
 
@@ -123,7 +124,7 @@ class Diagnosis:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             style = "red" if row.far else None if row.near else "yellow"
-            values = (number(row.shift), f"{100 * row.beyond:.0f}", number(row.scale), number(row.noise))
+            values = (rounded(row.shift), f"{100 * row.beyond:.0f}", rounded(row.scale), rounded(row.noise))
             counts = (str(count) if count else "" for count in (row.dead, row.awake))
             table.add_row(Text(row.name), str(row.channels), *values, *counts, style=style)
         console.print()

@@ -28,11 +28,13 @@ from stochnorm.hardware import precision_of
 from stochnorm.methods import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.runs import Run
+from stochnorm.scores import MEAN_AUC, SCORES, TOP1
+from stochnorm.text import interval
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
-__all__ = ["Display", "interval", "metrics_table"]
+__all__ = ["Display", "metrics_table"]
 
 T = TypeVar("T")
 
@@ -161,7 +163,7 @@ class _TrainingBars:
 
     def validated(self, record: dict[str, Any]) -> None:
         score = record["score"]
-        title = {"top1": "top-1", "mean_auc": "AUC"}[score]
+        title = SCORES[score].column
         columns: dict[str, tuple[Any, str]] = {
             " step": (record["step"], "d"),
             "epoch": (record["epoch"], ".1f"),
@@ -204,15 +206,14 @@ def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     """A line a split; those that select models are dim."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("split", no_wrap=True)
-    multi_label = all("mean_auc" in metrics for metrics in splits.values())
-    score = "mean_auc" if multi_label else "top1"
-    columns = {"images": "images", score: "mean AUC %" if multi_label else "top-1 %", "interval": "95 % interval"}
-    columns |= {"average_precision": "AP %"} if multi_label else {"mean_per_class": "per class %"}
+    score = MEAN_AUC if all(MEAN_AUC.key in metrics for metrics in splits.values()) else TOP1
+    columns = {"images": "images", score.key: f"{score.short} %", "interval": "95 % interval"}
+    columns |= {"average_precision": "AP %"} if score.multi_label else {"mean_per_class": "per class %"}
     columns |= {"ece": "ECE %", "loss": "loss"}
     for title in columns.values():
         table.add_column(title, justify="right", no_wrap=True)
     for split, metrics in splits.items():
-        values = {**metrics, "interval": metrics[f"{score}_interval"]}
+        values = {**metrics, "interval": metrics[f"{score.key}_interval"]}
         style = "dim" if split == "validation" else "bold"
         table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
     return table
@@ -229,8 +230,3 @@ def _value(name: str, value: Any) -> str:
     if name == "interval":
         return interval(value)
     return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"
-
-
-def interval(bounds: list[float]) -> str:
-    """A confidence interval in percent."""
-    return f"{bounds[0]:.1f} to {bounds[1]:.1f}"

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from stochnorm.config import FinetuneConfig
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_source
-from stochnorm.data.manifest import SPLITS, list_manifest, some
+from stochnorm.data.manifest import SPLITS, list_manifest
 from stochnorm.data.store import Track
-from stochnorm.display import interval, metrics_table
+from stochnorm.display import metrics_table
 from stochnorm.hardware import launch
 from stochnorm.inference import evaluate_split
 from stochnorm.models import Classifier, load_classifier
 from stochnorm.prediction import format_confusion, format_predictions
 from stochnorm.runs import Run
 from stochnorm.tasks import Task, task_for
+from stochnorm.text import interval, some
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -24,7 +24,6 @@ from stochnorm.data import (
     read_lists,
     read_source,
 )
-from stochnorm.data.manifest import some
 from stochnorm.display import Display
 from stochnorm.evaluation import Evaluation
 from stochnorm.files import write_text
@@ -37,6 +36,7 @@ from stochnorm.preparation import normalization_layers, prepare
 from stochnorm.regularizers import DELTA, Regularizer
 from stochnorm.runs import Run
 from stochnorm.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.text import some
 from stochnorm.trackers import Trackers, tracker_names
 from stochnorm.train import fit, selected, weight_decay
 from stochnorm.weights import read_state_dict

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from stochnorm.data import DATASETS, verify
 from stochnorm.data.catalogue import recognise
-from stochnorm.data.manifest import some
 from stochnorm.experiments import EXPERIMENTS, Experiment
 from stochnorm.experiments.experiment import PAPER
 from stochnorm.experiments.figures import draw
@@ -23,8 +22,9 @@ from stochnorm.experiments.small import BACKBONES, SMALL, small_set
 from stochnorm.files import write_text
 from stochnorm.grid import Grid
 from stochnorm.plots import save_figure
-from stochnorm.records import LABELS, Record, write_records
-from stochnorm.sweep import Failure, compare
+from stochnorm.records import LABELS, Failure, Record, write_records
+from stochnorm.sweep import compare
+from stochnorm.text import some
 
 __all__ = ["Scale", "find_data", "grids", "reproduce", "write_outcome"]
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from stochnorm.data.ahead import map_ahead
 from stochnorm.data.folder import image_files
-from stochnorm.data.manifest import some
 from stochnorm.data.preprocessing import Preprocessing, stack
 from stochnorm.hardware import launch
 from stochnorm.inference import predict_logits
 from stochnorm.models import load_classifier
 from stochnorm.tasks import task_for
+from stochnorm.text import some
 
 __all__ = ["Prediction", "format_confusion", "format_predictions", "predict"]
 

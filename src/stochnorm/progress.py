@@ -17,6 +17,7 @@ from rich.text import Text
 
 from stochnorm.execution import Job, Outcome
 from stochnorm.runs import Run
+from stochnorm.text import rough_duration
 
 __all__ = ["GridProgress"]
 
@@ -88,7 +89,9 @@ class GridProgress:
         ended = self.done + self._failed
         left = self.total - ended - under_way
         elapsed = time.monotonic() - self._start
-        remaining = f"about {_duration(elapsed / moved * left)} left" if moved > 0.02 else "time left not known yet"
+        remaining = (
+            f"about {rough_duration(elapsed / moved * left)} left" if moved > 0.02 else "time left not known yet"
+        )
         failures = f", {self._failed} failed" if self._failed else ""
         line = Table.grid(padding=(0, 2))
         counts = f"{self.done} of {self.total} {self._what} done{failures}, {self.total - ended} left"
@@ -123,8 +126,3 @@ class _Running:
             score = record.get(f"val_{record['score']}")
             value = "" if score is None else f"  val {score:.1f}"
             self.note = f"step {record['step']}  loss {record['train_loss']:.3f}{value}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

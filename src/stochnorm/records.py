@@ -12,7 +12,7 @@ from stochnorm.config import FinetuneConfig
 from stochnorm.files import write_text
 from stochnorm.runs import Run, data_name
 
-__all__ = ["Cell", "Record", "format_records", "read_records", "record_of", "write_records"]
+__all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "record_of", "write_records"]
 
 LABELS = "labels.json"
 """In a grid's directory: what its runs are called in tables, by the names of their directories."""
@@ -77,6 +77,20 @@ class Record:
         """The test score in percent; None without a test split, or where it is undefined."""
         value: float | None = (self.test or {}).get(self.score)
         return value
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to nothing."""
+
+    variant: str
+    data: str
+    backbone: str
+    rate: float
+    repeat: int
+    run: str
+    """Its directory, relative to the comparison's."""
+    reason: str
 
 
 def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> Record:

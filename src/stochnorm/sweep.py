@@ -20,27 +20,13 @@ from stochnorm.grid import Grid, GridRun, Variant
 from stochnorm.interrupt import stop_signal
 from stochnorm.methods import concerns
 from stochnorm.progress import GridProgress
-from stochnorm.records import LABELS, Record, record_of, write_records
+from stochnorm.records import LABELS, Failure, Record, record_of, write_records
 from stochnorm.runs import Run, data_name, run_name
 
-__all__ = ["Comparison", "Failure", "collect", "compare", "publish", "tune_variants"]
+__all__ = ["Comparison", "collect", "compare", "publish", "tune_variants"]
 
 _POLL = 0.5  # seconds between looks at the progress of running jobs
 _PATIENCE = 5.0  # seconds before a run that another process holds is tried again
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that came to nothing."""
-
-    variant: str
-    data: str
-    backbone: str
-    rate: float
-    repeat: int
-    run: str
-    """Its directory, relative to the comparison's."""
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stochnorm.metrics import classification_metrics, multilabel_metrics
+from stochnorm.scores import MEAN_AUC, TOP1
 
 __all__ = ["MultiLabel", "SingleLabel", "Task", "pos_weight_of", "task_for"]
 
@@ -67,8 +68,8 @@ class SingleLabel(Task):
         50.0
     """
 
-    score: ClassVar[str] = "top1"
-    score_title: ClassVar[str] = "top-1"
+    score: ClassVar[str] = TOP1.key
+    score_title: ClassVar[str] = TOP1.short
 
     classes: tuple[str, ...]
 
@@ -111,8 +112,8 @@ class MultiLabel(Task):
         [100.0, 100.0]
     """
 
-    score: ClassVar[str] = "mean_auc"
-    score_title: ClassVar[str] = "mean AUC"
+    score: ClassVar[str] = MEAN_AUC.key
+    score_title: ClassVar[str] = MEAN_AUC.short
 
     classes: tuple[str, ...]
     pos_weight: Tensor | None = None

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stochnorm.data.manifest import some
+from stochnorm.text import some
 
 __all__ = ["bundled_state_dict", "load_weights", "read_notes", "read_state_dict", "weight_file"]
 

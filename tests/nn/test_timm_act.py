@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stochnorm.nn import convert, kernel, restore
 from stochnorm.nn.acceleration import accelerate, plain_class
-from stochnorm.nn.timm_act import FusedBatchNormAct2d
+from stochnorm.nn.fused_norm import FusedBatchNormAct2d
 
 SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]
 

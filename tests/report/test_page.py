@@ -19,11 +19,10 @@ import pytest
 
 from stochnorm.comparison import differences, tied_with_best
 from stochnorm.config import L2SPConfig
-from stochnorm.records import Record, read_records, write_records
+from stochnorm.records import Failure, Record, read_records, write_records
 from stochnorm.report import report, write_report
 from stochnorm.report.details import MOST, choose
 from stochnorm.report.page import format_report
-from stochnorm.sweep import Failure
 
 HOSTILE = "<script>alert(1)</script> \"quotes\" 'too' {{ 7 * 7 }} %{x}"
 

@@ -102,12 +102,12 @@ class List:
             note += "in both. stochnorm paper NAME --scale small takes minutes on a CPU and is no result."
         else:
             from stochnorm.data import DATASETS
+            from stochnorm.text import tally
 
             table.add_column("name", no_wrap=True)
             table.add_column("data set", overflow="fold")
             for dataset in DATASETS.values():
-                counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
-                what = f"{dataset.title}: {counts}\n[dim]{dataset.licence}\n{dataset.homepage}[/]"
+                what = f"{dataset.title}: {tally(dataset.counts)}\n[dim]{dataset.licence}\n{dataset.homepage}[/]"
                 table.add_row(f"[bold]{dataset.name}[/]", what)
             note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
         console = Console(highlight=False)

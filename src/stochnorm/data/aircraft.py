@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stochnorm.data.manifest import Row, Source, some
+from stochnorm.data.manifest import Row, Source
 from stochnorm.data.official import DataSet, check_lists, pairs, text_lines
+from stochnorm.text import some
 
 __all__ = ["AIRCRAFT", "list_aircraft"]
 

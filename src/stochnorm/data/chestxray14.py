@@ -12,9 +12,10 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from stochnorm.data.manifest import Row, Source, findings, read_csv, some
+from stochnorm.data.manifest import Row, Source, findings, read_csv
 from stochnorm.data.official import DataSet, check_lists, text_lines
 from stochnorm.data.report import image_paths
+from stochnorm.text import some
 
 __all__ = ["CHESTXRAY14", "FINDINGS", "list_chestxray14"]
 

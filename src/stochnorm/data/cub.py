@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stochnorm.data.manifest import Row, Source, some
+from stochnorm.data.manifest import Row, Source
 from stochnorm.data.official import DataSet, check_lists, pairs
+from stochnorm.text import some
 
 __all__ = ["CUB", "list_cub"]
 

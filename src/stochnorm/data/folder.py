@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from stochnorm.data.manifest import SPLITS, Row, Source, some
+from stochnorm.data.manifest import SPLITS, Row, Source
+from stochnorm.text import some
 
 __all__ = ["files_below", "image_files", "read_folder"]
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from stochnorm.data.manifest import Row, decode, some
+from stochnorm.data.manifest import Row, decode
 from stochnorm.data.splits import check_groups
 from stochnorm.files import write_text
+from stochnorm.text import some
 
 __all__ = ["export_lists", "read_lists"]
 

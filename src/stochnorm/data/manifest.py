@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stochnorm.text import some
+
 __all__ = ["Row", "Source", "findings", "format_manifest", "list_manifest", "read_manifest"]
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -212,8 +214,3 @@ def decode(path: Path, data: bytes) -> str:
             f"{path}:{line}: is not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8 "
             '(in a spreadsheet: "CSV UTF-8")'
         ) from error
-
-
-def some(names: list[str], most: int = 5) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stochnorm.data.manifest import Source, decode, some
+from stochnorm.data.manifest import Source, decode
 from stochnorm.data.report import Report, counts, image_paths
+from stochnorm.text import some
 
 __all__ = ["DataSet", "check_lists", "pairs", "read_official", "text_lines", "verify_official"]
 

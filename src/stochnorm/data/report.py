@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stochnorm.data.folder import extensions, files_below, image_files
-from stochnorm.data.manifest import Source, findings, some
+from stochnorm.data.manifest import Source, findings
+from stochnorm.text import some, tally
 
 __all__ = ["Report", "counts", "image_paths", "report_of", "too_few_classes"]
 
@@ -45,7 +46,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """In words, the title first."""
-        counted = ", ".join(f"{n:,} {key}" for key, n in self.found.items()) or "nothing"
+        counted = tally(self.found) or "nothing"
         not_so = "not the official set" if self.official else "cannot be trained on as it is"
         lines = [f"{self.dataset} in {self.root}: {'complete' if self.ok else not_so}", f"found {counted}"]
         if self.differences:

@@ -10,7 +10,8 @@ from fractions import Fraction
 
 import torch
 
-from stochnorm.data.manifest import Row, findings, some
+from stochnorm.data.manifest import Row, findings
+from stochnorm.text import some
 
 __all__ = ["assign_splits", "cut_per_class", "sample_per_class"]
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from stochnorm.data.ahead import map_ahead
 from stochnorm.data.cache import ImageCache, NoCacheError
-from stochnorm.data.manifest import Row, some
+from stochnorm.data.manifest import Row
 from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.text import some
 
 __all__ = ["ImageStore"]
 

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from stochnorm.data.ahead import map_ahead
 from stochnorm.data.augmentation import cut, draw_crops
-from stochnorm.data.manifest import findings, some
+from stochnorm.data.manifest import findings
 from stochnorm.data.preprocessing import stack
 from stochnorm.data.splits import generator
 from stochnorm.data.store import ImageStore
+from stochnorm.text import some
 
 __all__ = ["Split", "encode_labels"]
 

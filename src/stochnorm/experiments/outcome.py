@@ -19,6 +19,7 @@ from stochnorm.experiments.experiment import INCEPTION_V3, RESNET50, VGG16_BN, E
 from stochnorm.experiments.published import Published, read_published
 from stochnorm.experiments.small import NOTE
 from stochnorm.records import Record
+from stochnorm.scores import MEAN_AUC, TOP1
 
 __all__ = ["Line", "Outcome", "Place", "format_csv", "format_markdown", "lines_of", "show"]
 
@@ -75,7 +76,7 @@ class Outcome:
 
     @property
     def score(self) -> str:
-        return "AUC" if self.experiment.data == ("chestxray14",) else "top-1"
+        return (MEAN_AUC if self.experiment.data == ("chestxray14",) else TOP1).column
 
 
 def lines_of(experiment: Experiment, records: Iterable[Record], places: Mapping[tuple[str, str], Place]) -> list[Line]:

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
-from stochnorm.data.manifest import some
 from stochnorm.data.preprocessing import Preprocessing
 from stochnorm.models.small import SMALL, create_small
+from stochnorm.text import some
 
 __all__ = ["Backbone", "find_backbone", "native_image_size"]
 

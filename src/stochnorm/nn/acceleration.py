@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from stochnorm.nn import depthwise, kernel
@@ -52,7 +54,26 @@ def _counterpart(module: nn.Module, normalization: bool) -> type[nn.Module]:
     """The class that a layer is to have."""
     kind = type(module)
     if normalization and is_timms(kind, "BatchNormAct2d"):
-        from stochnorm.nn.timm_act import FusedBatchNormAct2d
+        from stochnorm.nn.fused_norm import FusedBatchNormAct2d
 
         return FusedBatchNormAct2d if kernel.library is not None else kind
-    return depthwise.counterpart(module) or kind
+    same = is_timms(kind, "Conv2dSame")
+    if depthwise.library is None or not (kind is nn.Conv2d or same) or not _is_depthwise(module):
+        return kind
+    if same:
+        from stochnorm.nn.timm_same import DepthwiseConv2dSame
+
+        return DepthwiseConv2dSame
+    return depthwise.DepthwiseConv2d
+
+
+def _is_depthwise(conv: Any) -> bool:
+    """Whether a convolution is one that the kernel can do."""
+    return (
+        1 < conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride in ((1, 1), (2, 2))
+        and conv.dilation == (1, 1)
+        and max(conv.kernel_size) <= depthwise.MOST
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+    )

@@ -17,14 +17,14 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from stochnorm.nn.compiled import load, threads
-from stochnorm.nn.timm_names import is_timms
 
-__all__ = ["DepthwiseConv2d", "counterpart"]
+__all__ = ["DepthwiseConv2d"]
 
 _pointer, _shape = ctypes.c_void_p, ctypes.c_int64 * 11
 _FORWARD = [_shape, *[_pointer] * 4, ctypes.c_int]
 _BACKWARD = [_shape, *[_pointer] * 5, ctypes.c_int]
-_MOST = 7  # rows and columns of a kernel, as in depthwise.cpp
+MOST = 7
+"""Rows and columns of a kernel, as in depthwise.cpp."""
 
 library = load("_depthwise", "depthwise", (torch.float32, torch.bfloat16), forward=_FORWARD, backward=_BACKWARD)
 _functions = library or {}
@@ -162,26 +162,3 @@ def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Array[ctypes.c_int64]:
     """``Shape`` of depthwise.cpp."""
     return _shape(*input.shape, *geometry.output_size, *weight.shape[2:], geometry.stride, *geometry.before)
-
-
-def counterpart(module: nn.Module) -> type[nn.Conv2d] | None:
-    """The class of a convolution that the kernel can do; None for the others."""
-    kind = type(module)
-    same = is_timms(kind, "Conv2dSame")
-    if library is None or not (kind is nn.Conv2d or same):
-        return None
-    conv: Any = module
-    if not (
-        1 < conv.groups == conv.in_channels == conv.out_channels
-        and conv.stride in ((1, 1), (2, 2))
-        and conv.dilation == (1, 1)
-        and max(conv.kernel_size) <= _MOST
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-    ):
-        return None
-    if same:
-        from stochnorm.nn.timm_same import DepthwiseConv2dSame
-
-        return DepthwiseConv2dSame
-    return DepthwiseConv2d

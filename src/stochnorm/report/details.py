@@ -33,6 +33,7 @@ from stochnorm.report.predictions import (
 )
 from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
+from stochnorm.scores import SCORES
 
 __all__ = ["MOST", "Details", "Shown", "Thumbnail", "choose", "common", "details_of", "read_history", "show"]
 
@@ -91,7 +92,7 @@ class Details:
 
     @property
     def multi_label(self) -> bool:
-        return self.record.score == "mean_auc"
+        return SCORES[self.record.score].multi_label
 
 
 def choose(records: Sequence[Record], best: Mapping[Cell, str], reference: str) -> Shown:

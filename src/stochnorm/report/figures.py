@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stochnorm.comparison import LEVEL, Difference, Summary
+from stochnorm.comparison import Difference, Summary, significant
 from stochnorm.report.predictions import Bin, ClassScore
+from stochnorm.text import count, interval
 
 __all__ = [
     "NAMED",
@@ -27,7 +28,6 @@ __all__ = [
     "gain_figure",
     "plain",
     "shorten",
-    "significant",
     "styles",
 ]
 
@@ -42,7 +42,6 @@ Figure = dict[str, Any]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 _HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
 _POINTS = 200  # of a curve; more cannot be seen
-_FEW = 3  # repeats; with fewer no difference is called one
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,6 @@ def styles(variants: Sequence[str], reference: str) -> dict[str, Style]:
         for i, name in enumerate(others)
     }
     return {name: found.get(name, Style("var(--s0)", "circle", "dash")) for name in variants}
-
-
-def significant(difference: Difference) -> bool:
-    """Whether a difference is called one: at 5 % after Holm, of three repeats or more."""
-    return difference.n >= _FEW and difference.p_holm is not None and difference.p_holm < LEVEL
 
 
 def plain(text: str) -> str:
@@ -387,8 +381,7 @@ def _dodge(count: int, width: float) -> list[float]:
 
 def _score_text(s: Summary) -> str:
     spread = f" ± {s.std:.1f}" if s.std is not None else ""
-    runs = f"{s.n} run" + "s" * (s.n > 1)
-    return f"<b>{plain(s.variant)}</b> at {s.cell.rate:g} %<br>{s.mean:.1f}{spread} %, {runs}"
+    return f"<b>{plain(s.variant)}</b> at {s.cell.rate:g} %<br>{s.mean:.1f}{spread} %, {count(s.n, 'run')}"
 
 
 def _gain_text(d: Difference) -> str:
@@ -396,8 +389,8 @@ def _gain_text(d: Difference) -> str:
     return f"<b>{plain(d.variant)}</b> at {d.cell.rate:g} %<br>{d.mean:+.1f} points{_bounds(d.interval)}{p}"
 
 
-def _bounds(interval: tuple[float, float] | None) -> str:
-    return f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
+def _bounds(bounds: tuple[float, float] | None) -> str:
+    return f" ({interval(bounds)})" if bounds else ""
 
 
 def _thinned(length: int) -> list[int]:

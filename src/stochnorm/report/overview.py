@@ -7,22 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from stochnorm.comparison import Difference, Summary, differences, friedman, ranks, summarize, tied_with_best
+from stochnorm.comparison import Difference, Mark, Summary, differences, friedman, marks, ranks, significant, summarize
 from stochnorm.config import flat
 from stochnorm.methods import concerns
 from stochnorm.records import Cell, Record
 from stochnorm.report.details import common, show
-from stochnorm.report.figures import significant
+from stochnorm.scores import SCORES
+from stochnorm.text import DASH, count, span
 
-__all__ = ["SCORES", "Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
-
-SCORES = {"top1": "top-1 accuracy", "mean_auc": "mean AUC"}
+__all__ = ["Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
 
 _AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
-
-Mark = Literal["", "best", "tied"]
 
 
 class Row(NamedTuple):
@@ -154,10 +151,7 @@ def _rows(
     records: Sequence[Record], summaries: Sequence[Summary], gains: Sequence[Difference], variants: Sequence[str]
 ) -> list[Row]:
     """By data set and backbone as they came, rates from low to high, the reference first."""
-    tied = tied_with_best(records)
-    means: dict[Cell, list[float]] = defaultdict(list)
-    for s in summaries:
-        means[s.cell] += [] if s.mean is None else [s.mean]
+    marked = marks(records)
     gain = {(d.cell, d.variant): d for d in gains}
     errors: dict[tuple[Cell, str], list[float]] = defaultdict(list)
     for record in records:
@@ -165,11 +159,9 @@ def _rows(
         errors[record.cell, record.variant] += [] if ece is None else [ece]
     rows = []
     for s in summaries:
-        mark: Mark = ""
-        if len(means[s.cell]) > 1 and s.variant in tied[s.cell]:
-            mark = "best" if s.mean == max(means[s.cell]) else "tied"
-        ece = errors[s.cell, s.variant]
-        rows.append(Row(s, gain.get((s.cell, s.variant)), mark, fmean(ece) if ece else None))
+        key = s.cell, s.variant
+        ece = errors[key]
+        rows.append(Row(s, gain.get(key), marked.get(key, ""), fmean(ece) if ece else None))
     place = {variant: i for i, variant in enumerate(variants)}
     order = {key: i for i, key in enumerate(dict.fromkeys((s.cell.data, s.cell.backbone) for s in summaries))}
     return sorted(
@@ -183,8 +175,8 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         found[row.summary.cell[:2]].append(row)
     counts: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
-        for split, count in record.images.items():
-            counts[record.cell[:2]][split].add(count)
+        for split, n in record.images.items():
+            counts[record.cell[:2]][split].add(n)
     classes = {record.cell[:2]: record.classes for record in records}
     groups = []
     for (data, backbone), inside in found.items():
@@ -192,16 +184,11 @@ def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[s
         by_place = {(row.summary.variant, row.summary.cell.rate): row for row in inside}
         table = {v: [by_place.get((v, rate)) for rate in rates] for v in variants}
         table = {v: entries for v, entries in table.items() if any(entries)}
-        images = ", ".join(f"{_span(n)} {split}" for split, n in counts[data, backbone].items())
-        kind = "findings" if inside[0].summary.score == "mean_auc" else "classes"
-        words = f"{images} images, {classes[data, backbone]} {kind}"
-        groups.append(Group(data, backbone, inside[0].summary.score, rates, table, words))
+        images = ", ".join(f"{span(n)} {split}" for split, n in counts[data, backbone].items())
+        score = inside[0].summary.score
+        words = f"{images} images, {count(classes[data, backbone], SCORES[score].label)}"
+        groups.append(Group(data, backbone, score, rates, table, words))
     return groups
-
-
-def _span(counts: set[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _standings(rows: Sequence[Row], variants: Sequence[str], rank: Mapping[str, float]) -> list[Standing]:
@@ -273,5 +260,5 @@ def _settings(records: Sequence[Record], variants: Sequence[str]) -> tuple[list[
 
 def _own_setting(settings: Mapping[str, Any], name: str) -> str:
     if "method" in settings and not concerns(name, settings["method"]):
-        return "\N{EN DASH}"
+        return DASH
     return show(settings[name]) if name in settings else "varies"

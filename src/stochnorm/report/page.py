@@ -11,23 +11,23 @@ from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stochnorm.data.manifest import some
+from stochnorm.comparison import FEW
 from stochnorm.files import check_target, write_text
-from stochnorm.records import Cell, Record, read_records
+from stochnorm.records import Cell, Failure, Record, read_records
 from stochnorm.report.details import Details, Shown, choose, details_of, read_history
 from stochnorm.report.figures import Figure, Style, accuracy_figure, curve_figure, gain_figure, styles
-from stochnorm.report.overview import SCORES, Overview, environments, overview
+from stochnorm.report.overview import Overview, environments, overview
 from stochnorm.report.thumbnails import Album
 from stochnorm.runs import Run
+from stochnorm.scores import SCORES
 from stochnorm.tables import write_tables
-
-if TYPE_CHECKING:
-    from stochnorm.sweep import Failure
+from stochnorm.tables.content import scales
+from stochnorm.text import count, decimals, duration, interval, signed, some, spaced_p, span
 
 __all__ = ["format_report", "report", "write_report"]
 
@@ -50,7 +50,6 @@ _GLOSSARY = {
     "score is not.",
 }
 _OF_COMPARISONS = {"± (standard deviation)", "gain", "best and tied", "p (Holm)", "mean rank", "case"}
-_DASH, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _NO_TEST = (
     "No run has a test split, so the scores here are those of the validation images, which also chose the models: they "
     "are optimistic."
@@ -184,7 +183,7 @@ def format_report(
         "lead": _lead(records, view, reference),
         "notes": notes,
         "key_figures": _comparison_figures(records, view, len(failures)) if view else _run_figures(records, details),
-        "scale": ", ".join(sorted({record.scale for record in records if record.scale})),
+        "scale": scales(records),
         "reference": reference,
         "failures": failures,
         "environments": environments(records),
@@ -209,7 +208,7 @@ def _failed(path: Path) -> list[str]:
         if not Run(file.parent).result.is_file()
     }
     listed = some([f"{name} ({reason})" for name, reason in reasons.items()])
-    return [f"{_count(len(reasons), 'run')} in {path} failed, not counted here: {listed}."] if reasons else []
+    return [f"{count(len(reasons), 'run')} in {path} failed, not counted here: {listed}."] if reasons else []
 
 
 def _render(context: dict[str, Any]) -> str:
@@ -217,8 +216,8 @@ def _render(context: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("stochnorm", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"num": _num, "signed": _signed, "p": _p, "duration": _duration, "count": _count}
-    environment.filters |= {"soft": _soft}
+    environment.filters |= {"num": decimals, "signed": signed, "p": spaced_p, "duration": duration, "count": count}
+    environment.filters |= {"interval": interval, "soft": _soft}
     scripts = [_plotly(), _own("page.js")]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
@@ -322,13 +321,13 @@ def _table_facts(view: Overview) -> dict[str, Any]:
 
 def _title(records: Sequence[Record], failures: Sequence[Failure]) -> str:
     if not records:
-        return f"{_count(len(failures), 'run')} failed"
+        return f"{count(len(failures), 'run')} failed"
     data = list(dict.fromkeys(record.data for record in records))
-    names = ", ".join(data[:3]) + (f" and {len(data) - 3} more" if len(data) > 3 else "")
+    names = some(data, 3)
     variants = list(dict.fromkeys(record.variant for record in records))
     if len(records) == 1:
         return f"{variants[0]} on {names}"
-    return f"{_count(len(variants), 'method')} on {names}"
+    return f"{count(len(variants), 'method')} on {names}"
 
 
 def _eyebrow(records: Sequence[Record], view: Overview | None) -> str:
@@ -347,17 +346,16 @@ def _lead(records: Sequence[Record], view: Overview | None, reference: str) -> s
 
 
 def _lead_of_run(record: Record) -> str:
-    title, images = SCORES[record.score], record.images
+    score, images = SCORES[record.score], record.images
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
-    kinds = _count(record.classes, "class") if record.score == "top1" else _count(record.classes, "finding")
-    trained = f"Trained on {images.get('train', 0):,} images of {kinds}"
+    trained = f"Trained on {images.get('train', 0):,} images of {count(record.classes, score.label)}"
     if value is None:
-        return f"{trained}; its {title} is undefined on this split."
-    spread = f" (95 % interval {bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
+        return f"{trained}; its {score.title} is undefined on this split."
+    spread = f" (95 % interval {interval(bounds)})" if bounds else ""
     if record.test is None:
-        return f"{trained}, it reaches {value:.1f} % {title} on the validation images; there was no test split."
-    return f"{trained}, it reaches {value:.1f} % {title} on {metrics['images']:,} test images{spread}."
+        return f"{trained}, it reaches {value:.1f} % {score.title} on the validation images; there was no test split."
+    return f"{trained}, it reaches {value:.1f} % {score.title} on {metrics['images']:,} test images{spread}."
 
 
 def _lead_of_comparison(view: Overview, reference: str) -> str:
@@ -369,18 +367,18 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     text = f"{best.variant} ranks best of {len(view.variants)} methods (mean rank {best.rank:.1f})"
     if not view.reference:
         return f"{text}. There is no run of {reference}, so gains over it are left out."
-    few = max(row.summary.n for row in view.rows) < 3
+    few = max(row.summary.n for row in view.rows) < FEW
     if best.variant == view.reference:
         better = sum(s.better for s in view.standings)
         return f"{text}: nothing ranks above the reference, and {better or 'no'} gains over it are significant."
     if best.gain is not None and best.gain < 0:  # ranks go by repeats, gains by means
         return f"{text}, though its mean is {-best.gain:.1f} points below {reference}'s: it is not shown to be better."
-    text += f"; it gains {_signed(best.gain)} points over {view.reference} on average"
+    text += f"; it gains {signed(best.gain, 1)} points over {view.reference} on average"
     if few:
-        return f"{text}. With fewer than 3 repeats that may be chance: nothing can be concluded."
+        return f"{text}. With fewer than {FEW} repeats that may be chance: nothing can be concluded."
     if not best.better:
-        return f"{text}, but in none of {_count(cells, 'case')} significantly."
-    return f"{text}, significantly in {best.better} of {_count(cells, 'case')}."
+        return f"{text}, but in none of {count(cells, 'case')} significantly."
+    return f"{text}, significantly in {best.better} of {count(cells, 'case')}."
 
 
 def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) -> list[KeyFigure]:
@@ -392,15 +390,14 @@ def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) 
         rank = f"mean rank {best.rank:.2f} of {len(view.variants)}" if best.rank else f"of {len(view.variants)} methods"
         figures.append(KeyFigure("Ranks best", best.variant, rank, small=True))
     if view.reference and best.gain is not None and not scaled:
-        word = f"points, {best.variant}, mean over {_count(len(view.cells), 'case')}"
-        figures.append(KeyFigure(f"Gain over {view.reference}", _signed(best.gain), word))
-    span = f"{min(repeats)} to {max(repeats)}" if len(repeats) > 1 else f"{max(repeats, default=0)}"
-    note = f"{_count(len(view.variants), 'method')}, {_count(len(view.cells), 'case')}, {span} repeats"
+        word = f"points, {best.variant}, mean over {count(len(view.cells), 'case')}"
+        figures.append(KeyFigure(f"Gain over {view.reference}", signed(best.gain, 1), word))
+    note = f"{count(len(view.variants), 'method')}, {count(len(view.cells), 'case')}, {span(repeats or {0})} repeats"
     if failed:
         note += f"; {failed} failed"
     figures.append(KeyFigure("Finished runs", f"{len(records):,}", note))
     seconds = sum(record.cost.get("seconds") or 0.0 for record in records)
-    figures.append(KeyFigure("Training time", _duration(seconds), "of all runs together"))
+    figures.append(KeyFigure("Training time", duration(seconds), "of all runs together"))
     return figures
 
 
@@ -408,12 +405,12 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
     if not records:
         return []
     record = records[0]
-    title = SCORES[record.score]
+    title = SCORES[record.score].title
     figures = []
     for name, metrics in (("Test", record.test), ("Validation", record.validation)):
         if metrics and metrics[record.score] is not None:
             bounds = metrics.get(f"{record.score}_interval")
-            spread = f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else f"{metrics['images']:,} images"
+            spread = f"95 %: {interval(bounds)}" if bounds else f"{metrics['images']:,} images"
             named = f"{name} {title}" if name == "Test" else name
             figures.append(KeyFigure(named, f"{metrics[record.score]:.1f} %", spread))
     if record.test and record.test.get("ece") is not None:
@@ -423,14 +420,14 @@ def _run_figures(records: Sequence[Record], details: Sequence[Details]) -> list[
     speed = record.cost.get("images_per_second")
     memory = record.cost.get("peak_memory_gigabytes")
     note = (f"{speed:.0f} images/s" if speed else "") + (f", {memory:.1f} GB at most" if memory else "")
-    figures.append(KeyFigure("Training", _duration(record.cost.get("seconds")), note))
+    figures.append(KeyFigure("Training", duration(record.cost.get("seconds")), note))
     return figures
 
 
 def _glossary(records: Sequence[Record], view: Overview | None) -> list[tuple[str, str]]:
     """The words that the page uses."""
     idle = set() if view else _OF_COMPARISONS
-    idle |= set() if any(record.score == "mean_auc" for record in records) else {"AUC"}
+    idle |= set() if any(SCORES[record.score].multi_label for record in records) else {"AUC"}
     return [(word, meaning) for word, meaning in _GLOSSARY.items() if word not in idle]
 
 
@@ -451,36 +448,6 @@ def _sections(view: Overview | None, details: Sequence[Details], failures: Seque
     return [*found, ("reading", "How to read")]
 
 
-def _num(value: float | None, digits: int = 1) -> str:
-    return _DASH if value is None else f"{value:,.{digits}f}"
-
-
-def _signed(value: float | None, digits: int = 1) -> str:
-    return _DASH if value is None else f"{value:+.{digits}f}".replace("-", _MINUS)
-
-
 def _soft(name: str) -> Markup:
     """A name that may be broken after its punctuation."""
     return Markup("").join(Markup("{}<wbr>").format(part) for part in re.findall(r"[^_./+-]+[_./+-]*|[_./+-]+", name))
-
-
-def _p(value: float | None) -> str:
-    return _DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _duration(seconds: float | None) -> str:
-    """A time, for people.
-
-    Example:
-        >>> _duration(42), _duration(200), _duration(9000)
-        ('42 s', '3.3 min', '2.5 h')
-    """
-    if seconds is None:
-        return _DASH
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "es" if what.endswith("s") else "s")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from stochnorm.comparison import LEVEL, Difference, Summary, differences, summarize, tied_with_best
+from stochnorm.comparison import Difference, Mark, Summary, differences, marks, summarize
 from stochnorm.records import Cell, Record
+from stochnorm.scores import SCORES
+from stochnorm.text import format_p, interval
 
 __all__ = [
     "DIFFERENCES",
     "ENTRY",
-    "FEW",
     "MEANING",
     "TIED",
     "UNDONE",
@@ -19,9 +20,7 @@ __all__ = [
     "Results",
     "collect",
     "difference_rows",
-    "format_p",
     "scales",
-    "significant",
 ]
 
 ENTRY = "mean ± standard deviation (n runs)"
@@ -32,9 +31,6 @@ MEANING = (
 )
 DIFFERENCES = ("data", "variant", "difference", "95 % interval", "p (t)", "p (permutation)", "p (Holm)", "n")
 UNDONE = "No run is finished."
-FEW = 3  # pairs; with fewer nothing is concluded
-_SCORES = {"top1": "top-1 accuracy", "mean_auc": "mean AUC"}
-_Mark = Literal["", "best", "tied"]
 
 
 class Entry(NamedTuple):
@@ -43,7 +39,7 @@ class Entry(NamedTuple):
     value: str = "-"
     """Mean and standard deviation."""
     n: str = ""
-    mark: _Mark = ""
+    mark: Mark = ""
 
     def marked(self, marks: dict[str, str], escape: Any) -> str:
         return f"{marks[self.mark].format(escape(self.value))} {self.n}".rstrip()
@@ -100,20 +96,14 @@ def collect(records: Sequence[Record], reference: str) -> Results:
     """
     summaries = summarize(records)
     variants = sorted(dict.fromkeys(s.variant for s in summaries), key=lambda variant: variant != reference)
-    scores = {s.cell: _SCORES.get(s.score, s.score) for s in summaries}
+    scores = {s.cell: SCORES[s.score].title if s.score in SCORES else s.score for s in summaries}
     one = len(set(scores.values())) == 1
-    tied = tied_with_best(records)
-    means: dict[Cell, list[float]] = {cell: [] for cell in scores}
-    for s in summaries:
-        means[s.cell] += [] if s.mean is None else [s.mean]
+    marked = marks(records)
     entries = {}
     for s in summaries:
-        mark: _Mark = ""
-        if len(means[s.cell]) > 1 and s.variant in tied[s.cell]:
-            mark = "best" if s.mean == max(means[s.cell]) else "tied"
         if s.mean is not None:
             spread = "" if s.std is None else f" ± {s.std:.2f}"
-            entries[s.variant, s.cell] = Entry(f"{s.mean:.2f}{spread}", f"({s.n})", mark)
+            entries[s.variant, s.cell] = Entry(f"{s.mean:.2f}{spread}", f"({s.n})", marked.get((s.cell, s.variant), ""))
     measure = f"Test {next(iter(scores.values()))}" if one else "Test score"
     names = _names(scores, scored=not one)
     order = [(cell, variant) for cell in names for variant in variants]
@@ -140,27 +130,12 @@ def difference_rows(results: Results) -> list[list[str]]:
             results.names[d.cell],
             d.variant,
             f"{d.mean:+.2f}",
-            "-" if d.interval is None else f"{d.interval[0]:+.2f} to {d.interval[1]:+.2f}",
+            "-" if d.interval is None else interval(d.interval, "+.2f"),
             *("-" if p is None else format_p(p) for p in (d.p_value, d.p_permutation, d.p_holm)),
             str(d.n),
         ]
         for d in results.differences
     ]
-
-
-def significant(difference: Difference) -> bool:
-    """After Holm; never from too few pairs."""
-    return difference.n >= FEW and difference.p_holm is not None and difference.p_holm < LEVEL
-
-
-def format_p(p: float) -> str:
-    """Three decimals.
-
-    Example:
-        >>> format_p(0.0742), format_p(0.0001)
-        ('0.074', '<0.001')
-    """
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def scales(records: Iterable[Record]) -> str:

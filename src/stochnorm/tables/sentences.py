@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stochnorm.comparison import Difference, Rank
+from stochnorm.comparison import FEW, Difference, Rank, significant
 from stochnorm.records import Record
-from stochnorm.tables.content import FEW, UNDONE, Results, collect, format_p, scales, significant
+from stochnorm.tables.content import UNDONE, Results, collect, scales
+from stochnorm.text import count, format_p, interval
 
-__all__ = ["conclude", "conclusions", "count", "standing_in_words"]
+__all__ = ["conclude", "conclusions", "standing_in_words"]
 
 
 def conclusions(records: Sequence[Record], reference: str = "vanilla") -> list[str]:
@@ -60,10 +61,9 @@ def conclude(results: Results, records: Sequence[Record]) -> list[str]:
 
 def _sentence(d: Difference, results: Results) -> str:
     assert d.interval is not None and d.p_holm is not None  # it is significant
-    low, high = d.interval
     return (
-        f"{results.names[d.cell]}: {d.variant} - {d.reference}: {d.mean:+.2f} points (95 %: {low:.2f} to {high:.2f}; p "
-        f"{format_p(d.p_holm)} after Holm, n = {d.n})."
+        f"{results.names[d.cell]}: {d.variant} - {d.reference}: {d.mean:+.2f} points (95 %: "
+        f"{interval(d.interval, '.2f')}; p {format_p(d.p_holm)} after Holm, n = {d.n})."
     )
 
 
@@ -71,8 +71,3 @@ def standing_in_words(standing: Sequence[Rank], p: float | None) -> str:
     """How to read mean ranks, with the p of Friedman's test."""
     text = f"1 is the best; over {count(standing[0].blocks, 'repetition')} that all variants have"
     return f"{text}." if p is None else f"{text}; Friedman's test that all rank alike: p {format_p(p)}."
-
-
-def count(n: int, what: str) -> str:
-    """A number of things, the word in singular or plural."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.comparison import Rank, friedman, ranks
-from stochnorm.records import Cell, Record
-from stochnorm.tables.content import DIFFERENCES, ENTRY, MEANING, TIED, Results, collect, difference_rows, significant
-from stochnorm.tables.sentences import conclude, count, standing_in_words
-
-if TYPE_CHECKING:
-    from stochnorm.sweep import Failure
+from stochnorm.comparison import Rank, friedman, ranks, significant
+from stochnorm.records import Cell, Failure, Record
+from stochnorm.tables.content import DIFFERENCES, ENTRY, MEANING, TIED, Results, collect, difference_rows
+from stochnorm.tables.sentences import conclude, standing_in_words
+from stochnorm.text import count
 
 __all__ = ["show_results"]
 
