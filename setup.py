@@ -8,9 +8,9 @@ from setuptools import Extension, setup
 def kernel(name: str, *depends: str) -> Extension:
     """A plain shared library, which the module of the same name loads through ``compiled.py``."""
     return Extension(
-        f"stochnorm.nn._{name}",
-        [f"src/stochnorm/nn/{name}.cpp"],
-        depends=[f"src/stochnorm/nn/{file}" for file in ("compiled.h", *depends)],
+        f"stochnorm.nn.cpu._{name}",
+        [f"src/stochnorm/nn/cpu/{name}.cpp"],
+        depends=[f"src/stochnorm/nn/cpu/{file}" for file in ("compiled.h", *depends)],
         language="c++",
         extra_compile_args=["-O3", "-g0", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
         extra_link_args=["-fopenmp"],

@@ -42,7 +42,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import stochnorm.nn.layer
+import stochnorm.nn.stochastic
 from stochnorm.nn import convert, restore
 
 LADDER = (64, 96, 128, 160, 192, 224, 256, 288, 299, 320, 384, 448, 512)
@@ -176,7 +176,7 @@ def training_step(model: nn.Module, size: int) -> list[str]:
 def check_train(name: str, model: nn.Module, size: int, used: set[str]) -> list[str]:
     """Returns notes."""
     drawn: dict[int, list[Tensor]] = {}
-    stoch_norm_ = stochnorm.nn.layer.stoch_norm_
+    stoch_norm_ = stochnorm.nn.stochastic.stoch_norm_
 
     def recording(input: Tensor, running_mean: Tensor, *args: Any, use_batch: Tensor, **kwargs: Any) -> Any:
         drawn.setdefault(id(running_mean), []).append(use_batch)
@@ -185,7 +185,7 @@ def check_train(name: str, model: nn.Module, size: int, used: set[str]) -> list[
     layers = batch_norms(model)
     means = {n: m.running_mean.clone() for n, m in layers.items()}
     expect(bool(used), "the forward pass uses no BatchNorm")
-    with mock.patch.object(stochnorm.nn.layer, "stoch_norm_", recording):
+    with mock.patch.object(stochnorm.nn.stochastic, "stoch_norm_", recording):
         bad = training_step(model, size)
     active = {n for n, m in layers.items() if id(m.running_mean) in drawn}
     expect(active == used, f"stochastic in {len(active)} layers, used are {len(used)}: {sorted(active ^ used)[:3]}")

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from measure import Outcome, arguments, at_least, side_by_side
 from stochnorm.nn.fold import fold_batch_norm
+from stochnorm.nn.hooks.stages import stage_names
+from stochnorm.nn.hooks.tail import Tail
 from stochnorm.regularizers.attention import _batch_increases, _pairs, image_losses
-from stochnorm.stages import stage_names
-from stochnorm.tail import Tail
 
 
 def one_pass_a_channel(model: nn.Module, layer: str, images: Tensor, targets: Tensor, channels: list[int]) -> Tensor:

@@ -17,9 +17,9 @@ from torch import nn
 
 from layer import forward_backward
 from measure import Outcome, arguments, side_by_side
-from stochnorm.hardware import launch, precision_of
-from stochnorm.nn.acceleration import accelerate
-from stochnorm.nn.depthwise import DepthwiseConv2d
+from stochnorm.nn.cpu.accelerate import accelerate
+from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.runs.hardware import launch, precision_of
 from training import BUNDLED, training
 
 

@@ -22,11 +22,11 @@ import torch
 
 from images import write_images
 from measure import Outcome, arguments, at_most, in_child, processes
-from stochnorm.config import FinetuneConfig
-from stochnorm.execution.job import cores
-from stochnorm.grid import Grid, Variant
-from stochnorm.job import finetune
-from stochnorm.sweep import compare
+from stochnorm.comparison.compare import compare
+from stochnorm.comparison.executors.job import cores
+from stochnorm.comparison.grid import Grid, Variant
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.training.finetune import finetune
 
 VARIANTS = (Variant("BatchNorm", {"method": "vanilla"}), Variant("StochNorm", {"method": "stochnorm"}))
 

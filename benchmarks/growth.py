@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from stochnorm.plots import BLUE, GREY, ORANGE, save_figure, tidy
+from stochnorm.plotting import BLUE, GREY, ORANGE, save_figure, tidy
 
 _COLUMNS = 3
 _LEAST = 1e-3  # gigabytes, and seconds: below, the clock and the allocator are measured

@@ -83,7 +83,7 @@ def options(case: Case, steps: int, seed: int) -> list[str]:
 def job(data: str, case: Case, steps: int, seed: int, precision: str) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "stochnorm.cli", "finetune", data, "--out", str(out)]
+        command = [sys.executable, "-m", "stochnorm", "finetune", data, "--out", str(out)]
         command += ["--precision", precision]
         seconds, _ = perform([*command, *options(case, steps, seed)], Path(folder))
         result = json.loads((out / "result.json").read_text())

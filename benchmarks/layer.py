@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from blend import TwoBranchBlend
 from measure import RESULTS, Goal, Outcome, arguments, at_most, side_by_side
-from stochnorm.memory import keep_freed_memory
 from stochnorm.nn import StochNorm2d
+from stochnorm.nn.cpu.memory import keep_freed_memory
 
 
 class Network(NamedTuple):

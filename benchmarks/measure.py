@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stochnorm.files import write_text
-from stochnorm.hardware import environment, launch
+from stochnorm.runs.hardware import environment, launch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"

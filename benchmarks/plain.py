@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from blend import blend_everywhere
-from stochnorm.config import FinetuneConfig
 from stochnorm.data import Row, read_source
-from stochnorm.job import split_rows
 from stochnorm.models import build_classifier
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.training.finetune import split_rows
 
 
 class Files(Dataset[tuple[Tensor, int]]):

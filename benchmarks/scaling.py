@@ -33,12 +33,12 @@ from growth import Series, plot_growth
 from images import write_images
 from layer import forward_backward
 from measure import Goal, Outcome, arguments, at_most, cost, in_child
-from stochnorm.config import FinetuneConfig
-from stochnorm.job import finetune
-from stochnorm.memory import keep_freed_memory
 from stochnorm.nn import StochNorm2d
-from stochnorm.records import Record, write_records
+from stochnorm.nn.cpu.memory import keep_freed_memory
 from stochnorm.report import report
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.records import Record, write_records
+from stochnorm.training.finetune import finetune
 from training import training
 
 SMALL = "small/resnet50"

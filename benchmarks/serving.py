@@ -22,10 +22,10 @@ from torch import Tensor
 from images import write_images
 from measure import Outcome, arguments, at_most, side_by_side
 from stochnorm.data.folder import image_files
-from stochnorm.hardware import launch
-from stochnorm.inference import predict_logits
+from stochnorm.evaluation.logits import predict_logits
+from stochnorm.evaluation.predict import predict
 from stochnorm.models import build_classifier, load_classifier, save_classifier
-from stochnorm.prediction import predict
+from stochnorm.runs.hardware import launch
 from training import BUNDLED, CLASSES
 
 

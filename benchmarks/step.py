@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from measure import Outcome, Timing, arguments, at_most, in_child, side_by_side
-from stochnorm.hardware import launch
 from stochnorm.models import build_classifier
 from stochnorm.nn import convert, restore
+from stochnorm.runs.hardware import launch
 from training import BUNDLED, CLASSES, Training, step_memory, training
 
 

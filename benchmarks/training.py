@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stochnorm.config import DELTAConfig, FinetuneConfig
 from stochnorm.data import Split
-from stochnorm.hardware import launch, precision_of
+from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.models import Classifier, build_classifier
-from stochnorm.nn.acceleration import plain_class
-from stochnorm.nn.depthwise import DepthwiseConv2d
-from stochnorm.objective import Objective
-from stochnorm.preparation import prepare
-from stochnorm.tasks import SingleLabel
-from stochnorm.train import weight_decay
+from stochnorm.nn.cpu.accelerate import plain_class
+from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.runs.config import DELTAConfig, FinetuneConfig
+from stochnorm.runs.hardware import launch, precision_of
+from stochnorm.training.loop import weight_decay
+from stochnorm.training.objective import Objective
+from stochnorm.training.prepare import prepare
 
 BUNDLED = "tf_efficientnet_lite0"
 CLASSES = tuple(map(str, range(100)))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from stochnorm.records import Record
+from stochnorm.runs.records import Record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

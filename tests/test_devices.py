@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 import stochnorm
+from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn import StochNorm2d, convert_batch_instance, freeze, hold_statistics, set_p
-from stochnorm.objective import Objective
 from stochnorm.regularizers import DELTA, L2SP
-from stochnorm.tasks import MultiLabel, SingleLabel, Task
+from stochnorm.training.objective import Objective
 
 META = torch.device("meta")
 CONVERSIONS: dict[str, Callable[[nn.Module], Any]] = {

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from stochnorm import FinetuneConfig, convert, finetune, restore
-from stochnorm.cli import main
+from stochnorm.cli.main import main
 from stochnorm.data import DATASETS
+from stochnorm.models.weights import read_state_dict
 from stochnorm.nn import set_p
-from stochnorm.runs import Run
-from stochnorm.weights import read_state_dict
+from stochnorm.runs.directory import Run
 
 
 @pytest.mark.parametrize("step", [convert, restore, partial(set_p, p=0.5)], ids=["convert", "restore", "set_p"])

@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stochnorm.config import FinetuneConfig
-    from stochnorm.diagnosis import Diagnosis
-    from stochnorm.doctor import diagnose
-    from stochnorm.evaluation import Evaluation, evaluate
-    from stochnorm.grid import Grid, Variant
-    from stochnorm.job import Result, finetune
+    from stochnorm.comparison.compare import Comparison, compare
+    from stochnorm.comparison.grid import Grid, Variant
+    from stochnorm.doctor.diagnose import diagnose
+    from stochnorm.doctor.diagnosis import Diagnosis
+    from stochnorm.evaluation.evaluate import Evaluation, evaluate
+    from stochnorm.evaluation.predict import Prediction, predict
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
         unfreeze,
         update_statistics,
     )
-    from stochnorm.prediction import Prediction, predict
-    from stochnorm.records import Record, read_records
     from stochnorm.report import write_report
-    from stochnorm.sweep import Comparison, compare
-    from stochnorm.tuning import Tuned, tune
+    from stochnorm.runs.config import FinetuneConfig
+    from stochnorm.runs.records import Record, read_records
+    from stochnorm.training.finetune import Result, finetune
+    from stochnorm.tuning.tune import Tuned, tune
 
 __version__ = "0.1.0"
 
@@ -73,35 +73,35 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Comparison": "stochnorm.sweep",
-    "Diagnosis": "stochnorm.diagnosis",
-    "Evaluation": "stochnorm.evaluation",
-    "FinetuneConfig": "stochnorm.config",
-    "Grid": "stochnorm.grid",
-    "Prediction": "stochnorm.prediction",
-    "Record": "stochnorm.records",
-    "Result": "stochnorm.job",
+    "Comparison": "stochnorm.comparison.compare",
+    "Diagnosis": "stochnorm.doctor.diagnosis",
+    "Evaluation": "stochnorm.evaluation.evaluate",
+    "FinetuneConfig": "stochnorm.runs.config",
+    "Grid": "stochnorm.comparison.grid",
+    "Prediction": "stochnorm.evaluation.predict",
+    "Record": "stochnorm.runs.records",
+    "Result": "stochnorm.training.finetune",
     "StochNorm1d": "stochnorm.nn",
     "StochNorm2d": "stochnorm.nn",
     "StochNorm3d": "stochnorm.nn",
-    "Tuned": "stochnorm.tuning",
-    "Variant": "stochnorm.grid",
+    "Tuned": "stochnorm.tuning.tune",
+    "Variant": "stochnorm.comparison.grid",
     "build_classifier": "stochnorm.models",
-    "compare": "stochnorm.sweep",
+    "compare": "stochnorm.comparison.compare",
     "convert": "stochnorm.nn",
     "convert_batch_instance": "stochnorm.nn",
-    "diagnose": "stochnorm.doctor",
-    "evaluate": "stochnorm.evaluation",
-    "finetune": "stochnorm.job",
+    "diagnose": "stochnorm.doctor.diagnose",
+    "evaluate": "stochnorm.evaluation.evaluate",
+    "finetune": "stochnorm.training.finetune",
     "freeze": "stochnorm.nn",
     "hold_statistics": "stochnorm.nn",
     "initialize_statistics": "stochnorm.nn",
     "load_classifier": "stochnorm.models",
-    "predict": "stochnorm.prediction",
-    "read_records": "stochnorm.records",
+    "predict": "stochnorm.evaluation.predict",
+    "read_records": "stochnorm.runs.records",
     "restore": "stochnorm.nn",
     "stoch_norm": "stochnorm.nn",
-    "tune": "stochnorm.tuning",
+    "tune": "stochnorm.tuning.tune",
     "unfreeze": "stochnorm.nn",
     "update_statistics": "stochnorm.nn",
     "write_report": "stochnorm.report",

@@ -2,7 +2,7 @@
 
 import sys
 
-from stochnorm.cli import main
+from stochnorm.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stochnorm.data import Row, assign_splits
-from stochnorm.data.cars import list_cars
-from stochnorm.data.chestxray14 import list_chestxray14
+from stochnorm.data.published.cars import list_cars
+from stochnorm.data.published.chestxray14 import list_chestxray14
 from stochnorm.data.splits import cut_per_class, sample_per_class
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from stochnorm import build_classifier
 from stochnorm.models import check_forward
-from stochnorm.weights import bundled_state_dict
+from stochnorm.models.weights import bundled_state_dict
 
 CLASSES = ("a", "b", "c")
 TINY = "test_resnet"

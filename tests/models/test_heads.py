@@ -10,7 +10,7 @@ from torch import nn
 
 from stochnorm import build_classifier
 from stochnorm.models import Classifier, pooled
-from stochnorm.taps import Tap
+from stochnorm.nn.hooks.taps import Tap
 
 CLASSES = ("a", "b", "c")
 

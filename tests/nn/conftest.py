@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stochnorm.nn import functional, kernel
+from stochnorm.nn import functional
+from stochnorm.nn.cpu import kernel
 
 
 @pytest.fixture(params=["kernel", "aten", "gpu"])

@@ -22,7 +22,7 @@ from stochnorm.nn import (
     restore,
     update_statistics,
 )
-from stochnorm.nn.timm_act import BatchInstanceNormAct2d
+from stochnorm.nn.timm_layers import BatchInstanceNormAct2d
 
 
 def written_formula(x: Tensor, rho: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import Conv2dNormActivation
 
 from stochnorm import StochNorm1d, StochNorm2d, StochNorm3d, convert, restore
-from stochnorm.nn.timm_act import StochNormAct2d
+from stochnorm.nn.timm_layers import StochNormAct2d
 
 
 def small_net() -> nn.Sequential:

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from stochnorm.nn.acceleration import accelerate
+from stochnorm.nn.cpu.accelerate import accelerate
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.freeze import freeze
 

@@ -22,7 +22,7 @@ from stochnorm.nn import (
     unfreeze,
     update_statistics,
 )
-from stochnorm.nn.timm_act import FrozenNormAct2d
+from stochnorm.nn.timm_layers import FrozenNormAct2d
 
 
 def small_net() -> nn.Sequential:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stochnorm.data.catalogue import DATASETS, recognise, verify
-from stochnorm.data.download import download
-from stochnorm.data.elpv import read_elpv
 from stochnorm.data.folder import read_folder
+from stochnorm.data.images.batches import Split, encode_labels
+from stochnorm.data.images.preprocessing import Preprocessing
+from stochnorm.data.images.store import ImageStore
+from stochnorm.data.inventory import Report, too_few_classes
 from stochnorm.data.lists import export_lists, read_lists
 from stochnorm.data.manifest import Row, Source, findings, format_manifest, list_manifest, read_manifest
-from stochnorm.data.official import DataSet, read_official
-from stochnorm.data.preprocessing import Preprocessing
-from stochnorm.data.report import Report, too_few_classes
+from stochnorm.data.published.catalogue import DATASETS, recognise, verify
+from stochnorm.data.published.dataset import DataSet, read_official
+from stochnorm.data.published.download import download
+from stochnorm.data.published.elpv import read_elpv
 from stochnorm.data.splits import assign_splits
-from stochnorm.data.store import ImageStore
-from stochnorm.data.stream import Split, encode_labels
 
 __all__ = [
     "DATASETS",

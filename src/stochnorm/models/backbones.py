@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.models.small import SMALL, create_small
 from stochnorm.text import some
 

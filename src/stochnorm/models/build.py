@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.models.backbones import Backbone, find_backbone
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.heads import names_of, new_heads
-from stochnorm.modes import evaluating
-from stochnorm.weights import BUNDLED, bundled_state_dict, load_weights, read_notes, read_state_dict, weight_file
+from stochnorm.models.weights import BUNDLED, bundled_state_dict, load_weights, read_notes, read_state_dict, weight_file
+from stochnorm.nn.hooks.modes import evaluating
 
 __all__ = ["assemble", "build_classifier", "check_forward"]
 

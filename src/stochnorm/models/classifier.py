@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.models.heads import names_of
 from stochnorm.models.parameters import parameter_groups
 
@@ -42,7 +42,7 @@ class Classifier:
 
     @property
     def head_name(self) -> str:
-        """The module whose input are the features, as in ``model.named_modules()``; for a :class:`~stochnorm.taps.Tap`.
+        """The module whose input are the features, as in ``model.named_modules()``; for a tap.
 
         What it takes in may be a map, where the head is a convolution: :func:`stochnorm.models.pooled` averages it.
         """

@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from stochnorm.data.preprocessing import Preprocessing
+from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.files import atomic_path
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.build import assemble
 from stochnorm.models.classifier import Classifier
+from stochnorm.models.weights import load_weights
 from stochnorm.nn import convert_batch_instance
-from stochnorm.weights import load_weights
 
 __all__ = ["load_classifier", "save_classifier"]
 

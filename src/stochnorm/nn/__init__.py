@@ -12,10 +12,10 @@ from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d
 from stochnorm.nn.functional import stoch_norm
 from stochnorm.nn.hold import hold_statistics
 from stochnorm.nn.initial import initialize_statistics
-from stochnorm.nn.layer import StochNorm1d, StochNorm2d, StochNorm3d
 from stochnorm.nn.schedule import schedule, set_p
+from stochnorm.nn.select import name_matches
 from stochnorm.nn.statistics import update_statistics
-from stochnorm.nn.where import name_matches
+from stochnorm.nn.stochastic import StochNorm1d, StochNorm2d, StochNorm3d
 
 __all__ = [
     "BatchInstanceNorm1d",

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
-from stochnorm.nn.layer import _StochNorm, check_p
+from stochnorm.nn.stochastic import _StochNorm, check_p
 from stochnorm.nn.surgery import BATCH_INSTANCE, STOCH, Where, change_class, family_of, pick, to_batch_norm
 
 __all__ = ["convert", "convert_batch_instance", "restore"]

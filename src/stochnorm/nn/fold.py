@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from stochnorm.nn.acceleration import plain_class
+from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["fold_batch_norm"]

@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from stochnorm.nn import kernel
+from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import composition
 from stochnorm.nn.double_backward import twice_differentiable_backward
 

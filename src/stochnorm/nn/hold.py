@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from stochnorm.nn.layer import _StochNorm, inside_backward
+from stochnorm.nn.stochastic import _StochNorm, inside_backward
 
 __all__ = ["hold_statistics"]
 

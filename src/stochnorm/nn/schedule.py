@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from stochnorm.nn.layer import _StochNorm, check_p
+from stochnorm.nn.stochastic import _StochNorm, check_p
 
 __all__ = ["schedule", "set_p"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.nn.layer import _StochNorm
+from stochnorm.nn.stochastic import _StochNorm
 
 __all__ = ["update_statistics"]
 

@@ -16,7 +16,7 @@ from stochnorm.nn.batch_instance import (
     _BatchInstanceNorm,
 )
 from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d, _FrozenNorm
-from stochnorm.nn.layer import StochNorm1d, StochNorm2d, StochNorm3d, _StochNorm
+from stochnorm.nn.stochastic import StochNorm1d, StochNorm2d, StochNorm3d, _StochNorm
 from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["BATCH_INSTANCE", "FROZEN", "STOCH", "Family", "Where", "change_class", "family_of", "pick", "to_batch_norm"]
@@ -142,7 +142,7 @@ def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:
     kind = type(module) if family is None else _plain_class(type(module), family)
     layers = to.layers
     if is_timms(kind, "BatchNormAct2d"):
-        from stochnorm.nn.timm_act import LAYERS
+        from stochnorm.nn.timm_layers import LAYERS
 
         layers = LAYERS
     for layer in layers:

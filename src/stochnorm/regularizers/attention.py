@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stochnorm.modes import evaluating
 from stochnorm.nn.fold import fold_batch_norm
-from stochnorm.stages import check_layers
-from stochnorm.tail import Tail
-from stochnorm.taps import Tap
+from stochnorm.nn.hooks.modes import evaluating
+from stochnorm.nn.hooks.stages import check_layers
+from stochnorm.nn.hooks.tail import Tail
+from stochnorm.nn.hooks.taps import Tap
 
 __all__ = ["channel_attention", "image_losses", "loss_increases", "softmax_attention", "train_head"]
 

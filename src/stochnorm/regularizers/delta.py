@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stochnorm.nn.hooks.stages import check_layers
+from stochnorm.nn.hooks.taps import Tap
 from stochnorm.regularizers.regularizer import Regularizer, Step, as_modules, wide
-from stochnorm.stages import check_layers
-from stochnorm.taps import Tap
 
 __all__ = ["DELTA", "delta"]
 
@@ -76,7 +76,8 @@ class DELTA(Regularizer):
             converted layers and moving statistics included, does not reach it. It runs faster once
             :func:`stochnorm.nn.fold.fold_batch_norm` has been through it, as in the main job.
         head: The new layers, or the one, whose parameters beta shrinks, bias included; may be empty.
-        layers: Whose outputs are compared, as in ``model.named_modules()``; see :func:`stochnorm.stages.stage_names`.
+        layers: Whose outputs are compared, as in ``model.named_modules()``; see
+            :func:`stochnorm.nn.hooks.stages.stage_names`.
         weights: W of each layer, (c,); see :mod:`stochnorm.regularizers.attention`. None is 1/c.
         alpha: Strength of the feature maps' term. The published 0.01 is for ResNet's last convolution in each stage,
             before its normalization, whose values are smaller; on whole stages training diverges with it.

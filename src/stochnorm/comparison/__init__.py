@@ -1,0 +1,1 @@
+"""Comparisons: a grid of runs, what is missing of it, and who does the runs."""

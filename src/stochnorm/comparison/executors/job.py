@@ -1,0 +1,141 @@
+"""One piece of work of a comparison, and how it ended; the same for every executor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+import warnings
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from stochnorm.files import write_text
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.directory import Run, RunInUseError
+
+__all__ = ["Job", "Outcome", "cores", "failed", "perform"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to do or go on with; with trials, a search of hyper-parameters."""
+
+    config: FinetuneConfig
+    """With ``out``."""
+    trials: int = 0
+    processes: int = 1
+    """That share a run, by torchrun."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        content: dict[str, Any] = json.loads(text)
+        return cls(**{**content, "config": FinetuneConfig.from_dict(content["config"])})
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    state: Literal["done", "failed", "busy", "stopped"]
+    """busy: another process works on it; stopped: it can go on."""
+    reason: str = ""
+    """In a line."""
+    warnings: tuple[str, ...] = ()
+    """What the job warned of, such as images that cannot be read."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        content: dict[str, Any] = json.loads(text)
+        return cls(**{**content, "warnings": tuple(content["warnings"])})
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def perform(job: Job) -> Outcome:
+    """Do a job in this process. What fails is written to the run's ``failure.json``; nothing is raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", UserWarning)
+        outcome = _perform(job)
+    said = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+    return replace(outcome, warnings=tuple(dict.fromkeys([*outcome.warnings, *said])))
+
+
+def _perform(job: Job) -> Outcome:
+    run = Run.of(job.config)
+    said: tuple[str, ...] = ()
+    try:
+        if job.trials:
+            from stochnorm.tuning.tune import tune
+
+            tune(job.config, trials=job.trials, quiet=True)
+        elif job.processes > 1:
+            said = _torchrun(job, run)
+        else:
+            from stochnorm.training.finetune import finetune
+
+            finetune(replace(job.config, resume=run.config.is_file()), quiet=True)
+    except RunInUseError as error:
+        return Outcome("busy", str(error))
+    except KeyboardInterrupt as stop:
+        return Outcome("stopped", str(stop))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
+        return failed(job, reason if expected else f"{type(error).__name__}: {reason}", traceback.format_exc())
+    run.failure.unlink(missing_ok=True)
+    return Outcome("done", warnings=said)
+
+
+def failed(job: Job, reason: str, details: str = "") -> Outcome:
+    """Writes down why a job failed, where the disk lets it."""
+    run = Run.of(job.config)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.failure, json.dumps({"reason": reason, "traceback": details}, indent=2) + "\n")
+    except OSError as error:
+        reason += f" (and {error})"
+    return Outcome("failed", reason)
+
+
+def _torchrun(job: Job, run: Run) -> tuple[str, ...]:
+    """Fine-tune by several processes of this machine; what they warned of."""
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    settings = run.path.with_name(f".{run.path.name}.json")
+    write_text(settings, json.dumps(asdict(job.config)) + "\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.processes}"]
+    command += ["-m", "stochnorm", "finetune", job.config.data, "--settings", str(settings)]
+    command += ["--resume"] if run.config.is_file() else []
+    try:
+        status, lines = _run(command)
+    finally:
+        settings.unlink(missing_ok=True)
+    if status and not run.result.is_file():
+        reasons = [line.partition("error: ")[2] for line in lines if "error: " in line]
+        raise ValueError(reasons[0] if reasons else f"torchrun ended with status {status}: {lines[-1:]}")
+    return tuple(line.removeprefix("warning: ") for line in lines if line.startswith("warning: "))
+
+
+def _run(command: list[str]) -> tuple[int, list[str]]:
+    """Run torchrun; its exit status, and the lines of its standard error. An interrupt is handed on, and waited for."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        while True:
+            try:
+                _, errors = process.communicate(timeout=1)  # Ray's interrupts do not end a wait
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:
+                process.terminate()  # its processes answer with a checkpoint
+                process.communicate()
+                raise
+            return process.returncode, errors.strip().splitlines()
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,83 @@
+"""The same jobs on a Ray cluster, whose machines all reach the data and the comparison's directory by the same path."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from stochnorm.comparison.executors.job import Job, Outcome, failed, perform
+
+__all__ = ["RayExecutor"]
+
+_PATIENCE = 60.0  # seconds that jobs have to write their checkpoints
+
+
+class RayExecutor:
+    """One task a job. Joins the cluster that ``RAY_ADDRESS`` names, else starts one on this machine.
+
+    Args:
+        workers: Jobs at a time; 0: as many as the cluster has room for.
+        threads: CPUs of each job; 0: 1.
+        processes: That share a run: each takes so many CPUs and, where the cluster has GPUs, a GPU.
+
+    Attributes:
+        slots: Jobs at a time.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+    """
+
+    def __init__(self, workers: int, threads: int, processes: int) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the executor ray needs Ray: pip install 'stochnorm[ray]'") from error
+        self._ray: Any = ray
+        self._started = not self._ray.is_initialized()
+        if self._started:
+            self._ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        resources = self._ray.cluster_resources()
+        threads = threads or 1
+        cpus, gpus = threads * processes, processes if resources.get("GPU") else 0
+        room = int(min(resources["CPU"] / cpus, resources["GPU"] / gpus if gpus else resources["CPU"]))
+        self.slots = workers or max(room, 1)
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "runtime_env": environment}
+        self._task: Any = self._ray.remote(**options)(_perform)
+        self._running: dict[Any, Job] = {}
+
+    def start(self, job: Job) -> None:
+        """Begin a job."""
+        self._running[self._task.remote(job.as_json(), str(Path.cwd()))] = job
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """The jobs that ended, at the latest after so many seconds."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        ended = []
+        for reference in ready:
+            job = self._running.pop(reference)
+            try:
+                outcome = Outcome.from_json(self._ray.get(reference))
+            except self._ray.exceptions.RayError as error:  # its process or machine died
+                outcome = failed(job, f"lost by Ray: {str(error).splitlines()[0]}")
+            ended.append((job, outcome))
+        return ended
+
+    def close(self) -> None:
+        """Leave the cluster, or end it if it was started here; running jobs write their checkpoints first."""
+        for reference in self._running:
+            self._ray.cancel(reference)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_PATIENCE)
+        self._running = {}
+        if self._started:
+            self._ray.shutdown()
+
+
+def _perform(job: str, directory: str) -> str:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Ray cancels; what nohup starts ignores it
+    os.chdir(directory)  # what relative paths of data and runs start from
+    return perform(Job.from_json(job)).as_json()

@@ -1,0 +1,1 @@
+"""Images: read, decoded once, kept, cropped, and made into batches."""

@@ -1,0 +1,245 @@
+"""Decoded images in a file that all runs on a machine share: whoever needs one first decodes it for the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import shutil
+import struct
+import sys
+import weakref
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from stochnorm.data.images.preprocessing import Preprocessing
+from stochnorm.files import cache_directory
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["ImageCache", "NoCacheError", "cache_limit"]
+
+_VERSION = 1  # to be raised when the same file decodes to other bytes, or the layout changes
+_PAGE = 4096
+_STAMP = struct.Struct("<qq")  # size and time of the last change, of an image's file
+_CHECKSUM = 8  # bytes
+_ENTRY = _STAMP.size + _CHECKSUM
+
+
+class NoCacheError(OSError):
+    """There is no cache by rule, not by fault: it would be too large, or the system has no means for it."""
+
+
+def cache_limit() -> float:
+    """Bytes that all caches together may take: ``$STOCHNORM_CACHE_GB``, in units of 1e9, or 20 of them.
+
+    Raises:
+        ValueError: It is no number.
+    """
+    text = os.environ.get("STOCHNORM_CACHE_GB") or "20"
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise ValueError(f"STOCHNORM_CACHE_GB is a number of gigabytes, 0 or more, got {text!r}")
+    return limit * 1e9
+
+
+class ImageCache:
+    """The squashed images of one source, in a memory-mapped file in the user's cache directory.
+
+    The file has a slot for each image of the source, and a table that says what is in it: size and time of change of
+    the image's file, and a checksum of the slot. A slot counts only while both are right, and its line in the table is
+    written after its bytes. So a process that is killed in the middle, two that fill a slot at once, an image that has
+    changed and a damaged file cost a decoding and never give a wrong image.
+
+    It is sparse: slots take up space as they are filled. All caches together keep below :func:`cache_limit` and half of
+    the disk's free space; for a new one those that were not used for longest make room, but for those in use.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: Of all images of the source, so that runs on other parts of it share the file.
+        preprocessing: Says the size.
+
+    Attributes:
+        failure: Why the last image that could not be written was not; None if all could.
+
+    Raises:
+        NoCacheError: It would be larger than allowed.
+        OSError: The directory or the file cannot be written.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], preprocessing: Preprocessing) -> None:
+        self.failure: OSError | None = None
+        self._root, self._preprocessing = root, preprocessing
+        self._numbers = {path: number for number, path in enumerate(paths)}
+        self._entries: dict[str, bytes] = {}  # of the slots that this process has checked or written
+        self._slot = 3 * preprocessing.resize**2
+        self._slots = _PAGE + math.ceil(len(paths) * _ENTRY / _PAGE) * _PAGE
+        self._size = self._slots + len(paths) * self._slot
+
+        side, interpolation = preprocessing.resize, preprocessing.interpolation
+        settings = [_VERSION, PIL.__version__, str(root.resolve()), side, interpolation, list(paths)]
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        directory = cache_directory("images")
+        self._path = directory / f"{key[:32]}.images"
+        if sys.platform == "win32":
+            raise NoCacheError("images are cached on disk on Linux and macOS only")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(directory / ".lock", timeout=60):  # it is held for moments
+            _make_room(self._path, self._size)
+            self._attach(_open(self._path, f"stochnorm images {key}\n".encode(), self._size))
+
+    def hold(self, path: str) -> Tensor | None:
+        """See to it that the file has an image: decode it, unless it is there already.
+
+        Returns:
+            None; or the image, where it could not be written.
+
+        Raises:
+            ValueError: The image cannot be read.
+        """
+        number, file = self._numbers[path], self._root / path
+        try:
+            about = file.stat()  # before the image is read, lest it change meanwhile
+        except OSError:
+            return self._preprocessing.read(file)  # which says what is wrong
+        stamp = _STAMP.pack(about.st_size, about.st_mtime_ns)
+        entry = self._entry(number)
+        if not entry.startswith(stamp) or entry != stamp + _checksum(self._bytes(number)):
+            image = self._preprocessing.read(file)
+            try:
+                entry = self._write(number, stamp, image)
+            except OSError as error:
+                self.failure = error
+                return image
+        self._entries[path] = entry
+        return None
+
+    def get(self, path: str) -> Tensor | None:
+        """An image that :meth:`hold` has seen to: (3, resize, resize), uint8, in memory channels last.
+
+        None without it, and when another run has meanwhile replaced it, because its file has changed.
+        """
+        entry = self._entries.get(path)
+        if entry is None:
+            return None
+        number, side = self._numbers[path], self._preprocessing.resize
+        pixels = bytearray(self._bytes(number))
+        if self._entry(number) != entry:  # after the bytes were copied: who replaces them clears it first
+            return None
+        return torch.frombuffer(pixels, dtype=torch.uint8).view(side, side, 3).movedim(-1, 0)
+
+    def _attach(self, descriptor: int) -> None:
+        """Map the file, and keep it from being removed as long as this object lives."""
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._map = memoryview(mmap.mmap(descriptor, self._size, access=mmap.ACCESS_READ))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are not forked: the file is opened anew there."""
+        return {name: value for name, value in vars(self).items() if name not in ("_descriptor", "_map")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        try:
+            self._attach(os.open(self._path, os.O_RDONLY))
+        except (OSError, ValueError):  # it is gone, or shorter: images are decoded
+            self._entries = {}
+
+    def _entry(self, number: int) -> bytes:
+        start = _PAGE + number * _ENTRY
+        return bytes(self._map[start : start + _ENTRY])
+
+    def _bytes(self, number: int) -> memoryview:
+        start = self._slots + number * self._slot
+        return self._map[start : start + self._slot]
+
+    def _write(self, number: int, stamp: bytes, image: Tensor) -> bytes:
+        """By system calls: on a full disk those fail, where writing to mapped memory would end the process."""
+        pixels = image.movedim(0, -1).contiguous().numpy().tobytes()
+        entry = stamp + _checksum(pixels)
+        place = _PAGE + number * _ENTRY
+        _write_all(self._descriptor, bytes(_ENTRY), place)
+        _write_all(self._descriptor, pixels, self._slots + number * self._slot)
+        _write_all(self._descriptor, entry, place)
+        return entry
+
+
+def _checksum(pixels: bytes | memoryview) -> bytes:
+    return zlib.crc32(pixels).to_bytes(_CHECKSUM, "little")
+
+
+def _write_all(descriptor: int, data: bytes, place: int) -> None:
+    while data:  # a disk that becomes full takes a part
+        written = os.pwrite(descriptor, data, place)
+        data, place = data[written:], place + written
+
+
+def _open(path: Path, header: bytes, size: int) -> int:
+    """The descriptor of a cache's file; a new one if there is none, or another. Under the directory's lock."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR)
+        if os.fstat(descriptor).st_size == size and os.pread(descriptor, len(header), 0) == header:
+            os.utime(descriptor)  # the last use
+            return descriptor
+        os.close(descriptor)
+        path.unlink()  # never cut short: another process may have mapped it
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+        _write_all(descriptor, header, 0)
+    except OSError:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Remove the caches that were not used for longest, until one of ``size`` bytes fits. Under the directory's lock.
+
+    Raises:
+        NoCacheError: It cannot fit.
+    """
+    used = {file: file.stat().st_blocks * 512 for file in path.parent.glob("*.images")}
+    free = shutil.disk_usage(path.parent).free + sum(used.values())
+    limit = min(cache_limit(), free / 2)
+    used.pop(path, None)
+    busy = {file: file.stat().st_size for file in used if _in_use(file)}  # they may grow to their full size
+    if size + sum(busy.values()) > limit:
+        raise NoCacheError(
+            f"{size / 1e9:.1f} GB of images are more than the {limit / 1e9:.1f} GB that may be cached on disk "
+            "(STOCHNORM_CACHE_GB, at most half of what is free)"
+        )
+    total = size + sum((used | busy).values())
+    for file in sorted(used.keys() - busy.keys(), key=lambda file: file.stat().st_mtime):
+        if total <= limit:
+            break
+        file.unlink()
+        total -= used[file]
+
+
+def _in_use(file: Path) -> bool:
+    """Whether a process holds a cache open."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

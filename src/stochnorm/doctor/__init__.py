@@ -1,0 +1,1 @@
+"""Statistics of a data set against those that a backbone inherited."""

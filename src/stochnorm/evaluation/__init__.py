@@ -1,0 +1,1 @@
+"""Tasks, metrics, logits, and the evaluation of a trained model."""

@@ -1,0 +1,168 @@
+"""The two kinds of classification, one label an image or several, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
+from stochnorm.runs.scores import MEAN_AUC, TOP1
+
+__all__ = ["MultiLabel", "SingleLabel", "Task", "pos_weight_of", "task_for"]
+
+
+class Task(ABC):
+    """What training, evaluation and prediction need to know of the labels.
+
+    Attributes:
+        classes: Their names, in the order of the logits.
+        score: The metric that selects models, in percent; higher is better.
+        score_title: The same for people.
+    """
+
+    classes: tuple[str, ...]
+    score: ClassVar[str]
+    score_title: ClassVar[str]
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """What training minimizes: a scalar, the mean over the images."""
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of each class: (n, num_classes), as the logits."""
+
+    @abstractmethod
+    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
+        """The score of a batch in training, in percent; None where a batch is too small to have one."""
+
+    @abstractmethod
+    def decide(self, probabilities: Tensor) -> list[str]:
+        """The class of each image by its probabilities; of findings those of 0.5 and more, joined by "|"."""
+
+    @abstractmethod
+    def metrics(self, logits: Tensor, targets: Tensor, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
+        """Metrics of a split, ready for JSON; at least ``images``, ``loss`` and the score.
+
+        Args:
+            logits: (n, num_classes), on the CPU.
+            targets: As for the loss.
+            groups: What each image belongs to, such as its patient; empty for one on its own. None is all of them.
+        """
+
+
+@dataclass(frozen=True)
+class SingleLabel(Task):
+    """One class an image: cross-entropy, softmax, accuracy. Targets are (n,) class indices.
+
+    Its metrics are :func:`stochnorm.evaluation.metrics.classification_metrics`.
+
+    Example:
+        >>> SingleLabel(("cat", "dog")).metrics(torch.tensor([[2.0, 0], [1, 0]]), torch.tensor([0, 1]))["top1"]
+        50.0
+    """
+
+    score: ClassVar[str] = TOP1.key
+    score_title: ClassVar[str] = TOP1.short
+
+    classes: tuple[str, ...]
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
+        return 100 * float((logits.argmax(1) == targets).float().mean())
+
+    def decide(self, probabilities: Tensor) -> list[str]:
+        return [self.classes[best] for best in probabilities.argmax(1).tolist()]
+
+    def metrics(self, logits: Tensor, targets: Tensor, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
+        return classification_metrics(logits, targets, groups=groups)
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabel(Task):
+    """Any number of findings an image: binary cross-entropy, sigmoid, area under the ROC curve.
+
+    Targets are (n, findings) in {0, 1}, of any dtype. Its metrics are
+    :func:`stochnorm.evaluation.metrics.multilabel_metrics`, the loss with the positive weights; the score is None
+    for a split in which no finding has both positive and negative images.
+
+    Args:
+        classes: The findings.
+        pos_weight: (findings,): what a positive image weighs in the loss, relative to a negative one; None is 1.
+        resamples: Of the bootstrap; 0 saves its time where nobody looks at the intervals, as during training.
+
+    Raises:
+        ValueError: The positive weights are not a positive number per finding.
+
+    Example:
+        >>> task = MultiLabel(("hernia", "nodule"))
+        >>> logits, targets = torch.tensor([[2.0, -1], [0, 1], [1, 0]]), torch.tensor([[1, 0], [0, 1], [0, 0]])
+        >>> task.metrics(logits, targets)["per_class"]
+        [100.0, 100.0]
+    """
+
+    score: ClassVar[str] = MEAN_AUC.key
+    score_title: ClassVar[str] = MEAN_AUC.short
+
+    classes: tuple[str, ...]
+    pos_weight: Tensor | None = None
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        weight = self.pos_weight
+        if weight is not None and (weight.shape != (len(self.classes),) or not (weight > 0).all()):
+            raise ValueError(
+                f"pos_weight must be a positive number for each of {len(self.classes)} findings, got {weight.tolist()}"
+            )
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weight = None if self.pos_weight is None else self.pos_weight.to(logits)
+        return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weight)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
+        return None
+
+    def decide(self, probabilities: Tensor) -> list[str]:
+        return ["|".join(compress(self.classes, row)) for row in (probabilities >= 0.5).tolist()]
+
+    def metrics(self, logits: Tensor, targets: Tensor, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
+        metrics = multilabel_metrics(logits, targets, groups=groups, resamples=self.resamples)
+        return metrics | {"loss": float(self.loss(logits.double(), targets))}
+
+
+def task_for(classes: tuple[str, ...], multi_label: bool) -> Task:
+    """The task of a trained classifier, without positive weights."""
+    return MultiLabel(classes) if multi_label else SingleLabel(classes)
+
+
+def pos_weight_of(targets: Tensor, *, cap: float = 100.0) -> Tensor:
+    """Negative over positive images of each finding, so that both sides weigh alike in the loss.
+
+    Args:
+        targets: (n, findings) in {0, 1}, of the training images.
+        cap: The largest weight; a finding with a handful of positive images would drive the gradient otherwise.
+
+    Returns:
+        (findings,), float32; 1 for a finding without a positive image, or without a negative one.
+
+    Example:
+        >>> pos_weight_of(torch.tensor([[1, 0], [0, 1], [0, 1], [0, 1]]))
+        tensor([3.0000, 0.3333])
+    """
+    positives = targets.float().sum(0)
+    one_sided = (positives == 0) | (positives == len(targets))
+    return ((len(targets) - positives) / positives).clamp(max=cap).masked_fill(one_sided, 1.0)

@@ -1,0 +1,43 @@
+"""The compiled kernel for timm's normalization that carries its activation; imported only where a model has it.
+
+Made by :mod:`stochnorm.nn.cpu.accelerate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+from stochnorm.nn.cpu import kernel
+
+__all__ = ["FusedBatchNormAct2d"]
+
+
+class FusedBatchNormAct2d(BatchNormAct2d):
+    """timm's BatchNormAct2d that normalizes and activates in one pass in training, by the compiled kernel."""
+
+    _accelerates = BatchNormAct2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors: Any = (self.running_mean, self.running_var, self.weight, self.bias)
+        within = kernel.range_of(self.act)
+        if (
+            within is None
+            or not (self.training and self.track_running_stats and self.momentum is not None)
+            or not isinstance(self.drop, nn.Identity)
+            or x.dim() != 4
+            or x.numel() < 2 * x.size(1)
+            or not kernel.fits(x, *vectors)
+        ):
+            output: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return output
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        every = torch.ones(x.size(1), dtype=torch.bool)
+        output, _ = kernel.stoch_norm_(
+            x, *vectors, use_batch=every, momentum=self.momentum, eps=self.eps, output_range=within
+        )
+        return output

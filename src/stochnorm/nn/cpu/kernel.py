@@ -1,0 +1,169 @@
+"""Algorithm 1 on CPUs in one call per direction: ``kernel.cpp``, compiled at installation where there is a compiler.
+
+It computes what :mod:`stochnorm.nn.functional` composes of ATen's kernels, for plain tensors of float32, float64 and
+bfloat16, with a ReLU behind it if there is one, and is left out where it was not built:
+``stochnorm.nn.cpu.kernel.library`` is None then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from stochnorm.nn.cpu.compiled import load, threads
+from stochnorm.nn.double_backward import twice_differentiable_backward
+
+__all__ = ["UNBOUNDED", "fits", "range_of", "stoch_norm_"]
+
+_pointer, _int, _index, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+_FORWARD = [_pointer] * 2 + [_index] * 3 + [_int] + [_pointer] * 5 + [_double] * 4 + [_pointer, _int]
+_BACKWARD = [_pointer] * 3 + [_index] * 3 + [_int] + [_pointer] * 4 + [_double] * 3 + [_pointer, _int]
+_STATISTICS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}  # and vectors
+
+UNBOUNDED = (-math.inf, math.inf)
+_RANGES = {nn.Identity: UNBOUNDED, nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0)}
+
+library = load("_kernel", "stoch_norm", _STATISTICS, forward=_FORWARD, backward=_BACKWARD)
+_functions = library or {}
+
+
+def range_of(activation: nn.Module | None) -> tuple[float, float] | None:
+    """What an activation clamps to, of those that the kernel can do; None for the others."""
+    if activation is None:
+        return UNBOUNDED
+    hooked = activation._forward_hooks or activation._forward_pre_hooks or activation._backward_hooks
+    return None if hooked or activation._backward_pre_hooks else _RANGES.get(type(activation))
+
+
+def fits(input: Tensor, *vectors: Tensor | None) -> bool:
+    """Whether the kernel was built and takes these tensors: on the CPU, of its dtypes, neither traced nor wrapped."""
+    if input.dtype not in _functions or input.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    dtype, channels = _STATISTICS[input.dtype], input.size(1)
+    for vector in vectors:
+        if vector is not None and not (
+            vector.dtype is dtype and vector.is_cpu and vector.numel() == channels and vector.is_contiguous()
+        ):
+            return False
+    return (
+        type(input) in (Tensor, Parameter)
+        and torch._C._has_storage(input)  # which the batched tensors of vmap have not
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def stoch_norm_(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    use_batch: Tensor,
+    momentum: float,
+    eps: float,
+    output_range: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """As :func:`stochnorm.nn.functional.stoch_norm_`, for arguments that :func:`fits`; the activation by its range."""
+    statistics = running_mean.new_empty(3, input.size(1))
+    use_batch = use_batch.contiguous()
+    output: Tensor = _Fused.apply(
+        input, weight, bias, running_mean, running_var, use_batch, momentum, eps, output_range, statistics
+    )
+    return output, statistics
+
+
+class _Fused(torch.autograd.Function):
+    """Fills ``statistics`` and updates the moving ones; saves what the composition of ATen's kernels saves."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+        use_batch: Tensor,
+        momentum: float,
+        eps: float,
+        output_range: tuple[float, float],
+        statistics: Tensor,
+    ) -> Tensor:
+        layout, memory_format = _layout(input)
+        input = input.contiguous(memory_format=memory_format)
+        output = torch.empty_like(input)
+        _functions[input.dtype][0](
+            input.data_ptr(),
+            output.data_ptr(),
+            *layout,
+            running_mean.data_ptr(),
+            running_var.data_ptr(),
+            _address(weight),
+            _address(bias),
+            use_batch.data_ptr(),
+            momentum,
+            eps,
+            *output_range,
+            statistics.data_ptr(),
+            threads(input),
+        )
+        ctx.save_for_backward(input, statistics, weight, bias, use_batch)
+        ctx.eps, ctx.output_range = eps, output_range
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, statistics, weight, bias, use_batch = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):
+            mean, var, _ = statistics
+            if ctx.output_range != UNBOUNDED:
+                y = torch.native_batch_norm(input.detach(), weight, bias, mean, var, False, 0.0, ctx.eps)[0].detach()
+                low, high = ctx.output_range
+                grad_output = grad_output * ((y > low) & (y < high))
+            grads = twice_differentiable_backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
+            return (*grads, *[None] * 7)
+        layout, memory_format = _layout(input)
+        grad_output = grad_output.contiguous(memory_format=memory_format)
+        grad_input = torch.empty_like(input) if needs[0] else None
+        gradients = statistics.new_empty(2, input.size(1))
+        _functions[input.dtype][1](
+            grad_output.data_ptr(),
+            input.data_ptr(),
+            _address(grad_input),
+            *layout,
+            statistics.data_ptr(),
+            _address(weight),
+            _address(bias),
+            use_batch.data_ptr(),
+            ctx.eps,
+            *ctx.output_range,
+            gradients.data_ptr(),
+            threads(input),
+        )
+        grad_weight, grad_bias = gradients.unbind()  # faster than iterating
+        return (grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, *[None] * 7)
+
+
+def _layout(input: Tensor) -> tuple[tuple[int, int, int, bool], torch.memory_format]:
+    """``(n, c, s, channels_last)`` as in ``kernel.cpp``, and the memory format that the input must be brought to."""
+    b, c = input.shape[:2]
+    values = input.numel() // c
+    if values == b:  # one value per channel and image: rows of channels whatever the strides are called
+        return (1, c, b, True), torch.contiguous_format
+    if not input.is_contiguous():
+        for memory_format in (torch.channels_last, torch.channels_last_3d):
+            if input.is_contiguous(memory_format=memory_format):
+                return (1, c, values, True), memory_format
+    return (b, c, values // b, False), torch.contiguous_format
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,39 @@
+"""The layers for timm's normalization that carries its activation; imported only where a model has such a layer.
+
+Each normalizes, then runs the layer's own ``drop`` and ``act``. Made by the conversions.
+"""
+
+from __future__ import annotations
+
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+from stochnorm.nn.batch_instance import _BatchInstanceNorm
+from stochnorm.nn.frozen import _FrozenNorm
+from stochnorm.nn.stochastic import _StochNorm
+
+__all__ = ["BatchInstanceNormAct2d", "FrozenNormAct2d", "StochNormAct2d"]
+
+
+class StochNormAct2d(_StochNorm, BatchNormAct2d):
+    """p is the probability that a channel is normalized by **batch** statistics; p = 1 is timm's BatchNormAct2d."""
+
+    def _activation(self) -> nn.Module:
+        if isinstance(self.drop, nn.Identity):
+            return self.act
+        return nn.Sequential(self.drop, self.act)
+
+
+class BatchInstanceNormAct2d(_BatchInstanceNorm, BatchNormAct2d):
+    """A learned mixture of batch and instance normalization; rho = 1 is timm's BatchNormAct2d."""
+
+    def _mixed_forward(self, input: Tensor) -> Tensor:
+        output: Tensor = self.act(self.drop(super()._mixed_forward(input)))
+        return output
+
+
+class FrozenNormAct2d(_FrozenNorm, BatchNormAct2d):
+    """timm's BatchNormAct2d with frozen statistics."""
+
+
+LAYERS = (StochNormAct2d, BatchInstanceNormAct2d, FrozenNormAct2d)

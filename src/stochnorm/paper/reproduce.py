@@ -1,0 +1,248 @@
+"""The paper's tables and figures anew: find the data, do what is missing of the grid, put ours beside theirs."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from stochnorm.comparison.compare import compare
+from stochnorm.comparison.grid import Grid
+from stochnorm.data import DATASETS, verify
+from stochnorm.data.published.catalogue import recognise
+from stochnorm.files import write_text
+from stochnorm.paper import EXPERIMENTS, Experiment
+from stochnorm.paper.experiment import PAPER
+from stochnorm.paper.figures import draw
+from stochnorm.paper.outcome import Outcome, Place, format_csv, format_markdown, lines_of, show
+from stochnorm.paper.small import BACKBONES, SMALL, small_set
+from stochnorm.plotting import save_figure
+from stochnorm.runs.records import LABELS, Failure, Record, write_records
+from stochnorm.text import some
+
+__all__ = ["Scale", "find_data", "grids", "reproduce", "write_outcome"]
+
+Scale = Literal["paper", "small"]
+
+_REPEATS_SMALL = 2
+
+
+def reproduce(
+    name: str,
+    *,
+    data_root: str = "",
+    scale: Scale = "paper",
+    weights: str = "pretrained",
+    out: str = "",
+    repeats: int = 0,
+    workers: int = 0,
+    executor_name: str = "local",
+    quiet: bool = False,
+) -> Outcome:
+    """Do what is missing of a table or figure of the paper, and write it beside the paper's numbers.
+
+    Leaves ``OUT/NAME/`` with ``NAME.md``, ``NAME.csv``, ``records.jsonl`` and the ``NAME.png`` and ``NAME.svg`` of a
+    figure. The runs of all of them lie in ``OUT/runs/``, so that one that two tables want is made once.
+
+    Args:
+        name: One of :data:`stochnorm.paper.EXPERIMENTS`.
+        data_root: Folder that holds the data sets in their official formats. Small scale does without.
+        scale: paper, or small: the same cells with tiny networks, few images and two steps, which is no result.
+        weights: ``pretrained`` downloads ImageNet's; or a file, or a folder with a file for each backbone.
+        out: Directory; empty: runs/paper or runs/paper-small.
+        repeats: Runs of each cell; 0: five as in the paper, or two at small scale.
+        workers: As for :func:`stochnorm.comparison.compare.compare`, like ``executor_name`` and ``quiet``.
+
+    Raises:
+        FileNotFoundError: None of the data sets, or no weights, are there.
+        ValueError: Options that do not go together; or all is written, but runs failed (says why).
+    """
+    experiment, folder = EXPERIMENTS[name], Path(out or f"runs/paper{'-small' if scale == 'small' else ''}")
+    _check(experiment, folder, data_root, scale, weights)
+    data, notes = _data(experiment, folder, data_root, scale)
+    records: list[Record] = []
+    failures: list[Failure] = []
+    for grid in grids(experiment, data, scale=scale, weights=weights, repeats=repeats):
+        comparison = compare(
+            grid,
+            folder,
+            workers=workers,
+            threads=int(scale == "small"),  # more would wait for each other
+            executor_name=executor_name,
+            scale="small" if scale == "small" else "",
+            quiet=quiet,
+        )
+        records += comparison.records
+        failures += comparison.failures
+    notes += _failed(failures)
+    lines = lines_of(experiment, records, _places(experiment, data, scale))
+    outcome = Outcome(experiment, lines, scale, tuple(notes))
+    console = Console(quiet=quiet, highlight=False)
+    show(console, outcome)
+    for file in write_outcome(outcome, records, folder):
+        console.print(str(file), markup=False, style="dim", soft_wrap=True)
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(failures) + len(records)} runs failed: {failures[0].reason}")
+    return outcome
+
+
+def grids(
+    experiment: Experiment,
+    data: Mapping[str, str],
+    *,
+    scale: Scale = "paper",
+    weights: str = "pretrained",
+    repeats: int = 0,
+) -> Iterator[Grid]:
+    """An experiment as grids, one a backbone, since weights belong to one.
+
+    Args:
+        experiment: What to run.
+        data: By name, what ``stochnorm finetune`` takes as DATA; those that are missing are left out.
+        scale: As for :func:`reproduce`, like the rest.
+
+    Raises:
+        FileNotFoundError: A folder of weights lacks a backbone's file.
+    """
+    for backbone in experiment.backbones:
+        if scale == "small":
+            base = replace(SMALL, backbone=BACKBONES[backbone])
+        else:
+            base = replace(PAPER, backbone=backbone, weights=_weights(backbone, weights))
+        yield Grid(
+            base,
+            experiment.variants,
+            rates=experiment.rates,
+            data=tuple(data[name] for name in experiment.data if name in data),
+            repeats=repeats or (_REPEATS_SMALL if scale == "small" else experiment.repeats),
+            same_images=True,  # the paper's lists are fixed
+        )
+
+
+def find_data(root: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The folders of data sets in their official formats, in a folder or its subfolders.
+
+    Args:
+        root: Where to look.
+        names: As in ``stochnorm ls datasets``.
+
+    Raises:
+        FileNotFoundError: None of them is there; says what was looked for and where.
+    """
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    found: dict[str, Path] = {}
+    for known in filter(None, map(recognise, folders)):
+        found.setdefault(known[0].name, known[1])
+    if not found.keys() & set(names):
+        where = f"looked in it and in {some([f.name for f in folders[1:]]) or 'no folder'}" if folders else "no folder"
+        wanted = "; ".join(f"{DATASETS[name].title}: {', '.join(DATASETS[name].files)}" for name in names)
+        get = next((name for name in names if DATASETS[name].url), "")
+        mend = f"stochnorm download {get} {root}" if get else DATASETS[names[0]].obtain
+        raise FileNotFoundError(f"{root}: holds none of the data sets wanted ({where}). Wanted: {wanted}. Get: {mend}")
+    return {name: found[name] for name in names if name in found}
+
+
+def write_outcome(outcome: Outcome, records: Sequence[Record], out: Path) -> list[Path]:
+    """Write ``out/NAME/``: the table as Markdown and CSV, the records, and the picture of a figure.
+
+    Returns:
+        The files.
+    """
+    name = outcome.experiment.name
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    table, numbers, lines = folder / f"{name}.md", folder / f"{name}.csv", folder / "records.jsonl"
+    write_text(table, format_markdown(outcome))
+    write_text(numbers, format_csv(outcome))
+    write_records(lines, [replace(record, run=f"../{record.run}") for record in records])
+    if not outcome.experiment.figure:
+        return [table, numbers, lines]
+    save_figure(draw(outcome), folder / f"{name}.png")
+    return [table, numbers, lines, folder / f"{name}.png", folder / f"{name}.svg"]
+
+
+def _check(experiment: Experiment, out: Path, data_root: str, scale: Scale, weights: str) -> None:
+    """What can be wrong with the options, before anything is done."""
+    if scale == "small" and weights != "pretrained":
+        raise ValueError("small scale has networks of its own with random weights; leave out --weights")
+    if scale == "paper" and not data_root:
+        titles = ", ".join(DATASETS[name].title for name in experiment.data)
+        raise ValueError(
+            f"{experiment.name} needs {titles} in the official format; give --data-root FOLDER that holds their "
+            "folders, or --scale small, which needs nothing and shows nothing"
+        )
+    if scale == "paper" and len(experiment.backbones) > 1 and Path(weights).is_file():
+        raise ValueError(
+            f"{experiment.name} has several backbones; give --weights FOLDER with a file of each: "
+            + ", ".join(f"{_short(backbone)}*.pth" for backbone in experiment.backbones)
+        )
+    labels = out / LABELS
+    if labels.is_file():
+        there = json.loads(labels.read_text(encoding="utf-8")).get("") or "paper"
+        if there != scale:
+            raise ValueError(f"{out} holds runs of {there} scale; give another directory with --out")
+
+
+def _data(experiment: Experiment, out: Path, data_root: str, scale: Scale) -> tuple[dict[str, str], list[str]]:
+    """What to train on, by name, and what is to be known of it."""
+    found = find_data(Path(data_root), experiment.data) if data_root else {}
+    missing = [name for name in experiment.data if data_root and name not in found]
+    notes = [f"{DATASETS[name].title} is not in {data_root}: dashes." for name in missing]
+    for note in notes:
+        warnings.warn(f"{note} (stochnorm ls datasets says where to get it)", stacklevel=3)
+    if scale == "small":
+        sets = {name: str(found.get(name, "")) for name in experiment.data if name not in missing}
+        folder = out.resolve() / "data"
+        return {name: str(small_set(name, folder, official)) for name, official in sets.items()}, notes
+    for name, path in found.items():
+        if not verify(path).ok:
+            title = DATASETS[name].title
+            notes.append(f"{title} in {path} is not the official set: its numbers do not compare with the paper's.")
+    return {name: str(path) for name, path in found.items()}, notes
+
+
+def _failed(failures: Sequence[Failure]) -> list[str]:
+    """A line a reason."""
+    reasons: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failures:
+        reasons[failure.reason].append(failure)
+    return [
+        f"Failed: {f.variant}, {f.data}, {f.rate:g} %, repeat {f.repeat + 1}"
+        + (f" and {len(more)} more" if more else "")
+        + f": {reason}"
+        for reason, (f, *more) in reasons.items()
+    ]
+
+
+def _places(experiment: Experiment, data: Mapping[str, str], scale: Scale) -> dict[tuple[str, str], Place]:
+    return {
+        (path, BACKBONES[backbone] if scale == "small" else backbone): Place(name, backbone)
+        for name, path in data.items()
+        for backbone in experiment.backbones
+    }
+
+
+def _weights(backbone: str, weights: str) -> str:
+    """A folder's file for a backbone; anything else is as it is."""
+    if not Path(weights).is_dir():
+        return weights
+    name = _short(backbone)
+    files = sorted(path for path in Path(weights).iterdir() if path.suffix in (".pth", ".pt", ".safetensors"))
+    fitting = [path for path in files if path.name.startswith(name)]
+    if len(fitting) != 1:
+        what = f"{len(fitting)} files" if fitting else "no file"
+        raise FileNotFoundError(
+            f"{weights}: {what} {name}*.pth or .safetensors; put torchvision's ImageNet weights there"
+        )
+    return str(fitting[0])
+
+
+def _short(backbone: str) -> str:
+    """Its name without library and tag."""
+    return backbone.rpartition("/")[2].partition(".")[0]

@@ -1,0 +1,215 @@
+"""What a run's test predictions say beyond one figure: confusion, calibration, the most confident mistakes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stochnorm.data.manifest import findings
+
+__all__ = [
+    "Bin",
+    "ClassScore",
+    "Mistake",
+    "Pair",
+    "Predictions",
+    "calibration",
+    "class_scores",
+    "confident_mistakes",
+    "confused_pairs",
+    "confusion",
+    "read_predictions",
+    "wilson",
+]
+
+_KNOWN = ["path", "label", "predicted", "probability"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The content of ``test_predictions.csv``: n images, of c classes."""
+
+    paths: list[str]
+    truth: list[str]
+    """The class; with several labels an image its findings, joined by "|"."""
+    predicted: list[str]
+    confidence: NDArray[np.float64]
+    """(n,): the probability of the most probable class, in [0, 1]."""
+    classes: list[str]
+    probabilities: NDArray[np.float64] | None = None
+    """(n, c); read only with several labels an image."""
+
+    def has(self) -> NDArray[np.bool_]:
+        """(n, c): which findings each image has, with several labels an image."""
+        present = [set(findings(label)) for label in self.truth]
+        return np.array([[name in names for name in self.classes] for names in present])
+
+
+class ClassScore(NamedTuple):
+    """How well one class is recognised."""
+
+    name: str
+    value: float | None
+    """Percent; None where it is undefined."""
+    interval: tuple[float, float] | None
+    """At 95 %."""
+    images: int
+    """Test images of the class."""
+
+
+class Pair(NamedTuple):
+    """One class taken for another."""
+
+    true: str
+    predicted: str
+    images: int
+    share: float
+    """Percent of the images of the true class."""
+
+
+class Mistake(NamedTuple):
+    """An image that the model was sure of, wrongly."""
+
+    path: str
+    true: str
+    """The class; with several labels an image: ``no FINDING`` or ``FINDING``."""
+    predicted: str
+    probability: float
+    """What the model gave its answer."""
+
+
+class Bin(NamedTuple):
+    """Predictions of similar confidence; shares in [0, 1]."""
+
+    confidence: float
+    """Mean."""
+    frequency: float
+    """Share that was right; with several labels an image, that had the finding."""
+    size: int
+    """How many."""
+
+
+def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
+    """Read what :func:`stochnorm.evaluation.predict.format_predictions` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        columns = next(reader, [])
+        width = len(columns)
+        kept = width if multi_label else 4  # most of the file are probabilities that nothing here is made of
+        rows, damaged = [], False
+        for row in reader:
+            rows.append(row[:kept])
+            damaged |= len(row) != width
+    if columns[:4] != _KNOWN or width == 4 or not rows or damaged:
+        raise ValueError(f"{path} is damaged: it must hold {','.join(_KNOWN)} and a column per class")
+    paths, truth, predicted = ([row[i] for row in rows] for i in range(3))
+    try:
+        confidence = np.array([float(row[3]) for row in rows])
+        probabilities = np.array([[float(p) for p in row[4:]] for row in rows]) if multi_label else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return Predictions(paths, truth, predicted, confidence, [name[2:-1] for name in columns[4:]], probabilities)
+
+
+def confusion(predictions: Predictions) -> dict[tuple[int, int], int]:
+    """How often (true class, predicted class) occurs, by their numbers; pairs that occur."""
+    number = {name: i for i, name in enumerate(predictions.classes)}
+    pairs = zip(predictions.truth, predictions.predicted, strict=True)
+    return dict(sorted(Counter((number[true], number[guess]) for true, guess in pairs).items()))
+
+
+def class_scores(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> list[ClassScore]:
+    """Accuracy of each class with Wilson's interval, from a confusion matrix; in the classes' order."""
+    images: Counter[int] = Counter()
+    for (true, _), count in cells.items():
+        images[true] += count
+    scores = []
+    for i, name in enumerate(classes):
+        hits, n = cells.get((i, i), 0), images[i]
+        scores.append(ClassScore(name, 100 * hits / n if n else None, wilson(hits, n) if n else None, n))
+    return scores
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 %, in percent; scipy's takes a thousand times as long, for its p-value.
+
+    Example:
+        >>> low, high = wilson(8, 10)
+        >>> print(f"{low:.1f} to {high:.1f}")
+        49.0 to 94.3
+    """
+    z = 1.959964
+    middle, scale = (hits + z * z / 2) / n, 1 + z * z / n
+    half = z * math.sqrt(hits * (n - hits) / n + z * z / 4) / n
+    return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
+
+
+def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str], most: int = 10) -> list[Pair]:
+    """The classes most often taken for another; the most frequent first."""
+    images: Counter[int] = Counter()
+    for (true, _), count in cells.items():
+        images[true] += count
+    wrong = [
+        Pair(classes[true], classes[guess], count, 100 * count / images[true])
+        for (true, guess), count in cells.items()
+        if true != guess
+    ]
+    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share))[:most]
+
+
+def confident_mistakes(predictions: Predictions, *, multi_label: bool, most: int = 12) -> list[Mistake]:
+    """The wrong answers that the model gave the highest probability; each image once."""
+    if multi_label:
+        return _confident_findings(predictions, most)
+    answers = zip(predictions.paths, predictions.truth, predictions.predicted, predictions.confidence, strict=True)
+    wrong = [Mistake(path, true, guess, float(p)) for path, true, guess, p in answers if true != guess]
+    return sorted(wrong, key=lambda mistake: -mistake.probability)[:most]
+
+
+def _confident_findings(predictions: Predictions, most: int) -> list[Mistake]:
+    """Of each image the finding that is most wrong; those images that have one on the wrong side of 0.5."""
+    has, p = predictions.has(), predictions.probabilities
+    assert p is not None
+    error = np.where(has, 1 - p, p)
+    worst = error.argmax(1)
+    size = error.max(1)
+    mistakes = []
+    for i in np.argsort(-size, kind="stable")[:most]:
+        if size[i] <= 0.5:
+            break
+        name = predictions.classes[worst[i]]
+        true, predicted = (name, f"no {name}") if has[i, worst[i]] else (f"no {name}", name)
+        mistakes.append(Mistake(predictions.paths[i], true, predicted, float(size[i])))
+    return mistakes
+
+
+def calibration(predictions: Predictions, *, multi_label: bool, bins: int = 15) -> list[Bin]:
+    """Confidence against how often it was right, in bins of equal width; bins that have predictions.
+
+    With one label an image: the probability of the predicted class. With several: that of each finding of each image.
+    """
+    if multi_label:
+        assert predictions.probabilities is not None
+        confidence, right = predictions.probabilities.ravel(), predictions.has().ravel()
+    else:
+        confidence = predictions.confidence
+        right = np.array([t == p for t, p in zip(predictions.truth, predictions.predicted, strict=True)])
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        Bin(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
+        for inside in (place == b for b in range(bins))
+        if inside.any()
+    ]

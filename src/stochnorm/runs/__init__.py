@@ -1,0 +1,1 @@
+"""One run: settings, directory, records, trackers, hardware."""

@@ -1,0 +1,119 @@
+"""The device, precision and processes of a run, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+
+from stochnorm.nn.cpu import depthwise, kernel
+
+__all__ = ["PeakMemory", "environment", "launch", "precision_of"]
+
+# The first process evaluates while the others wait; torchrun ends them if it fails.
+_PATIENCE = timedelta(days=1)
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
+    """A Fabric on one device, or on those of the processes that torchrun started.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware and not slower, else 32.
+        model: What auto is to be fast for; on CPUs that depends on its convolutions.
+
+    Raises:
+        ValueError: The device is not available, or does not compute in this precision.
+    """
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, present in available.items() if present)
+    if not available[device]:
+        raise ValueError(f"device {device}: this machine, or this PyTorch, has none; use cpu")
+    if (device, precision) == ("cpu", "16"):
+        raise ValueError("precision 16 needs a GPU; on the CPU use bf16 or 32")
+    if precision == "auto":
+        precision = "bf16" if _gains_by_bf16(device, model) else "32"
+    world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local_world_size,
+        num_nodes=world_size // local_world_size,
+        strategy=DDPStrategy(timeout=_PATIENCE) if world_size > 1 else "auto",
+        precision=_PRECISION[precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def environment(fabric: Fabric) -> dict[str, Any]:
+    """What a result was computed with."""
+    return {
+        **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"cpu {platform.machine()}",
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": precision_of(fabric),
+        "cpu_kernels": [
+            name for name, built in (("stochnorm", kernel.library), ("depthwise", depthwise.library)) if built
+        ],
+    }
+
+
+class PeakMemory:
+    """The most memory held at once since the object was made: the GPU's, else on Linux that of the process."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._device = fabric.device
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif sys.platform == "linux":
+            with suppress(OSError):  # not every container may start the count anew
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def gigabytes(self) -> float | None:
+        """In units of 1e9 bytes; None where the system does not say."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e9
+        if sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+        return None
+
+
+def precision_of(fabric: Fabric) -> str:
+    return str(fabric._precision.precision)
+
+
+def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
+    """Whether bfloat16 is computed in hardware, and does not make the network slower.
+
+    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network
+    of depthwise convolutions, which waits for memory, is as fast there in half of the memory.
+    """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported()) and (model is None or _has_depthwise(model))
+
+
+def _has_depthwise(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in model.modules())

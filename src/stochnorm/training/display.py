@@ -1,0 +1,232 @@
+"""What a run shows in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightning_fabric import Fabric
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from stochnorm.methods.catalogue import METHODS, check_method
+from stochnorm.models import Classifier
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.directory import Run
+from stochnorm.runs.hardware import precision_of
+from stochnorm.runs.scores import MEAN_AUC, SCORES, TOP1
+from stochnorm.text import interval
+
+if TYPE_CHECKING:
+    from rich.progress import Task, TaskID
+
+__all__ = ["Display", "metrics_table"]
+
+T = TypeVar("T")
+
+
+class Display:
+    """Progress bars and tables on standard output; nothing with ``quiet``."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, highlight=False)
+
+    def note(self, text: str) -> None:
+        """A line, or several, to copy: broken by the terminal alone."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def facts(self, values: Mapping[str, str]) -> None:
+        """Names and what there is to say of each."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column()
+        for name, value in values.items():
+            table.add_row(name, escape(value))
+        self.console.print(table)
+
+    def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
+        """Yields the items under a progress bar."""
+        with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
+            yield from progress.track(items, description=description, total=total)
+
+    def header(
+        self,
+        config: FinetuneConfig,
+        classifier: Classifier,
+        images: dict[str, int],
+        fabric: Fabric,
+        method: Mapping[str, Any],
+    ) -> None:
+        """What the run works on and with; ``method`` as in ``result.json``."""
+        size = classifier.preprocessing.image_size
+        counts = " / ".join(f"{count} {name}" for name, count in images.items())
+        compared = ", ".join(method.get("delta_layers", ()))
+        processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
+        self.facts(
+            {
+                "data": config.data,
+                "images": f"{counts}, {len(classifier.classes)} classes, {_sample(config)}",
+                "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
+                "method": describe(config),
+                **({"compared": compared} if compared else {}),
+                "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
+            }
+        )
+
+    @contextmanager
+    def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Gives a function to be told the fraction that is done; shows nothing until it is called."""
+        with self._progress(TimeRemainingColumn(compact=True)) as progress:
+            task: TaskID | None = None
+
+            def tell(fraction: float) -> None:
+                nonlocal task
+                if task is None:
+                    task = progress.add_task(what, total=1.0)
+                progress.update(task, completed=fraction)
+
+            yield tell
+
+    @contextmanager
+    def training(self, steps: int, per_epoch: int, start: int) -> Iterator[_TrainingBars]:
+        columns = (MofNCompleteColumn(), _TimeOfTraining(compact=True), TextColumn("{task.fields[note]}"))
+        with self._progress(*columns) as progress:
+            yield _TrainingBars(progress, steps, per_epoch, start)
+
+    def result(self, record: dict[str, Any], run: Run) -> None:
+        self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
+        cost = record["cost"]
+        selected = record["selected"]
+        self.note(
+            f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
+            f"{cost['images_per_second']:.0f} images/s"
+        )
+        if record["test"] is None and record["config"]["select"] == "best":
+            self.note("no test split: the validation figure is optimistic, since it selected the model")
+        if run.report.is_file():
+            self.note(f"report: {run.report}")
+        self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
+
+    def _progress(self, *columns: ProgressColumn) -> Progress:
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            *columns,
+            console=self.console,
+            transient=True,
+        )
+
+
+class _TimeOfTraining(TimeRemainingColumn):
+    """The time remaining of the whole training; an epoch's bar starts anew too often to know its own."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
+
+
+class _TrainingBars:
+    """An epoch's bar and the whole training's, and a line per validation above them."""
+
+    def __init__(self, progress: Progress, steps: int, per_epoch: int, start: int) -> None:
+        self.progress, self.steps, self.per_epoch = progress, steps, per_epoch
+        self.epochs = -(-steps // per_epoch)
+        self.epoch: TaskID = progress.add_task("epoch", total=per_epoch, note="", timed=False)
+        self.step: TaskID = progress.add_task("steps", total=steps, completed=start, note="", timed=True)
+        self.titled = False
+
+    def advance(self, step: int, sums: dict[str, float]) -> None:
+        """Shows the state after a step; the sums are those since the last validation."""
+        images, seconds = sums["images"], sums["seconds"]
+        epoch, position = divmod(step, self.per_epoch)
+        self.progress.update(
+            self.epoch, description=f"epoch {epoch + 1} of {self.epochs}", completed=position + 1, total=self.per_epoch
+        )
+        accuracy = f"  accuracy {sums['score'] / images:.1f} %" if "score" in sums else ""
+        note = f"loss {sums['loss'] / images:.3f}{accuracy}  {images / seconds:.0f} images/s"
+        self.progress.update(self.step, completed=step + 1, note=note)
+
+    def validated(self, record: dict[str, Any]) -> None:
+        score = record["score"]
+        title = SCORES[score].column
+        columns: dict[str, tuple[Any, str]] = {
+            " step": (record["step"], "d"),
+            "epoch": (record["epoch"], ".1f"),
+            "train loss": (record["train_loss"], ".3f"),
+            **({title: (record[f"train_{score}"], ".1f")} if f"train_{score}" in record else {}),
+            **{
+                name.removeprefix("penalty_").rjust(7): (v, ".3f")
+                for name, v in record.items()
+                if name.startswith("penalty_")
+            },
+            "val loss": (record["val_loss"], ".3f"),
+            f"val {title}": (record[f"val_{score}"], ".1f"),
+            "img/s": (record["images_per_second"], ".0f"),
+        }
+        if not self.titled:
+            self.titled = True
+            self.progress.console.print("  ".join(columns), style="dim", soft_wrap=True)
+        values = ("-" if v is None else format(v, form) for v, form in columns.values())
+        cells = (value.rjust(len(name)) for name, value in zip(columns, values, strict=True))
+        self.progress.console.print("  ".join(cells), soft_wrap=True)
+
+
+def describe(config: FinetuneConfig) -> str:
+    """The method of a run with its settings, in a line."""
+    settings = {
+        "stochnorm": f" p={config.p:g}"
+        + (f" to {config.p_end:g} ({config.p_schedule})" if config.p_schedule != "constant" else ""),
+        "frozen": f" {config.freeze}",
+        "l2sp": f" alpha={config.l2sp.alpha:g} beta={config.l2sp.beta:g}",
+        "delta": f" alpha={config.delta.alpha:g} beta={config.delta.beta:g} {config.delta.attention} attention",
+        "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
+    }
+    text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
+    text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
+    text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
+    return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
+
+
+def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A line a split; those that select models are dim."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("split", no_wrap=True)
+    score = MEAN_AUC if all(MEAN_AUC.key in metrics for metrics in splits.values()) else TOP1
+    columns = {"images": "images", score.key: f"{score.short} %", "interval": "95 % interval"}
+    columns |= {"average_precision": "AP %"} if score.multi_label else {"mean_per_class": "per class %"}
+    columns |= {"ece": "ECE %", "loss": "loss"}
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for split, metrics in splits.items():
+        values = {**metrics, "interval": metrics[f"{score.key}_interval"]}
+        style = "dim" if split == "validation" else "bold"
+        table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
+    return table
+
+
+def _sample(config: FinetuneConfig) -> str:
+    return f"lists {config.split_lists}" if config.split_lists else f"rate {config.rate:g} %"
+
+
+def _value(name: str, value: Any) -> str:
+    """A cell of the result's table."""
+    if value is None:
+        return "-"
+    if name == "interval":
+        return interval(value)
+    return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"

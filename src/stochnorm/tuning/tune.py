@@ -1,0 +1,318 @@
+"""Hyper-parameters chosen on validation, by Optuna; the test split stays shut."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import socket
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from stochnorm.data import read_source
+from stochnorm.data.splits import derive_seed
+from stochnorm.files import write_text
+from stochnorm.methods.catalogue import check_method
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.directory import Run
+from stochnorm.training.display import Display, describe
+from stochnorm.training.finetune import finetune, split_rows
+from stochnorm.tuning.study import (
+    best_of,
+    check_owner,
+    check_same,
+    ended,
+    import_optuna,
+    open_study,
+    process_lock,
+    put_back,
+    put_back_killed,
+    searched,
+    state,
+    trials_of,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Tuned", "search_space", "searched", "tune"]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search came to."""
+
+    config: FinetuneConfig
+    """The chosen settings, to fine-tune and test with."""
+    value: float
+    """Validation score of the chosen trial, in percent; the best of several, so optimistic. Ties go by the loss."""
+    trials: int
+    """Trials that ended, pruned and diverged ones included."""
+    path: Path
+    """Directory of ``chosen.json``, ``trials.csv``, ``search.png`` and the trials' runs."""
+
+
+def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
+    """The settings of a trial: learning rate, and p or the strength of each method in the sum.
+
+    Published values lie inside: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card). A
+    range reaches as far as the value in ``config``; p goes in steps of 0.1 if that one does.
+
+    Raises:
+        ValueError: A strength in ``config`` is not positive, where it is searched on a logarithmic scale.
+    """
+    methods = check_method(config.method)
+    config = replace(config, lr=_logarithmic(trial, "lr", config.lr, 3e-4, 3e-2))
+    if "stochnorm" in methods:
+        step = 0.1 if round(config.p, 1) == config.p else None
+        p = trial.suggest_float("p", min(0.1, config.p), max(0.9, config.p), step=step)
+        config = replace(config, p=round(p, 12))  # 0.3, not 0.30000000000000004
+    if "l2sp" in methods:
+        alpha = _logarithmic(trial, "l2sp.alpha", config.l2sp.alpha, 1e-3, 1.0)
+        config = replace(config, l2sp=replace(config.l2sp, alpha=alpha))
+    if "delta" in methods:
+        alpha = _logarithmic(trial, "delta.alpha", config.delta.alpha, 1e-6, 1e-2)
+        config = replace(config, delta=replace(config.delta, alpha=alpha))
+    if "bss" in methods:
+        config = replace(config, bss=replace(config.bss, eta=_logarithmic(trial, "bss.eta", config.bss.eta, 1e-5, 0.1)))
+    return config
+
+
+def _logarithmic(trial: optuna.Trial, name: str, given: float, low: float, high: float) -> float:
+    if not given > 0:
+        raise ValueError(
+            f"{name} is searched on a logarithmic scale from where it is, so it must be positive, got {given}"
+        )
+    return trial.suggest_float(name, min(low, given), max(high, given), log=True)
+
+
+def tune(
+    config: FinetuneConfig,
+    *,
+    trials: int = 20,
+    storage: str = "",
+    prune: bool = True,
+    space: Callable[[optuna.Trial, FinetuneConfig], FinetuneConfig] = search_space,
+    quiet: bool = False,
+) -> Tuned:
+    """Search learning rate, strengths and p of a method on the validation split.
+
+    All trials see the same images in the same order. Test images are not even read: whatever DATA holds out stays out.
+    A study is kept in an SQLite file in the directory; the same call goes on with it. Trials that were interrupted or
+    killed go on from their checkpoints. Several processes may work on one study: each calls ``tune`` with the same
+    settings and directory, and on several machines with a storage that all reach (any URL that Optuna takes).
+    What trials warn of is said once.
+
+    The first trial has the settings as they are given, so that a search of any budget knows their score.
+
+    Args:
+        config: Data, method and all that is not searched; ``out`` is the search's directory.
+        trials: In all, those of earlier calls included. (Of n processes, the last ones may end n - 1 more.)
+        storage: URL of Optuna's storage, where the study goes by the name of the directory; empty: the SQLite file.
+        prune: Stop trials that are worse than the median at the same step, after five whole ones.
+        space: Chooses the settings of a trial.
+        quiet: Print nothing.
+
+    Raises:
+        ModuleNotFoundError: Optuna is not installed.
+        ValueError: The study there was made with other settings, is another directory's, or cannot be opened; or what
+            fine-tuning says of data and settings.
+        FileExistsError: The directory holds other files.
+        FloatingPointError: No trial ended with a result.
+        KeyboardInterrupt: Stopped; the same call goes on.
+
+    Example:
+        >>> tuned = tune(FinetuneConfig("photos/", method="stochnorm+l2sp"), trials=30)  # doctest: +SKIP
+        >>> finetune(tuned.config).test["top1"]  # doctest: +SKIP
+        89.2
+    """
+    optuna = import_optuna()
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("a trial trains in one process; start tune without torchrun, several times to share the work")
+    config = replace(config, resume=False, overwrite=False)
+    if space is search_space:
+        space(optuna.trial.FixedTrial(searched(config)), config)  # says what cannot be searched from there
+    out = Path(config.out) if config.out else Run.of(config).path.with_name(Run.of(config).path.name + "-tune")
+    display = Display(quiet=quiet)
+    with _warnings_once():
+        study = _begin(optuna, config, out, storage, prune, display)
+        _search(optuna, study, config, out, trials, space, display)
+    best = best_of(study)
+    if best is None:
+        raise FloatingPointError(
+            f"none of {len(ended(study))} trials came to a result, see {out / 'trials.csv'}; the same command with "
+            f"more --trials goes on"
+        )
+    _report(study, out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a trial of an earlier call may lie outside of this one's ranges
+        chosen = replace(space(optuna.trial.FixedTrial(best.params), config), out="")
+    write_text(out / "chosen.json", json.dumps(asdict(chosen), indent=2, allow_nan=False) + "\n")
+    images = best.user_attrs.get("images", "the")
+    display.note(
+        f"chosen by {best.value:.1f} on {images} validation images: trial {best.number}, {_words(best.params)}"
+    )
+    again = ["stochnorm", "finetune", chosen.data, "--settings", str(out / "chosen.json")]
+    display.note(f"next: {shlex.join(again)}")
+    return Tuned(chosen, float(best.value), len(ended(study)), out)
+
+
+def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: bool, display: Display) -> optuna.Study:
+    """The study, new or as it was left; what is wrong with data or place is said before there is anything."""
+    run = Run(out)
+    run.check_place(replace(config, out=str(out)))
+    source = read_source(config.data)
+    images = Counter(row.split for row in split_rows(source, config))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.resolve().with_name(f".{out.resolve().name}.lock")):  # of processes that start together
+        if not (out / "trials").is_dir():
+            run.check(replace(config, out=str(out)))
+        if not storage:
+            (out / "trials").mkdir(parents=True, exist_ok=True)
+        study = open_study(optuna, out, storage, prune)
+        if storage:
+            check_owner(study, out)
+        put_back_killed(study, out)
+        check_same(study, config, out)
+        study.enqueue_trial(searched(config), skip_if_exists=True)
+    display.facts(
+        {
+            "data": config.data,
+            "images": f"{images['train']} train / {images['val']} val, {len(source.classes)} classes, "
+            f"rate {config.rate:g} %; {images['test']} test images stay unread",
+            "model": f"{config.backbone}, {config.weights} weights",
+            "method": describe(config),
+        }
+    )
+    return study
+
+
+def _search(
+    optuna: Any,
+    study: optuna.Study,
+    config: FinetuneConfig,
+    out: Path,
+    trials: int,
+    space: Callable[[optuna.Trial, FinetuneConfig], FinetuneConfig],
+    display: Display,
+) -> None:
+    """Trials until there are enough."""
+    name = uuid.uuid4().hex
+    lock = process_lock(out, name)
+    try:
+        with lock:
+            while (count := len(ended(study))) < trials:
+                trial = study.ask()
+                trial.set_user_attr("process", f"{socket.gethostname()}:{name}")
+                # By the trial's number, so that processes that start together draw apart. Drawn one by one, not
+                # jointly, as the number is only known now.
+                seed = derive_seed("tune", config.seed, trial.number) % 2**32
+                study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+                chosen = space(trial, config)
+                display.note(f"{count + 1} of {trials}, trial {trial.number}: {_words(trial.params)}")
+                try:
+                    ending = _run(trial, chosen, out, optuna.TrialPruned)
+                except BaseException:
+                    put_back(study, trial)
+                    raise
+                display.note(f"    {ending}")
+                _report(study, out)
+                _drop_beaten(study, out)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"stopped after {len(ended(study))} of {trials} trials; the study is in {out}"
+        ) from stop
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Exception]) -> str:
+    """Fine-tune without a test, and tell the study; returns how it ended, in words."""
+    name = Run.of(replace(chosen, out="")).path.name
+    trial.set_user_attr("run", f"trials/{name}")
+    path = out / "trials" / name
+
+    def report(record: dict[str, Any]) -> None:
+        trial.report(record[f"val_{record['score']}"], record["step"])
+        if trial.should_prune():
+            raise pruned(f"pruned after step {record['step']} of {chosen.steps}")
+
+    try:
+        resume = (path / "config.json").is_file()
+        settings = replace(chosen, out=str(path), resume=resume, report=False, log="none")  # trials.csv tells of them
+        result = finetune(settings, quiet=True, test=False, validated=report)
+    except (FloatingPointError, pruned) as error:
+        trial.study.tell(trial, state=state("PRUNED"))
+        return "diverged" if isinstance(error, FloatingPointError) else str(error)
+    value = float(result.validation[result.record["score"]])
+    trial.set_user_attr("loss", float(result.validation["loss"]))
+    trial.set_user_attr("images", int(result.validation["images"]))
+    trial.study.tell(trial, value)
+    return f"validation {result.record['score']} {value:.1f}"
+
+
+@contextmanager
+def _warnings_once() -> Iterator[None]:
+    """Shows a warning once, however many trials raise it."""
+    show, seen = warnings.showwarning, set()
+
+    def show_new(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if (category, str(message)) not in seen:
+            seen.add((category, str(message)))
+            show(message, category, *place, **options)
+
+    warnings.showwarning = show_new
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
+
+
+def _drop_beaten(study: optuna.Study, out: Path) -> None:
+    """Removes models and checkpoints of all trials that ended but the best one's; their results stay."""
+    best = best_of(study)
+    kept = best.user_attrs["run"] if best else None  # two trials may have had the same settings, so the same run
+    for trial in ended(study):
+        if trial.user_attrs["run"] != kept:
+            run = Run(out / trial.user_attrs["run"])
+            for file in (run.checkpoint, run.model):
+                file.unlink(missing_ok=True)
+
+
+def _report(study: optuna.Study, out: Path) -> None:
+    """``trials.csv`` and a picture, after each trial."""
+    from stochnorm.plotting import plot_search
+
+    trials = ended(study)
+    names = sorted({name for trial in trials for name in trial.params})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "validation", *names, "run"])
+    for trial in trials:
+        value = "" if trial.value is None else f"{trial.value:.3f}"
+        params = [round(x, 12) if isinstance(x := trial.params.get(name, ""), float) else x for name in names]
+        writer.writerow([trial.number, trial.state.name.lower(), value, *params, trial.user_attrs["run"]])
+    write_text(out / "trials.csv", text.getvalue())
+    best = best_of(study)
+    if best is not None:
+        complete = trials_of(study, "COMPLETE")
+        points = [(trial.params, float(trial.value)) for trial in complete if trial.value is not None]
+        plot_search(points, (best.params, best.value), out / "search")

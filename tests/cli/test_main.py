@@ -1,0 +1,301 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stochnorm.cli.main import main
+from stochnorm.models.weights import read_state_dict
+
+TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8"]
+TINY += ["--steps", "12", "--eval-every", "4", "--precision", "32", "--device", "cpu"]
+
+
+def run(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stochnorm", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+        check=False,
+    )
+
+
+def test_finetune_and_predict(photos: Path, tmp_path: Path) -> None:
+    trained = run("finetune", photos, *TINY, "--p", "0.3", "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    for text in (
+        "18 train / 6 val / 6 test, 3 classes",
+        "Stochastic Normalization p=0.3",
+        "val top-1",
+        "test",
+        "95 % interval",
+    ):
+        assert text in trained.stdout
+    predicted = run("predict", tmp_path / "run", photos / "red", "--csv", tmp_path / "out.csv")
+    assert predicted.returncode == 0, predicted.stderr
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 10
+    assert set(rows[0]) == {"path", "predicted", "probability", "p(blue)", "p(green)", "p(red)"}
+    assert all(row["predicted"] in predicted.stdout for row in rows)
+
+
+def test_errors_are_one_line_without_traceback(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty").mkdir()
+    failed = run("finetune", photos, *TINY, "--out", tmp_path / "run")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: {photos}/empty: this class folder holds no images")
+    assert failed.stderr.count("\n") == 1
+    assert "Traceback" not in failed.stderr
+    assert "Traceback" in run("finetune", photos, *TINY, STOCHNORM_TRACEBACK="1").stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["finetune", "nowhere"], "error: nowhere: no such folder"),
+        (["predict", "nowhere", "x.png"], "error: nowhere: no such model"),
+    ],
+)
+def test_bad_input_is_named(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_predictions_are_not_begun_where_they_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no such run either, but that is looked at later."""
+    for csv_path, message in (
+        (tmp_path / "missing/out.csv", f"there is no folder {tmp_path}/missing; make it first"),
+        (tmp_path, "it is a folder; give the name of a file"),
+    ):
+        assert main(["predict", "nowhere", "x.png", "--csv", str(csv_path)]) == 1
+        assert capsys.readouterr().err == f"error: cannot write {csv_path}: {message}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_of_several_processes_goes_on_with_torchrun(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt("stopped after step 1 of 2")
+
+    monkeypatch.setattr("stochnorm.training.finetune.finetune", stopped)
+    for processes, command in (("1", "stochnorm"), ("2", "torchrun ... -m stochnorm")):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        assert main(["finetune", "my photos", "--overwrite"]) == 130
+        assert f"go on with: {command} finetune 'my photos' --resume\n" in capsys.readouterr().err
+
+
+def test_a_value_out_of_range_is_named() -> None:
+    failed = run("finetune", "x", "--p", "2")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: p must be in [0, 1], got 2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; leave it out, or"),
+        ("finetune x --method vanilla --freeze both", "freeze is for frozen, but the method is vanilla"),
+        (
+            "finetune x --method l2sp --norm-layers a",
+            "norm_layers is for stochnorm or bin or frozen, but the method is",
+        ),
+        ("finetune x --p-end 0.9", "p_end 0.9 is for a schedule, but p is constant; give --p-schedule linear"),
+        ("tune x --method l2sp --p 0.3", "p is for stochnorm, but the method is l2sp"),
+        ("compare x --methods vanilla,l2sp --p 0.3", "p has no part in vanilla,l2sp; leave it out"),
+        ("compare x --methods l2sp:p=0.3", "p has no part in method l2sp"),
+        ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss stands twice"),
+        ("finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2", "bss.k 5 is more than the singular values"),
+        ("finetune x --method bss --bss.eta inf", "bss.eta must be 0 or positive, and finite, got inf"),
+        ("finetune x --method delta --delta.attention-images 0", "delta.attention_images must be at least 1, got 0"),
+        ("finetune x --method batchnorm", "unknown method 'batchnorm' in 'batchnorm', did you mean vanilla?"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options.split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
+def test_a_settings_file_serves_another_method_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what belongs to its own."""
+    made = []
+    monkeypatch.setattr("stochnorm.training.finetune.finetune", made.append)
+    (tmp_path / "chosen.json").write_text('{"data": "x", "method": "stochnorm", "p": 0.3, "lr": 0.01}')
+    assert main(["finetune", "x", "--settings", str(tmp_path / "chosen.json"), "--method", "vanilla"]) == 0
+    assert (made[0].method, made[0].p, made[0].lr) == ("vanilla", 0.5, 0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_cannot_take_the_model_is_one_line_and_leaves_nothing_half(photos: Path, tmp_path: Path) -> None:
+    """A limit of 200 kB a file stands in for a full disk: the metrics fit, the model (1.5 MB) does not."""
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    code += "from stochnorm.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "finetune", photos, *TINY, "--out", tmp_path / "run"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: cannot write {tmp_path}/run/model.safetensors: ")
+    assert failed.stderr.count("\n") == 1
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+
+
+def test_warnings_are_lines(photos: Path, tmp_path: Path) -> None:
+    (photos / "red/000.png").write_bytes(b"")
+    trained = run("finetune", photos, *TINY, "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.startswith("warning: left out 1 of 30 images")
+    strict = run("finetune", photos, *TINY, "--out", tmp_path / "strict", "--strict")
+    assert strict.returncode == 1
+    assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(photos: Path, tmp_path: Path, kind: signal.Signals) -> None:
+    long = ["finetune", photos, *TINY, "--steps", "250", "--eval-every", "50", "--workers", "1", "--out"]
+    assert run(*long, tmp_path / "whole").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stochnorm", *map(str, long), str(tmp_path / "parts")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "parts/checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped after step" in errors
+    assert f"go on with: stochnorm finetune {photos}" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "parts/result.json").exists()
+    assert run(*long, tmp_path / "parts", "--resume").returncode == 0
+    whole, parts = (read_state_dict(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_two_processes_train_one_model(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    trained = subprocess.run(
+        [*command, "-m", "stochnorm", "finetune", photos, *TINY, "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("selected: step") == 1
+    result = (tmp_path / "run/result.json").read_text()
+    assert '"processes": 2' in result
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "run/csv/metrics.csv").read_text().splitlines()) == 1 + 3 + 1  # a header; the test
+
+
+@pytest.mark.parametrize("command", ["finetune", "tune", "compare"])
+def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the source's lines end."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line[1:23].isspace()]
+    text = [line for line in lines if line]
+    assert text
+    for line, following in itertools.pairwise(text):
+        room = len(line) + 1 + len(following.split()[0]) <= 54
+        assert not room or line[-1] in ".;:)", f"{line!r} breaks before {following!r}"
+
+
+def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from stochnorm import FinetuneConfig
+
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for field in fields(FinetuneConfig):
+        option = field.name.replace("_", "-")
+        assert field.name == "data" or f"--{option}" in text or f"--no-{option}" in text
+
+
+def run_and_list(args: str, folder: Path) -> tuple[str, set[str]]:
+    """What the command prints, and the modules that it has imported then."""
+    code = "import sys\nfrom stochnorm.cli.main import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", code, *args.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    *printed, modules = done.stdout.splitlines()
+    return "\n".join([*printed, done.stderr]), set(modules.split())
+
+
+HEAVY = {"torch", "numpy", "timm", "torchvision", "lightning_fabric", "matplotlib", "scipy", "optuna"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("--help", "usage: stochnorm [-h]"),
+        ("finetune --help", "usage: stochnorm finetune"),
+        ("finetune photos --stepps 3", "Unrecognized options: --stepps"),
+    ],
+)
+def test_help_and_wrong_options_wait_for_tyro_alone(args: str, said: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert said in printed
+    assert not modules & {*HEAVY, "rich"}
+
+
+@pytest.mark.parametrize("args", ["finetune photos --p 2", "tune photos --p 2", "compare photos --p 2"])
+def test_values_out_of_range_do_not_wait_for_torch(args: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert "error: p must be in [0, 1], got 2.0" in printed
+    assert not modules & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("finetune photos --settings nowhere.json", "No such file or directory: nowhere.json"),
+        ("predict nowhere x.png --csv missing/out.csv", "cannot write missing/out.csv"),
+        ("lists photos lists --rate 200", "rate is a percentage in (0, 100], got 200.0"),
+        ("doctor resnet18 photos --out missing/check", "cannot write missing/check.png"),
+        ("report", "no runs given"),
+        ("ls methods", "Kou et al., NeurIPS 2020"),
+    ],
+)
+def test_a_command_looks_at_its_arguments_before_it_imports_what_computes(args: str, said: str, tmp_path: Path) -> None:
+    printed, modules = run_and_list(args, tmp_path)
+    assert said in printed
+    assert not modules & HEAVY
+
+
+def test_the_package_is_the_command() -> None:
+    for args, status in (("--help", 0), ("report", 1)):
+        command, package = (
+            subprocess.run([sys.executable, "-m", module, args], capture_output=True, text=True, check=False)
+            for module in ("stochnorm.cli.main", "stochnorm")
+        )
+        assert package.returncode == status
+        assert (package.stdout, package.stderr) == (command.stdout, command.stderr)
+        assert package.stdout + package.stderr

@@ -1,0 +1,361 @@
+"""Decoded images on disk: shared by all runs, and never wrong."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import warnings
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import stochnorm.data.images.cache as module
+from stochnorm.data import ImageStore, Preprocessing, Row, read_source
+from stochnorm.data.images.cache import ImageCache, NoCacheError, cache_limit
+from stochnorm.files import cache_directory
+
+SMALL = Preprocessing(image_size=14)
+BYTES = 3 * 16 * 16
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache_directory("images")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that were decoded, by folder and name."""
+    names: list[str] = []
+    original = Preprocessing.read
+
+    def read(self: Preprocessing, path: Path) -> torch.Tensor:
+        names.append(f"{path.parent.name}/{path.name}")
+        return original(self, path)
+
+    monkeypatch.setattr(Preprocessing, "read", read)
+    return names
+
+
+def store_of(photos: Path, rows: list[Row] | None = None, **options: Any) -> ImageStore:
+    source = read_source(photos)
+    listed = [row.path for row in source.rows]
+    return ImageStore(source.root, rows or source.rows, SMALL, **({"cache": "disk", "listed": listed} | options))
+
+
+def right(store: ImageStore) -> bool:
+    """Whether its images are those of the files."""
+    fresh = Preprocessing(image_size=14)
+    return all(torch.equal(store[i], fresh.read(store.root / row.path)) for i, row in enumerate(store.rows))
+
+
+def cache_of(store: ImageStore) -> ImageCache:
+    assert store._cache is not None
+    return store._cache
+
+
+def overwrite(store: ImageStore, place: int, data: bytes) -> None:
+    with cache_of(store)._path.open("r+b") as file:
+        file.seek(place)
+        file.write(data)
+
+
+def slot(store: ImageStore, number: int) -> int:
+    return cache_of(store)._slots + number * BYTES
+
+
+def entry(number: int) -> int:
+    return module._PAGE + number * module._ENTRY
+
+
+def test_the_second_store_of_the_same_images_decodes_nothing(photos: Path, decoded: list[str]) -> None:
+    first = store_of(photos)
+    assert len(decoded) == 30
+    assert right(first)
+    decoded.clear()
+    second = store_of(photos)
+    images = [second[i] for i in range(30)]
+    assert decoded == []
+    assert all(torch.equal(image, first[i]) for i, image in enumerate(images))
+
+
+def test_runs_on_other_parts_of_a_source_share_its_slots(photos: Path, decoded: list[str], directory: Path) -> None:
+    rows = read_source(photos).rows
+    store_of(photos, rows[:20])
+    other = store_of(photos, rows[10:][::-1])
+    assert sorted(decoded) == sorted(row.path for row in rows)  # each once
+    assert right(other)
+    assert len(list(directory.glob("*.images"))) == 1
+
+
+@pytest.mark.parametrize("other", [Preprocessing(28), Preprocessing(14, interpolation="bicubic")])
+def test_another_size_or_interpolation_is_another_file(photos: Path, directory: Path, other: Preprocessing) -> None:
+    store_of(photos)
+    source = read_source(photos)
+    store = ImageStore(source.root, source.rows, other, cache="disk")
+    assert torch.equal(store[0], other.read(photos / source.rows[0].path))
+    assert len(list(directory.glob("*.images"))) == 2
+
+
+def test_an_image_that_changed_is_decoded_anew(photos: Path, decoded: list[str]) -> None:
+    before = store_of(photos)
+    old = before[20]
+    Image.new("RGB", (24, 24), (9, 8, 7)).save(photos / "red/000.png")
+    decoded.clear()
+    after = store_of(photos)
+    assert decoded == ["red/000.png"]
+    assert not torch.equal(after[20], old)
+    assert torch.equal(before[20], after[20])  # what the slot held is gone, so the file is read
+    assert decoded == ["red/000.png"] * 2
+    assert right(after)
+
+
+def test_a_slot_that_is_being_replaced_is_not_taken(photos: Path) -> None:
+    store = store_of(photos)
+    overwrite(store, entry(3), bytes(module._ENTRY))  # as its writer begins
+    overwrite(store, slot(store, 3), b"half")
+    assert right(store)
+
+
+@pytest.mark.parametrize("byte", [0, BYTES - 1])
+def test_a_damaged_byte_is_noticed(photos: Path, decoded: list[str], byte: int) -> None:
+    store = store_of(photos)
+    value = cache_of(store)._bytes(7)[byte]
+    overwrite(store, slot(store, 7) + byte, bytes([value ^ 1]))
+    decoded.clear()
+    again = store_of(photos)
+    assert len(decoded) == 1
+    assert right(again)
+    decoded.clear()
+    store_of(photos)
+    assert decoded == []
+
+
+def test_bytes_without_an_entry_and_an_entry_without_bytes_do_not_count(photos: Path, decoded: list[str]) -> None:
+    rows = read_source(photos).rows
+    whole = store_of(photos)
+    entries = bytes(cache_of(whole)._map[entry(0) : entry(30)])
+    cache_of(whole)._path.unlink()
+    part = store_of(photos, rows[:10])
+    overwrite(part, slot(part, 10), b"\x07" * BYTES)
+    overwrite(part, entry(11), entries[11 * module._ENTRY :])  # all that follow
+    decoded.clear()
+    again = store_of(photos)
+    assert len(decoded) == 20
+    assert right(again)
+
+
+@pytest.mark.parametrize("content", [b"", b"foreign", "half", "other header"])
+def test_a_truncated_or_foreign_file_is_replaced(photos: Path, decoded: list[str], content: bytes | str) -> None:
+    store = store_of(photos)
+    path = cache_of(store)._path
+    del store
+    whole = path.read_bytes()
+    contents = {"half": whole[: len(whole) // 2], "other header": b"x" + whole[1:]}
+    path.unlink()
+    path.write_bytes(content if isinstance(content, bytes) else contents[content])
+    decoded.clear()
+    again = store_of(photos)
+    assert len(decoded) == 30
+    assert right(again)
+    decoded.clear()
+    store_of(photos)
+    assert decoded == []
+
+
+def test_images_that_cannot_be_read_are_left_out_each_time(photos: Path, decoded: list[str]) -> None:
+    (photos / "red/000.png").write_bytes(b"not an image")
+    (photos / "red/001.png").unlink()
+    rows = [*read_source(photos).rows, Row("red/001.png", "red")]
+    listed = [row.path for row in rows]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"left out 2 of 30 images: .*red/000.png.*red/001.png"):
+            store = store_of(photos, rows, listed=listed)
+        assert len(store) == 28
+        assert right(store)
+    with pytest.raises(ValueError, match=r"red/000.png: cannot be read as an image"):
+        store_of(photos, rows, listed=listed, strict=True)
+
+
+def test_a_directory_that_cannot_be_written_is_one_warning(
+    photos: Path, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"images are not kept on disk .*; set XDG_CACHE_HOME") as caught:
+        store = store_of(photos, cache="auto")
+    assert len(caught) == 1
+    _ = [store[i] for i in range(30)]
+    assert len(decoded) == 30  # from memory
+
+
+@pytest.mark.parametrize("max_bytes", [1e9, 0])
+def test_a_disk_that_becomes_full_is_one_warning(
+    photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, max_bytes: float
+) -> None:
+    write, left = os.pwrite, [module._PAGE + 10 * (BYTES + 3 * module._ENTRY)]
+
+    def pwrite(descriptor: int, data: bytes, place: int) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, data[: left[0]], place)
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.warns(UserWarning, match=r"not kept on disk for the next run: .*No space left on device") as caught:
+        store = store_of(photos, max_bytes=max_bytes)
+    assert len(caught) == 1
+    decoded.clear()
+    _ = [store[i] for i in range(30)]
+    on_disk = len(cache_of(store)._entries)
+    assert 5 < on_disk < 25
+    assert len(decoded) == (0 if max_bytes else 30 - on_disk)
+    assert right(store)
+    monkeypatch.undo()
+
+
+def test_without_a_cache_each_use_decodes(photos: Path, decoded: list[str], directory: Path) -> None:
+    store = store_of(photos, cache="none")
+    _ = store[0], store[0]
+    assert len(decoded) == 32
+    assert not directory.exists()
+
+
+def caches(photos: Path, limit: float, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], ImageCache]:
+    """Makes filled caches of 30 images, 31 kB each, of one source or another."""
+    monkeypatch.setenv("STOCHNORM_CACHE_GB", str(limit / 1e9))
+    paths = [row.path for row in read_source(photos).rows]
+
+    def make(number: int) -> ImageCache:
+        cache = ImageCache(photos, paths[number:] + paths[:number], SMALL)
+        for path in paths:
+            cache.hold(path)
+        return cache
+
+    return make
+
+
+def test_what_was_not_used_for_longest_makes_room(
+    photos: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = caches(photos, 110e3, monkeypatch)
+    paths = [make(number)._path for number in range(3)]
+    for age, path in enumerate(paths):
+        os.utime(path, (1000 + age, 1000 + age))
+    make(0)  # used again
+    last = make(3)._path
+    assert set(directory.glob("*.images")) == {paths[0], paths[2], last}
+
+
+def test_what_is_in_use_stays(photos: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = caches(photos, 80e3, monkeypatch)
+    used, idle = make(0), make(1)._path
+    os.utime(used._path, (1000, 1000))
+    other = make(2)
+    assert set(directory.glob("*.images")) == {used._path, other._path}
+    assert not idle.exists()
+    with pytest.raises(NoCacheError, match=r"may be cached on disk \(STOCHNORM_CACHE_GB"):
+        make(3)  # both are in use
+    assert set(directory.glob("*.images")) == {used._path, other._path}
+
+
+def test_a_cache_above_the_limit_is_not_made(
+    photos: Path, decoded: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCHNORM_CACHE_GB", "0.00001")
+    store = store_of(photos, cache="auto")
+    with pytest.warns(UserWarning, match="not kept on disk for the next run: .* images are more than"):
+        store_of(photos, cache="disk")
+    decoded.clear()
+    _ = [store[i] for i in range(30)]
+    assert decoded == []  # in memory
+    assert not list(directory.glob("*.images"))
+
+
+def test_half_of_the_free_disk_stays_free(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(60_000))
+    with pytest.raises(NoCacheError, match="at most half of what is free"):
+        ImageCache(photos, [row.path for row in read_source(photos).rows], SMALL)
+
+
+def test_the_limit_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_limit() == 20e9
+    for text in ("much", "-1", "nan"):
+        monkeypatch.setenv("STOCHNORM_CACHE_GB", text)
+        with pytest.raises(ValueError, match=f"STOCHNORM_CACHE_GB is a number of gigabytes, 0 or more, got '{text}'"):
+            cache_limit()
+
+
+def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which idle
+        process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+        process.start()
+    return process  # type: ignore[return-value]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_fill_a_file_at_once_leave_the_right_bytes(photos: Path, decoded: list[str]) -> None:
+    barrier = multiprocessing.get_context("fork").Barrier(2)
+
+    def fill() -> None:
+        barrier.wait()
+        os._exit(0 if right(store_of(photos)) else 1)
+
+    processes = [start(fill), start(fill)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    store = store_of(photos)
+    assert decoded == []
+    assert right(store)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("writes", [5, 6, 7])  # three an image after the header: the entry cleared, bytes, entry
+def test_a_process_killed_while_it_writes_leaves_nothing_wrong(photos: Path, writes: int) -> None:
+    def die() -> None:
+        original, done = module._write_all, 0
+
+        def write(descriptor: int, data: bytes, place: int) -> None:
+            nonlocal done
+            done += 1
+            if done == writes:
+                original(descriptor, data[: len(data) // 2], place)
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(descriptor, data, place)
+
+        module._write_all = write
+        cache = ImageCache(photos, [row.path for row in read_source(photos).rows], SMALL)
+        for path in cache._numbers:
+            cache.hold(path)
+
+    process = start(die)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert right(store_of(photos))
+
+
+def test_a_worker_process_opens_the_file_anew(photos: Path, decoded: list[str]) -> None:
+    store = store_of(photos)
+    decoded.clear()
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301 (as processes that are not forked get it)
+    assert all(torch.equal(copy[i], store[i]) for i in range(30))
+    assert decoded == []
+    path = cache_of(store)._path
+    path.unlink()
+    assert right(pickle.loads(pickle.dumps(store)))  # noqa: S301
+    path.write_bytes(b"short")
+    assert right(pickle.loads(pickle.dumps(store)))  # noqa: S301

@@ -1,0 +1,44 @@
+"""What the picture of a comparison shows: the runs and means that the records hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from stochnorm import Record
+from stochnorm.report.plot import draw_comparison
+
+
+def test_at_one_rate_a_row_has_its_runs_and_their_mean(build_records: Callable[..., list[Record]]) -> None:
+    records = build_records({"vanilla": [50.0, 52.0], "stochnorm": [53.0, 57.0]})
+    (axes,) = draw_comparison(records).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["vanilla", "stochnorm"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first is on top"
+    reference, *drawn = [(list(map(float, line.get_xdata())), list(line.get_ydata())) for line in axes.get_lines()]
+    assert reference[0] == [51.0, 51.0]
+    assert drawn == [([50.0, 52.0], [0, 0]), ([51.0], [0]), ([53.0, 57.0], [1, 1]), ([55.0], [1])]
+    assert "n = 2" in axes.get_xlabel()
+
+
+def test_over_rates_a_line_has_means_with_standard_deviations(build_records: Callable[..., list[Record]]) -> None:
+    records = [
+        record
+        for rate, scores in ((100.0, [70.0, 72.0]), (15.0, [50.0, 54.0]))
+        for record in build_records({"vanilla": scores}, rate=rate)
+    ]
+    (axes,) = draw_comparison(records).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["15 %", "100 %"]
+    ((line, _, (bars,)),) = axes.containers
+    assert list(line.get_ydata()) == [52.0, 71.0]
+    low, high = bars.get_segments()[0][:, 1]
+    assert (high - low) / 2 == pytest.approx(8**0.5)
+
+
+def test_small_scale_is_said(build_records: Callable[..., list[Record]]) -> None:
+    figure = draw_comparison(build_records({"vanilla": [50.0]}, scale="small"))
+    assert "small scale: no result" in figure.axes[0].get_title(loc="left")
+
+
+def test_runs_without_a_test_score_are_left_out(build_records: Callable[..., list[Record]]) -> None:
+    assert not draw_comparison(build_records({"vanilla": [None]})).axes
