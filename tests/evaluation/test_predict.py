@@ -1,4 +1,4 @@
-"""Images of a prediction are read ahead of the model; what is written of predictions."""
+"""Images of a prediction are read ahead of the model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import pytest
 import torch
 
 from stochnorm.data import Preprocessing
-from stochnorm.evaluation.predict import _batches, format_confusion
+from stochnorm.evaluation.predict import _batches
 
 SMALL = Preprocessing(image_size=14)
-
-
-def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
-    text = format_confusion(["a", "a", "a", "b"], ["a", "a", "b", "c"], ["a", "b", "c"])
-    assert text.splitlines() == ["true / predicted,a,b,c", "a,2,1,0", "b,0,0,1", "c,0,0,0"]
 
 
 def test_two_batches_are_read_while_the_model_computes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

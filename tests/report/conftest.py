@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
-from stochnorm.evaluation.predict import format_confusion, format_predictions
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run, run_name
+from stochnorm.runs.predictions import format_confusion, format_predictions
 from stochnorm.runs.records import Record, record_of
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too' {{ 7 * 7 }} %{x} $a^2$"

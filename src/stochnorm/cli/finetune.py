@@ -58,7 +58,8 @@ class Predict:
         from rich.markup import escape
         from rich.table import Table
 
-        from stochnorm.evaluation.predict import format_predictions, predict
+        from stochnorm.evaluation.predict import predict
+        from stochnorm.runs.predictions import format_predictions
 
         predictions = predict(self.model, self.images, strict=self.strict)
         table = Table(box=None, header_style="dim")

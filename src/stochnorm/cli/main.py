@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import tyro
 
 from stochnorm import cli
 from stochnorm.runs.config import FinetuneConfig
+from stochnorm.warning import show_warnings
 
 __all__ = ["main"]
 
@@ -45,8 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if issubclass(category, UserWarning):
             _say(f"warning: {message}", style="yellow")
 
-    with warnings.catch_warnings():
-        warnings.showwarning = show_warning
+    with show_warnings(show_warning):
         try:
             _parse(args).run()
         except KeyboardInterrupt as stop:

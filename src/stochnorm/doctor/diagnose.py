@@ -17,6 +17,7 @@ from stochnorm.doctor.diagnosis import Diagnosis
 from stochnorm.doctor.moments import Moments, check_finite, compare
 from stochnorm.models import Classifier, build_classifier, check_forward, load_classifier
 from stochnorm.models.backbones import find_backbone
+from stochnorm.nn.hooks.modes import evaluating
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
@@ -65,20 +66,17 @@ def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str 
     def watch(name: str) -> Any:
         return lambda module, inputs: seen.setdefault(name, Moments(name)).add(inputs[0])
 
-    training = {module: module.training for module in model.modules()}
     handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
     images = count = 0
     try:
-        model.eval()
-        for batch in batches:
-            inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
-            model(inputs if device is None else inputs.to(device))
-            images, count = images + len(inputs), count + 1
+        with evaluating(model):
+            for batch in batches:
+                inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
+                model(inputs if device is None else inputs.to(device))
+                images, count = images + len(inputs), count + 1
     finally:
         for handle in handles:
             handle.remove()
-        for module, flag in training.items():
-            module.training = flag
     if count < 2:
         raise ValueError(f"the doctor needs two or more batches to see how they differ, got {count}")
     return Diagnosis([compare(name, layers[name], moments) for name, moments in seen.items()], images, count)

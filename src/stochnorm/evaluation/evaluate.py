@@ -21,12 +21,12 @@ from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_s
 from stochnorm.data.images.store import Track
 from stochnorm.data.manifest import SPLITS, list_manifest
 from stochnorm.evaluation.logits import evaluate_split
-from stochnorm.evaluation.predict import format_confusion, format_predictions
 from stochnorm.evaluation.tasks import Task, task_for
 from stochnorm.models import Classifier, load_classifier
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import launch
+from stochnorm.runs.predictions import format_confusion, format_predictions
 from stochnorm.text import interval, some
 from stochnorm.training.display import metrics_table
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +20,7 @@ from stochnorm.models import load_classifier
 from stochnorm.runs.hardware import launch
 from stochnorm.text import some
 
-__all__ = ["Prediction", "format_confusion", "format_predictions", "predict"]
+__all__ = ["Prediction", "predict"]
 
 
 @dataclass(frozen=True)
@@ -78,42 +75,6 @@ def predict(
         Prediction(path, label, max(p), dict(zip(task.classes, p, strict=True)))
         for path, label, p in zip(read, task.decide(probabilities), probabilities.tolist(), strict=True)
     ]
-
-
-def format_predictions(
-    paths: Sequence[str],
-    predicted: Sequence[str],
-    probabilities: Sequence[Sequence[float]],
-    classes: Sequence[str],
-    truth: Sequence[str] | None = None,
-) -> str:
-    """CSV text: path, [label,] predicted, probability of the most probable class, and a column per class.
-
-    Args:
-        paths: n names.
-        predicted: n labels.
-        probabilities: n rows of num_classes.
-        classes: num_classes names.
-        truth: n labels, where known.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    known = [] if truth is None else ["label"]
-    writer.writerow(["path", *known, "predicted", "probability", *(f"p({name})" for name in classes)])
-    for i, (path, label, p) in enumerate(zip(paths, predicted, probabilities, strict=True)):
-        true = [] if truth is None else [truth[i]]
-        writer.writerow([path, *true, label, f"{max(p):.6f}", *(f"{value:.6f}" for value in p)])
-    return text.getvalue()
-
-
-def format_confusion(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> str:
-    """CSV text: a row per true class, a column per predicted one, counts of images."""
-    counts = Counter(zip(truth, predicted, strict=True))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true / predicted", *classes])
-    writer.writerows([true, *(counts[true, name] for name in classes)] for true in classes)
-    return text.getvalue()
 
 
 def _expand(images: Iterable[str | Path]) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.hooks.modes import evaluating
 from stochnorm.nn.stochastic import _StochNorm
 
 __all__ = ["update_statistics"]
@@ -44,24 +45,23 @@ def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.dev
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no BatchNorm or StochNorm layer with moving statistics")
-    training = {module: module.training for module in model.modules()}
     settings = [(layer, layer.momentum, getattr(layer, "p", None)) for layer in layers]
     buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
     batches = 0
     try:
-        model.eval()
-        for layer in layers:
-            layer.training = True  # not train(), which would switch on the dropout that timm's layers carry
-            layer.reset_running_stats()
-            layer.momentum = None  # cumulative average
-            if isinstance(layer, _StochNorm):
-                layer.p = 1.0
-        for batch in loader:
-            inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
-            model(inputs if device is None else inputs.to(device))
-            batches += 1
-        if batches == 0:
-            raise ValueError("the loader gave no batch: there is nothing to compute the statistics from")
+        with evaluating(model):
+            for layer in layers:
+                layer.training = True  # not train(), which would switch on the dropout that timm's layers carry
+                layer.reset_running_stats()
+                layer.momentum = None  # cumulative average
+                if isinstance(layer, _StochNorm):
+                    layer.p = 1.0
+            for batch in loader:
+                inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
+                model(inputs if device is None else inputs.to(device))
+                batches += 1
+            if batches == 0:
+                raise ValueError("the loader gave no batch: there is nothing to compute the statistics from")
     except BaseException:
         for buffer, value in buffers:
             buffer.copy_(value)
@@ -71,6 +71,4 @@ def update_statistics(model: nn.Module, loader: Iterable[Any], device: torch.dev
             layer.momentum = momentum
             if isinstance(layer, _StochNorm) and p is not None:
                 layer.p = p
-        for module, flag in training.items():
-            module.training = flag
     return model

@@ -41,6 +41,7 @@ from stochnorm.tuning.study import (
     state,
     trials_of,
 )
+from stochnorm.warning import show_warnings
 
 if TYPE_CHECKING:
     import optuna
@@ -273,11 +274,8 @@ def _warnings_once() -> Iterator[None]:
             seen.add((category, str(message)))
             show(message, category, *place, **options)
 
-    warnings.showwarning = show_new
-    try:
+    with show_warnings(show_new):
         yield
-    finally:
-        warnings.showwarning = show
 
 
 def _words(settings: Mapping[str, Any]) -> str:

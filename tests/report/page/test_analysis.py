@@ -11,19 +11,16 @@ from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
-from stochnorm.evaluation.predict import format_predictions
 from stochnorm.report.page.analysis import (
-    Predictions,
     calibration,
     class_scores,
     confident_mistakes,
     confused_pairs,
     confusion,
-    read_predictions,
     wilson,
 )
+from stochnorm.runs.predictions import Predictions, format_predictions, read_predictions
 
-HEADER = "path,label,predicted,probability,p(a)\n"
 CLASSES = ["cat", 'a "dog", big', "cow"]
 
 
@@ -111,13 +108,3 @@ def test_with_several_labels_the_calibration_is_of_every_finding(tmp_path: Path)
     targets = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1]])
     assert sum(b.size * b.frequency for b in bins) == pytest.approx(float(targets.sum()))
     assert multilabel_metrics(p.logit(), targets, resamples=0)["positives"] == found.has().sum(0).tolist()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "path,label\n", HEADER, f"{HEADER}x,a,a\n", f"{HEADER}x,a,a,much,1\n"],
-)
-def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(ValueError, match=r"p\.csv is damaged"):
-        read_predictions(tmp_path / "p.csv", multi_label=False)

@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stochnorm.data.manifest import findings
+from stochnorm.runs.predictions import Predictions
 
 __all__ = [
     "Bin",
     "ClassScore",
     "Mistake",
     "Pair",
-    "Predictions",
     "calibration",
     "class_scores",
     "confident_mistakes",
     "confused_pairs",
     "confusion",
-    "read_predictions",
     "wilson",
 ]
-
-_KNOWN = ["path", "label", "predicted", "probability"]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The content of ``test_predictions.csv``: n images, of c classes."""
-
-    paths: list[str]
-    truth: list[str]
-    """The class; with several labels an image its findings, joined by "|"."""
-    predicted: list[str]
-    confidence: NDArray[np.float64]
-    """(n,): the probability of the most probable class, in [0, 1]."""
-    classes: list[str]
-    probabilities: NDArray[np.float64] | None = None
-    """(n, c); read only with several labels an image."""
-
-    def has(self) -> NDArray[np.bool_]:
-        """(n, c): which findings each image has, with several labels an image."""
-        present = [set(findings(label)) for label in self.truth]
-        return np.array([[name in names for name in self.classes] for names in present])
 
 
 class ClassScore(NamedTuple):
@@ -95,33 +67,6 @@ class Bin(NamedTuple):
     """Share that was right; with several labels an image, that had the finding."""
     size: int
     """How many."""
-
-
-def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
-    """Read what :func:`stochnorm.evaluation.predict.format_predictions` wrote.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        width = len(columns)
-        kept = width if multi_label else 4  # most of the file are probabilities that nothing here is made of
-        rows, damaged = [], False
-        for row in reader:
-            rows.append(row[:kept])
-            damaged |= len(row) != width
-    if columns[:4] != _KNOWN or width == 4 or not rows or damaged:
-        raise ValueError(f"{path} is damaged: it must hold {','.join(_KNOWN)} and a column per class")
-    paths, truth, predicted = ([row[i] for row in rows] for i in range(3))
-    try:
-        confidence = np.array([float(row[3]) for row in rows])
-        probabilities = np.array([[float(p) for p in row[4:]] for row in rows]) if multi_label else None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return Predictions(paths, truth, predicted, confidence, [name[2:-1] for name in columns[4:]], probabilities)
 
 
 def confusion(predictions: Predictions) -> dict[tuple[int, int], int]:

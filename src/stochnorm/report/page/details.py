@@ -12,13 +12,11 @@ from stochnorm.report.page.analysis import (
     ClassScore,
     Mistake,
     Pair,
-    Predictions,
     calibration,
     class_scores,
     confident_mistakes,
     confused_pairs,
     confusion,
-    read_predictions,
 )
 from stochnorm.report.page.charts import (
     NAMED,
@@ -32,6 +30,7 @@ from stochnorm.report.page.charts import (
 from stochnorm.report.page.thumbnails import Album
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
+from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.runs.records import Cell, Record
 from stochnorm.runs.scores import SCORES
 

@@ -1,0 +1,27 @@
+"""Warnings shown in another way for a while."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["show_warnings"]
+
+
+@contextmanager
+def show_warnings(show: Callable[..., None]) -> Iterator[None]:
+    """Let a function show the warnings that are raised within; filters and the function before it come back afterwards.
+
+    Args:
+        show: Takes what ``warnings.showwarning`` takes.
+
+    Example:
+        >>> with show_warnings(lambda message, *_, **__: print("seen:", message)):
+        ...     warnings.simplefilter("always")
+        ...     warnings.warn("left out 3 images")
+        seen: left out 3 images
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
