@@ -12,7 +12,7 @@ import tyro
 
 from stochnorm import cli
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.warning import show_warnings
+from stochnorm.runs.warning import show_warnings
 
 __all__ = ["main"]
 

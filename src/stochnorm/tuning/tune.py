@@ -25,6 +25,7 @@ from stochnorm.files import write_text
 from stochnorm.methods.catalogue import check_method
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
+from stochnorm.runs.warning import show_warnings
 from stochnorm.training.display import Display, describe
 from stochnorm.training.finetune import finetune, split_rows
 from stochnorm.tuning.study import (
@@ -41,7 +42,6 @@ from stochnorm.tuning.study import (
     state,
     trials_of,
 )
-from stochnorm.warning import show_warnings
 
 if TYPE_CHECKING:
     import optuna

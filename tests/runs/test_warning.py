@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from stochnorm.warning import show_warnings
+from stochnorm.runs.warning import show_warnings
 
 
 def test_a_warning_within_is_shown_by_the_function_alone(capsys: pytest.CaptureFixture[str]) -> None:
