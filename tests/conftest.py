@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,23 @@ def build_records() -> Callable[..., list[Record]]:
         ]
 
     return build
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[Path, tuple[bytes, int]]]:
+    """Makes a folder of what an earlier version wrote the working directory; lists its files, and when they were
+    written, by a pattern."""
+    with tarfile.open(Path(__file__).parent / "fixtures" / "earlier_runs.tar.xz") as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tmp_path)  # noqa: S202 (our own)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for extension in ("amx_tile", "avx512_bf16"):  # with either, precision auto is bfloat16
+        monkeypatch.setattr(torch.cpu, f"_is_{extension}_supported", lambda: False)
+
+    def files(pattern: str) -> dict[Path, tuple[bytes, int]]:
+        found = [path for path in Path().glob(pattern) if path.is_file()]
+        assert found
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+    return files
