@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.data import Preprocessing, Split
-from stochnorm.data.images.preprocessing import stack
+from stochnorm.data import Split
+from stochnorm.data.images.batches import CenterCrops
 from stochnorm.data.splits import generator
 from stochnorm.files import cache_directory
 from stochnorm.methods.catalogue import METHODS, check_method
@@ -63,7 +63,9 @@ def prepare(
     if classifier.weights == "random" and len(train) and normalization_layers(model):
         # Nothing was inherited, and means of 0 and variances of 1 make deep networks explode.
         some = range(min(len(train), _RANDOM_STATISTICS))
-        initialize_statistics(model, "target", _batches(config, classifier, train, some, fabric))
+        initialize_statistics(
+            model, "target", CenterCrops(train, some, classifier.preprocessing, config.batch_size, fabric.device)
+        )
     if fabric.device.type == "cpu":
         keep_freed_memory()
         accelerate(model, normalization=False)  # which conversions know only as it is
@@ -80,7 +82,11 @@ def prepare(
 
     if config.statistics != "pretrained":
         every = range(len(train))
-        initialize_statistics(model, config.statistics, _batches(config, classifier, train, every, fabric))
+        initialize_statistics(
+            model,
+            config.statistics,
+            CenterCrops(train, every, classifier.preprocessing, config.batch_size, fabric.device),
+        )
     if "stochnorm" in methods:
         convert(model, p=config.p, where=where)
     elif "bin" in methods:
@@ -112,12 +118,6 @@ def _where(config: FinetuneConfig, methods: Sequence[str], model: nn.Module) -> 
     return where
 
 
-def _batches(
-    config: FinetuneConfig, classifier: Classifier, train: Split, images: Sequence[int], fabric: Fabric
-) -> _Batches:
-    return _Batches(train, images, classifier.preprocessing, config.batch_size, fabric.device)
-
-
 def normalization_layers(model: nn.Module) -> list[_BatchNorm]:
     """Those with moving statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
@@ -144,7 +144,7 @@ def _delta(
     weights = None
     if config.delta.attention == "channel":
         order = torch.randperm(len(train), generator=generator("attention", config.seed)).tolist()
-        batches = _Batches(train, order, classifier.preprocessing, _ATTENTION_BATCH, fabric.device)
+        batches = CenterCrops(train, order, classifier.preprocessing, _ATTENTION_BATCH, fabric.device)
         measured = math.ceil(config.delta.attention_images / _ATTENTION_BATCH)
         preprocessing = classifier.preprocessing.as_dict()
         settings = {"layers": layers, "preprocessing": preprocessing, "measured": measured, "net": config.backbone}
@@ -166,28 +166,3 @@ def _delta(
         alpha=config.delta.alpha,
         beta=config.delta.beta,
     )
-
-
-class _Batches:
-    """Training images as the network takes them in evaluation, center crops, with targets; as often as wanted."""
-
-    def __init__(
-        self, train: Split, order: Any, preprocessing: Preprocessing, batch_size: int, device: torch.device
-    ) -> None:
-        self.train, self.order, self.preprocessing = train, list(order), preprocessing
-        self.batch_size, self.device = batch_size, device
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.order), self.batch_size):
-            chosen = self.order[start : start + self.batch_size]
-            if len(chosen) < 2:  # a single image has no batch statistics
-                continue
-            images = stack([self.train.store[self.train.indices[i]] for i in chosen]).to(self.device)
-            inputs = self.preprocessing.normalize(self.preprocessing.center_crop(images))
-            yield inputs, self.train.targets[chosen].to(self.device)
-
-    def content(self) -> Iterator[Tensor]:
-        """Every image and all targets, in order."""
-        for i in self.order:
-            yield self.train.store[self.train.indices[i]]
-        yield self.train.targets[self.order]
