@@ -161,7 +161,7 @@ def test_warnings_are_lines(photos: Path, tmp_path: Path) -> None:
     (photos / "red/000.png").write_bytes(b"")
     trained = run("finetune", photos, *TINY, "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
-    assert trained.stderr.startswith("warning: left out 1 of 30 images")
+    assert trained.stderr.startswith("warning: skipped 1 of 30 images")
     strict = run("finetune", photos, *TINY, "--out", tmp_path / "strict", "--strict")
     assert strict.returncode == 1
     assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")

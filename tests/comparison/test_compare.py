@@ -237,7 +237,7 @@ def test_closing_an_executor_stops_its_jobs_after_their_last_step(
 
 def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path) -> None:
     (photos / "red/000.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out 1 of 30 images") as caught:
+    with pytest.warns(UserWarning, match="skipped 1 of 30 images") as caught:
         comparison = compare(grid(photos), tmp_path, workers=2, quiet=True)
     assert len(comparison.records) == 4
     assert len(caught) == 1

@@ -147,7 +147,7 @@ def test_a_broken_image_is_left_out_or_with_strict_an_error(
 ) -> None:
     paths = write_images(tmp_path / "new/red", 3, (190, 50, 40))
     paths[1].write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out 1 of 3 images: .*red/001.png"):
+    with pytest.warns(UserWarning, match="skipped 1 of 3 images: .*red/001.png"):
         assert evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN).paths == ["red/000.png", "red/002.png"]
     with pytest.raises(ValueError, match=r"red/001.png: cannot be read as an image"):
         evaluate(run.path, str(tmp_path / "new"), strict=True, **LIKE_THE_RUN)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from stochnorm.data.folder import read_folder
-from stochnorm.data.images.batches import Split, encode_labels
+from stochnorm.data.images.batches import Split
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.data.images.store import ImageStore
 from stochnorm.data.inventory import Report, too_few_classes
+from stochnorm.data.labels import encode_labels
 from stochnorm.data.lists import export_lists, read_lists
 from stochnorm.data.manifest import Row, Source, findings, format_manifest, list_manifest, read_manifest
 from stochnorm.data.published.catalogue import DATASETS, recognise, verify

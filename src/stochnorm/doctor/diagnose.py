@@ -161,7 +161,7 @@ def diagnose(
     with display.measuring("Comparing statistics") as progress:
 
         def batches() -> Iterator[Tensor]:
-            augmented = split.training_batches(batch_size, range(steps), seed=seed)
+            augmented = split.training_batches(batch_size, range(steps), seed=seed, device=device_)
             for step, (inputs, _) in enumerate(network_inputs(augmented, classifier.preprocessing, device_)):
                 progress(step / steps)
                 yield inputs

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_source
-from stochnorm.data.images.store import Track
+from stochnorm.data.images.readable import Track
 from stochnorm.data.manifest import SPLITS, list_manifest
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.tasks import Task, task_for

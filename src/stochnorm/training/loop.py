@@ -91,6 +91,7 @@ def fit(
         workers=config.workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        device=fabric.device,
     )
     with (
         trackers.recording(state["history"]),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from stochnorm.data import ImageStore, Preprocessing, Row, Split, encode_labels, read_source
+from stochnorm.data.images.batches import CenterCrops
 
 SMALL = Preprocessing(image_size=14, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -102,6 +103,13 @@ def test_normalization_is_the_formula_to_the_bit(channels_last: bool) -> None:
     assert torch.equal(images, before)
 
 
+def test_mean_and_deviation_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.zeros(1, 3, 5, 7, dtype=torch.uint8)
+    first = SMALL.normalize(images)
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("made again"))
+    assert torch.equal(SMALL.normalize(images), first)
+
+
 def broken_files(photos: Path) -> None:
     (photos / "red/000.png").write_bytes(b"not an image")
     whole = (photos / "red/001.png").read_bytes()
@@ -112,7 +120,7 @@ def broken_files(photos: Path) -> None:
 def test_images_that_cannot_be_read_are_counted_and_named(photos: Path) -> None:
     broken_files(photos)
     source = read_source(photos)
-    with pytest.warns(UserWarning, match=r"left out 3 of 30 images: .*red/000.png.*red/001.png.*red/002.png"):
+    with pytest.warns(UserWarning, match=r"skipped 3 of 30 images: .*red/000.png.*red/001.png.*red/002.png"):
         store = ImageStore(source.root, source.rows, SMALL)
     assert len(store) == 27
     assert {row.path for row in source.rows} - {row.path for row in store.rows} == {f"red/00{i}.png" for i in range(3)}
@@ -149,7 +157,7 @@ def test_batches_do_not_depend_on_where_one_starts_on_workers_or_on_prefetching(
     for other in (
         list(split.training_batches(8, range(4, 7), seed=3)),
         list(split.training_batches(8, range(4, 7), seed=3, workers=2)),
-        list(split.training_batches(8, range(4, 7), seed=3, prefetch=2)),
+        list(split.training_batches(8, range(4, 7), seed=3, device=torch.device("mps"))),  # ahead, not pinned
     ):
         for (images, labels), (expected, expected_labels) in zip(other, whole[4:], strict=True):
             assert torch.equal(images, expected)
@@ -180,19 +188,37 @@ def test_a_gpu_has_its_batches_made_ahead(split: Split, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ImageStore, "__getitem__", spy)
     list(split.training_batches(8, range(1), seed=0))
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    list(split.training_batches(8, range(1), seed=0))
+    list(split.training_batches(8, range(1), seed=0, device=torch.device("mps")))
     assert makers == [True] * 8 + [False] * 8
+
+
+def test_only_batches_for_a_gpu_are_pinned(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda _: pytest.fail("pinned"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    list(split.training_batches(8, range(1), seed=0, device=torch.device("cpu")))
+    list(split.evaluation_batches(8, device=torch.device("mps")))
+
+
+def test_center_crops_are_what_the_network_sees_in_evaluation(split: Split) -> None:
+    crops = CenterCrops(split, [3, 0, 7], SMALL, 2, torch.device("cpu"))
+    for _ in range(2):
+        ((inputs, targets),) = crops  # the last image alone has no batch statistics
+        expected = torch.stack([split.store[split.indices[i]] for i in (3, 0)])
+        assert torch.equal(inputs, SMALL.normalize(SMALL.center_crop(expected)))
+        assert torch.equal(targets, split.targets[[3, 0]])
+    *images, every_target = crops.content()
+    assert all(torch.equal(image, split.store[split.indices[i]]) for image, i in zip(images, (3, 0, 7), strict=True))
+    assert torch.equal(every_target, split.targets[[3, 0, 7]])
 
 
 def test_an_image_that_breaks_while_it_is_prefetched_is_named_where_it_is_wanted(photos: Path) -> None:
     source = read_source(photos)
     store = ImageStore(source.root, source.rows, SMALL, cache="none")
     split = Split(store, [0, 1, 2, 3], [0, 0, 1, 1])
-    for prefetch in (0, 2):
+    for device in ("cpu", "mps"):
         (photos / source.rows[0].path).write_bytes(b"")
         with pytest.raises(ValueError, match=r"blue/000.png: cannot be read as an image"):
-            list(split.training_batches(2, range(4), seed=0, prefetch=prefetch))
+            list(split.training_batches(2, range(4), seed=0, device=torch.device(device)))
         assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]
 
 
@@ -246,10 +272,10 @@ def test_multi_label_batches_hold_the_findings_of_their_images(photos: Path) -> 
     images, targets = next(iter(split.training_batches(4, range(1), seed=0)))
     assert images.shape == (4, 3, 14, 14)
     assert sorted(targets.tolist()) == sorted(split.targets.tolist())
-    with pytest.raises(ValueError, match="take its targets"):
+    with pytest.raises(ValueError, match="no single label; use targets"):
         _ = split.labels
 
 
 def test_a_label_that_is_no_class_is_named() -> None:
-    with pytest.raises(ValueError, match="labels that are no classes: c, d; the classes are a, b"):
+    with pytest.raises(ValueError, match="unknown classes c, d; the classes are a, b"):
         encode_labels(["a", "d", "c"], ["a", "b"])
