@@ -42,9 +42,11 @@ def test_a_target_that_cannot_be_written_is_named_and_left_alone(tmp_path: Path)
     (tmp_path / "folder").mkdir()
     check_target(tmp_path / "file.txt")
     for act in (check_target, lambda path: write_text(path, "text")):
-        with pytest.raises(IsADirectoryError, match=r"cannot write .*folder: it is a folder; give the name of a file"):
+        with pytest.raises(IsADirectoryError, match=r"cannot write .*folder: it is a folder; choose a file name"):
             act(tmp_path / "folder")
-        with pytest.raises(FileNotFoundError, match=r"cannot write .*file.txt: there is no folder .*missing; make it"):
+        with pytest.raises(
+            FileNotFoundError, match=r"cannot write .*file.txt: the folder .*missing does not exist; make it"
+        ):
             act(tmp_path / "missing/file.txt")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 

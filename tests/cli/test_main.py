@@ -81,8 +81,8 @@ def test_predictions_are_not_begun_where_they_cannot_be_written(
 ) -> None:
     """There is no such run either, but that is looked at later."""
     for csv_path, message in (
-        (tmp_path / "missing/out.csv", f"there is no folder {tmp_path}/missing; make it first"),
-        (tmp_path, "it is a folder; give the name of a file"),
+        (tmp_path / "missing/out.csv", f"the folder {tmp_path}/missing does not exist; make it first"),
+        (tmp_path, "it is a folder; choose a file name"),
     ):
         assert main(["predict", "nowhere", "x.png", "--csv", str(csv_path)]) == 1
         assert capsys.readouterr().err == f"error: cannot write {csv_path}: {message}\n"

@@ -36,9 +36,9 @@ def test_a_folder_that_cannot_be_read_says_why(photos: Path) -> None:
     report = verify(photos)
     assert not report.ok
     assert report.lines() == [
-        f"Folder per class in {photos}: cannot be trained on as it is",
+        f"Folder per class in {photos}: cannot be trained on yet",
         "found nothing",
-        f"{photos / 'empty'}: this class folder holds no images; add some or delete it",
+        f"{photos / 'empty'}: the class folder has no images; add some or delete it",
     ]
 
 
@@ -59,5 +59,5 @@ def test_a_manifest_that_cannot_be_read_says_why(photos: Path) -> None:
     assert verify(photos / "list.csv").problems == (
         f"{photos}/list.csv:2: the label of 'red/000.png' is missing; fill it in",
     )
-    with pytest.raises(FileNotFoundError, match="nor a folder per class, and is no CSV file"):
+    with pytest.raises(FileNotFoundError, match="no folder per class, and is not a CSV file"):
         verify(photos / "red")

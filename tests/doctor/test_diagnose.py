@@ -382,7 +382,7 @@ def test_reading_and_comparing_show_their_progress(photos: Path, monkeypatch: py
         ({"max_images": -5}, "max_images -5 is fewer than two batches of 8"),
         ({"max_images": 15}, "max_images 15 is fewer than two batches of 8"),
         ({"batch_size": 16}, "18 training images are fewer than two batches of 16; give a smaller --batch-size"),
-        ({"rate": 0}, "rate is a percentage in"),
+        ({"rate": 0}, "rate must be a percentage in"),
         ({"backbone": "test_vit"}, "test_vit has no BatchNorm layer .* choose a backbone that normalizes by batch"),
     ],
 )
@@ -410,4 +410,4 @@ def test_the_command_says_what_it_looks_at_and_writes_what_it_is_asked_for(
     assert (tmp_path / "doctor.svg").is_file()
     assert len((tmp_path / "rows.csv").read_text().splitlines()) > 5
     assert main(["doctor", "test_resnet", str(photos), "--csv", str(tmp_path)]) == 1  # before anything is computed
-    assert "it is a folder; give the name of a file" in capsys.readouterr().err
+    assert "it is a folder; choose a file name" in capsys.readouterr().err

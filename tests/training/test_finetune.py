@@ -663,7 +663,7 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path) -> No
     ("options", "message"),
     [
         ({"p": 1.5}, r"p must be in \[0, 1\], got 1.5"),
-        ({"rate": 0}, "rate is a percentage"),
+        ({"rate": 0}, "rate must be a percentage"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"lr": 0}, "lr must be positive"),

@@ -75,10 +75,12 @@ class Lists:
 
         from rich.console import Console
 
-        from stochnorm.data import export_lists, read_source
+        from stochnorm.data import check_classes, export_lists, list_images
         from stochnorm.training.finetune import split_rows
 
-        rows = split_rows(read_source(self.data, images=False), config)
+        source = list_images(self.data)
+        check_classes(source, self.data)
+        rows = split_rows(source, config)
         for path in export_lists(rows, Path(self.out)):
             count = sum(row.split == path.stem for row in rows)
             Console(highlight=False, soft_wrap=True).print(f"{path}: {count} images", markup=False)

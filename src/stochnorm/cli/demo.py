@@ -8,6 +8,7 @@ from rich.console import Console
 
 from stochnorm.comparison.compare import Comparison, compare, publish
 from stochnorm.comparison.grid import Grid, Variant
+from stochnorm.data import DATASETS
 from stochnorm.report.tables import show_results
 from stochnorm.runs.config import FinetuneConfig
 
@@ -47,7 +48,7 @@ def demo(
         raise ValueError(f"{len(comparison.failures)} runs failed: {comparison.failures[0].reason}")
     if any(record.test is None for record in comparison.records):
         raise ValueError(f"{data}: no readable test image, so nothing to compare the methods on; add some")
-    title = "Stochastic Normalization on photographs of solar cells" if data == "elpv" else ""
+    title = f"Stochastic Normalization on {DATASETS[data].subject}" if data in DATASETS else ""
     publish(comparison, title=title, reference=BATCHNORM.label)
     console = Console(quiet=quiet, highlight=False)
     show_results(console, comparison.records, reference=BATCHNORM.label)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_source
+from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, list_images, read_images, read_source
 from stochnorm.data.images.readable import Track
 from stochnorm.data.manifest import SPLITS, list_manifest
 from stochnorm.evaluation.logits import evaluate_split
@@ -157,7 +157,7 @@ def evaluate(
     classifier = load_classifier(model)
     run = Run(Path(model))
     if data:
-        source = read_source(data, to_train=False)
+        source = read_images(data)
         _check_labels(source, classifier, data)
         if split == "auto":
             split = "test" if any(row.split == "test" for row in source.rows) else "all"
@@ -233,7 +233,7 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
 def _warn_of_known(run: Run, source: Source, rows: Sequence[Row], data: str) -> None:
     """Warns of images that the run trained on or was selected by, whatever their names."""
     try:
-        root = read_source(FinetuneConfig.load(run.config).data, images=False).root
+        root = list_images(FinetuneConfig.load(run.config).data).root
         known = [root / row.path for row in list_manifest(run.split).rows if row.split != "test"]
         copies = _copies([source.root / row.path for row in rows], known)
     except (OSError, ValueError) as error:
