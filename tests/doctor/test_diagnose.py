@@ -343,7 +343,7 @@ def test_a_run_is_diagnosed_by_its_own_statistics(photos: Path, tmp_path: Path) 
     assert diagnose(str(tmp_path), photos, batch_size=8, image_size=48, quiet=True).subject.endswith(" at 48 px")
     with pytest.raises(ValueError, match="is a run, with weights of its own; leave out --weights random"):
         diagnose(str(tmp_path), photos, **SMALL)
-    with pytest.raises(FileNotFoundError, match=r"no such model; give a directory that stochnorm finetune made"):
+    with pytest.raises(FileNotFoundError, match=r"no such model; choose a run directory"):
         diagnose(str(photos), photos, batch_size=8)
 
 
