@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from stochnorm.comparison.grid import Grid, Variant
     from stochnorm.doctor.diagnose import diagnose
     from stochnorm.doctor.diagnosis import Diagnosis
-    from stochnorm.evaluation.evaluate import Evaluation, evaluate
+    from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
+    from stochnorm.evaluation.result import Evaluation
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -75,7 +76,7 @@ __all__ = [
 _LAZY = {
     "Comparison": "stochnorm.comparison.compare",
     "Diagnosis": "stochnorm.doctor.diagnosis",
-    "Evaluation": "stochnorm.evaluation.evaluate",
+    "Evaluation": "stochnorm.evaluation.result",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
     "Prediction": "stochnorm.evaluation.predict",

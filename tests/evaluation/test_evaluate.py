@@ -67,7 +67,10 @@ def test_findings_give_the_result_too(photos: Path, tmp_path: Path) -> None:
     again = evaluate(result.run, **LIKE_THE_RUN | {"batch_size": 6})
     assert_the_same(again, result)
     assert again.confusion_csv() == ""
-    with pytest.raises(ValueError, match="photos: has one label an image, but the model any number of labels; give "):
+    with pytest.raises(
+        ValueError,
+        match="photos: images have one label, but the model was trained on images with any number of labels; use ",
+    ):
         evaluate(result.run, str(photos), **LIKE_THE_RUN)
 
 
@@ -94,11 +97,13 @@ def test_images_to_test_on_are_taken_where_the_data_say_which(run: Run, photos: 
     assert sizes["auto"] == ["blue/001.png", "red/001.png"]
     assert sizes["train"] == ["blue/000.png", "red/000.png"]
     assert sorted(sizes["all"]) == sorted(sizes["auto"] + sizes["train"])
-    with pytest.raises(ValueError, match=r"list.csv: none of its 4 images is in the split val; give another, or all"):
+    with pytest.raises(ValueError, match=r"list.csv: none of 4 images is in split val; choose another, or all"):
         evaluate(run.model, str(photos / "list.csv"), split="val", **LIKE_THE_RUN)
     with pytest.raises(ValueError, match="split must be auto, train, val, test or all, got 'half'"):
         evaluate(run.model, str(photos / "list.csv"), split="half", **LIKE_THE_RUN)
-    with pytest.raises(ValueError, match="split val is for DATA, but there is none; leave it out for the run's own"):
+    with pytest.raises(
+        ValueError, match="split val needs DATA, got none; leave split out to use the run's test images"
+    ):
         evaluate(run.path, split="val", **LIKE_THE_RUN)
 
 
@@ -112,33 +117,33 @@ def test_images_that_the_run_knows_are_named_whatever_they_are_called(run: Run, 
     copied = len(list((tmp_path / "copied").rglob("*.png")))
     known = copied - 6
     assert known >= 2
-    with pytest.warns(UserWarning, match=f"copied: {known} of {copied} images are among those that the run trained on"):
+    with pytest.warns(
+        UserWarning, match=f"copied: {known} of {copied} images were used for training or selection; scores are too"
+    ):
         evaluate(run.path, str(tmp_path / "copied"), **LIKE_THE_RUN)
-    with pytest.warns(UserWarning, match="photos: 24 of 30 images are among those"):
+    with pytest.warns(UserWarning, match="photos: 24 of 30 images were used for training or selection"):
         evaluate(run.path, str(photos), **LIKE_THE_RUN)
     photos.rename(tmp_path / "moved")
-    with pytest.warns(
-        UserWarning, match="it could not be checked whether images of .*moved are among .*no such folder"
-    ):
+    with pytest.warns(UserWarning, match="cannot check whether images of .*moved were used .*no such folder"):
         evaluate(run.path, str(tmp_path / "moved"), **LIKE_THE_RUN)
 
 
 def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "red").rename(tmp_path / "crimson")
-    with pytest.raises(FileNotFoundError, match=r"photos: 2 of the run's 6 test images are not there any more: red/"):
+    with pytest.raises(FileNotFoundError, match=r"photos: 2 of the run's 6 test images no longer exist: red/"):
         evaluate(run.path, **LIKE_THE_RUN)
     (tmp_path / "crimson").rename(photos / "crimson")
-    with pytest.raises(
-        ValueError, match="photos: crimson is no class of the model, which knows blue, green, red; name"
-    ):
+    with pytest.raises(ValueError, match="photos: unknown classes crimson; the model has blue, green, red: use"):
         evaluate(run.path, str(photos), **LIKE_THE_RUN)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         evaluate(run.path, batch_size=0)
-    with pytest.raises(ValueError, match="no run's directory, so it has no test images; give DATA"):
+    with pytest.raises(
+        ValueError, match="not a run directory, so there are no test images; give labelled images as DATA"
+    ):
         evaluate(run.model, **LIKE_THE_RUN)
     config = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
     untested = finetune(config, quiet=True).run
-    with pytest.raises(ValueError, match="untested: the run set no images apart to test on; give DATA"):
+    with pytest.raises(ValueError, match="untested: the run has no test images; give new labelled images as DATA"):
         evaluate(untested, **LIKE_THE_RUN)
 
 

@@ -74,7 +74,7 @@ def test_what_a_saved_model_expects_of_images_travels_with_it(tmp_path: Path) ->
     with pytest.raises(ValueError, match=f"model.safetensors is a model of {TINY}; use --backbone {TINY}"):
         build_classifier("resnet18", str(tmp_path), ("c", "d"))
     convert_batch_instance(classifier.model)
-    save_classifier(tmp_path / "model.safetensors", classifier, {"normalization": "bin"})
+    save_classifier(tmp_path / "model.safetensors", classifier, {})
     with pytest.raises(ValueError, match=r"model.safetensors has Batch-Instance Normalization, .* another method"):
         build_classifier(TINY, str(tmp_path), ("c", "d"))
 
@@ -85,7 +85,7 @@ def test_batch_instance_normalization_is_saved_and_loaded(tmp_path: Path) -> Non
     layers = [layer for layer in classifier.model.modules() if isinstance(layer, BatchInstanceNorm2d)]
     for i, layer in enumerate(layers):
         layer.rho.data.fill_(1 / (i + 2))
-    save_classifier(tmp_path / "model.safetensors", classifier, {"normalization": "bin"})
+    save_classifier(tmp_path / "model.safetensors", classifier, {})
     loaded = load_classifier(tmp_path)
     assert sum(isinstance(layer, BatchInstanceNorm2d) for layer in loaded.model.modules()) == len(layers) > 0
     x = torch.randn(2, 3, 64, 64)
