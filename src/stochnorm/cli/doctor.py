@@ -43,7 +43,7 @@ class Doctor:
     """Write the table to this file."""
 
     def run(self) -> None:
-        from stochnorm.doctor.diagnosis import picture_path
+        from stochnorm.doctor.show import picture_path
         from stochnorm.files import check_target
 
         picture = picture_path(Path(self.out))
