@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stochnorm.files import atomic_path, cache_directory, check_target, write_text
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
     with pytest.raises(RuntimeError, match="half"), atomic_path(path) as temporary:

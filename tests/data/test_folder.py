@@ -43,7 +43,7 @@ def test_a_class_may_be_called_train(tmp_path: Path, write_images: Write) -> Non
     assert {row.label for row in read_source(tmp_path).rows} == {"train", "bus"}
 
 
-def test_files_that_are_no_images_are_left_out_with_a_warning(photos: Path) -> None:
+def test_files_that_are_not_images_are_skipped_with_a_warning(photos: Path) -> None:
     (photos / "red/notes.txt").write_text("x")
     (photos / "red/.DS_Store").write_text("x")
     with pytest.warns(UserWarning, match=r"red: skipped 1 file that is not an image: notes.txt"):
@@ -56,7 +56,7 @@ def test_extensions_may_be_in_upper_case(tmp_path: Path, write_images: Write) ->
     assert len(read_source(tmp_path).rows) == 4
 
 
-def test_linked_folders_are_followed_but_not_to_one_they_lie_in(
+def test_linked_folders_are_followed_but_not_to_one_that_contains_the_link(
     tmp_path: Path, photos: Path, write_images: Write
 ) -> None:
     write_images(tmp_path / "else/where", 3)
@@ -69,7 +69,7 @@ def test_linked_folders_are_followed_but_not_to_one_they_lie_in(
     assert counts == {"blue": 10, "green": 10, "red": 13, "pink": 13}
 
 
-def test_links_that_lead_to_nothing_are_warned_of(photos: Path) -> None:
+def test_broken_links_are_skipped_with_a_warning(photos: Path) -> None:
     (photos / "red/lost.png").symlink_to(photos / "nowhere.png")
     with pytest.warns(UserWarning, match=r"red: skipped 1 broken link: lost.png"):
         assert len(read_source(photos).rows) == 30
@@ -79,14 +79,14 @@ def test_links_that_lead_to_nothing_are_warned_of(photos: Path) -> None:
         assert len(read_source(photos).rows) == 30
 
 
-def test_what_a_mac_adds_to_archives_is_skipped(photos: Path, write_images: Write) -> None:
+def test_files_that_a_mac_adds_to_archives_are_skipped(photos: Path, write_images: Write) -> None:
     write_images(photos / "__MACOSX/red", 2)
     write_images(photos / "red/__MACOSX", 2)
     assert len(read_source(photos).rows) == 30
 
 
 @pytest.mark.parametrize("stray", ["testing", "holdout"])
-def test_a_folder_beside_train_that_is_no_split_is_refused(tmp_path: Path, write_images: Write, stray: str) -> None:
+def test_a_folder_next_to_train_that_is_not_a_split_is_refused(tmp_path: Path, write_images: Write, stray: str) -> None:
     for split in ("train", stray):
         for label in "ab":
             write_images(tmp_path / split / label, 2)
@@ -102,7 +102,7 @@ def test_a_class_called_train_with_folders_swallows_no_other_class(tmp_path: Pat
 
 
 @pytest.mark.parametrize("names", [("training", "testing"), ("val", "test")])
-def test_splits_without_train_are_no_classes(tmp_path: Path, write_images: Write, names: tuple[str, ...]) -> None:
+def test_splits_without_train_are_not_classes(tmp_path: Path, write_images: Write, names: tuple[str, ...]) -> None:
     for split in names:
         for label in "ab":
             write_images(tmp_path / split / label, 2)

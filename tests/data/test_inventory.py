@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_read_says_why(photos: Path) -> None:
     ]
 
 
-def test_a_manifest_has_its_missing_images_and_those_beside_them_named(photos: Path) -> None:
+def test_missing_and_surplus_images_of_a_manifest_are_named(photos: Path) -> None:
     rows = ["red/000.png,Mass|Edema,1", "red/001.png,,1", "blue/x.png,Edema,2"]
     (photos / "list.csv").write_text("\n".join(["path,labels,group", *rows]))
     report = verify(photos / "list.csv")

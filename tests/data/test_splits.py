@@ -85,7 +85,7 @@ def test_a_rate_that_is_no_percentage_is_an_error(rate: float) -> None:
         sample_per_class(["a"], rate, seed=0)
 
 
-def test_grocery_manifest_is_read_as_it_stands(shared: Path) -> None:
+def test_the_grocery_manifest_is_read_unchanged(shared: Path) -> None:
     from stochnorm.data import read_source
 
     by_manifest, by_folder = (read_source(shared / "data/grocery" / name) for name in ("manifest.csv", ""))

@@ -22,7 +22,7 @@ from stochnorm.training.display import Display
 
 
 def batch(mean: float, deviation: float = 1.0, channels: int = 3) -> Tensor:
-    """Exactly this mean and standard deviation in each channel: (4, c, 2, 2)."""
+    """Make a batch with exactly this mean and standard deviation in each channel: (4, c, 2, 2)."""
     half = torch.full((2, channels, 2, 2), deviation)
     return torch.cat([half, -half]) + mean
 
@@ -150,7 +150,7 @@ def test_the_weights_are_those_asked_for(photos: Path, tmp_path: Path) -> None:
     assert found.inherited
 
 
-def test_validation_and_test_images_stay_shut(tmp_path: Path, write_images: Callable[..., list[Path]]) -> None:
+def test_validation_and_test_images_are_not_used(tmp_path: Path, write_images: Callable[..., list[Path]]) -> None:
     for name in ("a", "b"):
         write_images(tmp_path / "photos/train" / name, 8)
         for split in ("val", "test"):  # opened, they would be warned of, which is an error here
@@ -232,7 +232,7 @@ def test_auxiliary_classifiers_are_not_needed(photos: Path) -> None:
     assert not any("Aux" in r.name for r in rows)
 
 
-def test_the_command_says_what_it_looks_at_and_writes_what_it_is_asked_for(
+def test_the_command_prints_its_input_and_writes_its_files(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = "--weights random --image-size 32 --batch-size 4 --max-images 9 --rate 80 --seed 3 --device cpu"

@@ -134,7 +134,7 @@ def test_the_rows_are_written_as_csv(tmp_path: Path) -> None:
     assert (bn["shift"], bn["dead"]) == ("", "8")
 
 
-def test_the_plot_is_written_whatever_is_dead(tmp_path: Path) -> None:
+def test_the_plot_is_written_with_dead_layers_too(tmp_path: Path) -> None:
     nan = math.nan
     dead = row("blocks.1.bn", shift=nan, shift_low=nan, shift_high=nan, scale=nan, noise=nan)
     Diagnosis([row("stem"), row("blocks.0.bn1"), dead], images=64, batches=2).plot(tmp_path / "doctor")
@@ -162,7 +162,7 @@ def test_many_stages_are_named_by_their_first_part() -> None:
 
 
 @pytest.mark.parametrize("largest", [3.0, 80.0, 1e10])
-def test_near_and_far_stand_apart_however_large_the_shift_is(largest: float) -> None:
+def test_near_and_far_are_apart_even_if_the_shift_is_large(largest: float) -> None:
     figure = draw_diagnosis(Diagnosis([row(), row(shift=largest / 2, shift_high=largest)], images=64, batches=2))
     axes = figure.axes[0]
     near, far, top = (

@@ -14,7 +14,7 @@ from stochnorm.evaluation.bootstrap import resampled
 
 
 def draw(n: int, findings: int, rounded_to: float | None = None) -> tuple[Tensor, Tensor]:
-    """Scores that know something of the targets; rounded ones have ties."""
+    """Draw scores that depend on the targets; rounded ones have ties."""
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(n, findings, generator=generator) < 0.3).float()
     scores = torch.randn(n, findings, generator=generator) + targets

@@ -1,4 +1,4 @@
-"""A run's model on labelled images: its own test images, and others."""
+"""A run's model on its test images, and on other labelled images."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LIKE_THE_RUN: dict[str, Any] = {"batch_size": 8, "precision": "32", "device": "c
 
 @pytest.fixture
 def run(photos: Path, tmp_path: Path) -> Run:
-    """Of 30 photographs in 3 classes: 18 train, 6 validate, 6 test."""
+    """A run on 30 photographs in 3 classes: 18 for training, 6 for validation, 6 for the test."""
     return Run(finetune(FinetuneConfig(str(photos), **TINY, out=str(tmp_path / "run")), quiet=True).run)
 
 
 def assert_the_same(evaluation: Evaluation, result: Result) -> None:
-    """As what the run wrote, but for rounding."""
+    """Assert that an evaluation has the result of the run, except for rounding."""
     assert result.test is not None
     assert evaluation.metrics.keys() == result.test.keys()
     for name, value in evaluation.metrics.items():
@@ -107,7 +107,7 @@ def test_images_to_test_on_are_taken_where_the_data_say_which(run: Run, photos: 
         evaluate(run.path, split="val", **LIKE_THE_RUN)
 
 
-def test_images_that_the_run_knows_are_named_whatever_they_are_called(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_images_that_the_run_knows_are_found_under_other_names(run: Run, photos: Path, tmp_path: Path) -> None:
     rows = [line.split(",") for line in run.split.read_text().splitlines()[1:]]
     for number, (path, label, split) in enumerate(rows):
         if split == "test" or path.endswith("red/000.png") or number % 9 == 0:
@@ -128,7 +128,7 @@ def test_images_that_the_run_knows_are_named_whatever_they_are_called(run: Run, 
         evaluate(run.path, str(tmp_path / "moved"), **LIKE_THE_RUN)
 
 
-def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_data_that_cannot_be_evaluated_are_errors(run: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "red").rename(tmp_path / "crimson")
     with pytest.raises(FileNotFoundError, match=r"photos: 2 of the run's 6 test images no longer exist: red/"):
         evaluate(run.path, **LIKE_THE_RUN)
@@ -147,7 +147,7 @@ def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: P
         evaluate(untested, **LIKE_THE_RUN)
 
 
-def test_a_broken_image_is_left_out_or_with_strict_an_error(
+def test_a_broken_image_is_skipped_or_with_strict_an_error(
     run: Run, tmp_path: Path, write_images: Callable[..., list[Path]]
 ) -> None:
     paths = write_images(tmp_path / "new/red", 3, (190, 50, 40))
@@ -160,7 +160,7 @@ def test_a_broken_image_is_left_out_or_with_strict_an_error(
         evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN | {"precision": "16"})
 
 
-def test_the_worst_classes_come_with_what_they_are_taken_for() -> None:
+def test_the_worst_classes_come_with_those_they_are_confused_with() -> None:
     truth = ["a"] * 4 + ["b"] * 2 + ["[c]"]
     predicted = ["b", "[c]", "[c]", "a", "b", "b", "a"]
     metrics = {

@@ -18,7 +18,7 @@ from stochnorm.evaluation.metrics import classification_metrics, multilabel_metr
 
 
 def draw(n: int, findings: int, rounded_to: float | None = None) -> tuple[Tensor, Tensor]:
-    """Scores that know something of the targets; rounded ones have ties."""
+    """Draw scores that depend on the targets; rounded ones have ties."""
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(n, findings, generator=generator) < 0.3).float()
     scores = torch.randn(n, findings, generator=generator) + targets
@@ -66,7 +66,7 @@ def test_multilabel_metrics_by_hand() -> None:
     assert metrics["average_precision"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 4) / 2)
     expected_loss = nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
     assert metrics["loss"] == pytest.approx(float(expected_loss))
-    # by finding: each image of the first in a bin of its own; in the others all in one
+    # by finding: each image of the first in a separate bin; in the others all in one
     errors = [float((logits[:, 0].sigmoid() - targets[:, 0]).abs().mean()), 0.5 - 0.25, 1 / (1 + math.exp(-1))]
     assert metrics["ece"] == pytest.approx(100 * sum(errors) / 3, abs=1e-3)
     assert metrics["per_class_interval"][2] is None
@@ -138,7 +138,7 @@ def test_copies_of_an_image_widen_the_interval_only_if_they_are_grouped() -> Non
     assert grouped == pytest.approx(once, abs=3)
 
 
-def test_targets_that_are_no_findings_are_an_error() -> None:
+def test_targets_other_than_0_and_1_are_an_error() -> None:
     with pytest.raises(
         ValueError, match=r"of the shape of the logits \(2, 3\), got values from -1 to 1 of shape \(2, 3\)"
     ):
@@ -162,7 +162,7 @@ def test_the_loss_of_the_largest_logits_is_finite() -> None:
     assert math.isfinite(multilabel_metrics(logits, torch.tensor([[0, 1], [1, 0]]))["loss"])
 
 
-def test_labels_that_are_no_class_and_images_that_are_none_are_an_error() -> None:
+def test_labels_that_are_not_a_class_and_zero_images_are_an_error() -> None:
     for labels in (torch.tensor([0, 3]), torch.tensor([0, -1])):
         with pytest.raises(
             ValueError, match=r"a class from 0 to 2 for each of 2 images, got values from -?\d to \d of"

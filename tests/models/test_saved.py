@@ -60,8 +60,8 @@ def test_auxiliary_classifiers_are_saved_to_train_on_and_loaded_without(tmp_path
     assert loaded.multi_label is False
 
 
-def test_what_a_saved_model_expects_of_images_travels_with_it(tmp_path: Path) -> None:
-    """As weights for another run: not what the backbone's own weights expect."""
+def test_the_preprocessing_of_a_saved_model_comes_with_it(tmp_path: Path) -> None:
+    """As weights for another run, in place of the settings of the backbone."""
     classifier = build_classifier(TINY, "random", ("a", "b"), image_size=96)
     classifier.preprocessing = Preprocessing(96, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     save_classifier(tmp_path / "model.safetensors", classifier, {})
@@ -92,7 +92,7 @@ def test_batch_instance_normalization_is_saved_and_loaded(tmp_path: Path) -> Non
     assert torch.equal(loaded.model(x), classifier.model.eval()(x))
 
 
-def test_other_files_are_no_models(tmp_path: Path) -> None:
+def test_other_files_are_not_models(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(1)}, file)
     with pytest.raises(ValueError, match=r"without class names; use a run"):

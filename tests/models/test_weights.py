@@ -79,7 +79,7 @@ def test_prefixes_and_missing_heads_are_no_hindrance(tmp_path: Path, prefix: str
     assert_loaded(tmp_path / "weights.pth", state)
 
 
-def test_another_part_beside_the_prefixed_network_is_left_aside(tmp_path: Path) -> None:
+def test_another_network_next_to_the_prefixed_one_is_ignored(tmp_path: Path) -> None:
     state = tiny_weights()
     file = {f"student.{key}": value for key, value in state.items()} | {"projector.0.weight": torch.zeros(2, 2)}
     torch.save(file, tmp_path / "weights.pth")

@@ -42,7 +42,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the data set is complete and, if it is a published one, has no other images."""
+        """True if the data set is complete and, if it is a published one, has no other images."""
         return not (self.differences or self.missing or self.problems or (self.official and self.surplus))
 
     def lines(self) -> list[str]:

@@ -43,7 +43,7 @@ class Source:
     classes: tuple[str, ...] = ()
     """Class names in the order of the data set; empty: those of the rows, sorted, numbers by their value."""
     multi_label: bool = False
-    """Whether an image has any number of classes instead of one."""
+    """True if an image has any number of classes instead of one."""
     name: str = ""
     """Short name for files: that of the data set, the folder or the file."""
     notes: tuple[str, ...] = ()

@@ -47,12 +47,12 @@ class LayerStatistics:
 
     @property
     def far(self) -> bool:
-        """Whether the inherited statistics do not fit: a mean differs by 1 sigma, or a variance by a factor of 4."""
+        """True if the inherited statistics do not fit: a mean differs by 1 sigma, or a variance by a factor of 4."""
         return _far(self)
 
     @property
     def near(self) -> bool:
-        """Whether the inherited statistics fit: means within 0.25 sigma and variances within a factor of 1.4."""
+        """True if the inherited statistics fit: means within 0.25 sigma and variances within a factor of 1.4."""
         return _near(self)
 
 
@@ -69,7 +69,7 @@ class NetworkStatistics:
     subject: str = ""
     """Title: backbone, data, pixels."""
     inherited: bool = True
-    """Whether the network inherited statistics; False for random weights."""
+    """True if the network inherited statistics; False for random weights."""
 
     @property
     def batch_size(self) -> float:
@@ -93,12 +93,12 @@ class NetworkStatistics:
 
     @property
     def far(self) -> bool:
-        """Whether the median layer is far, by the rule for a layer."""
+        """True if the median layer is far, by the rule for a layer."""
         return _far(self)
 
     @property
     def near(self) -> bool:
-        """Whether the median layer is near."""
+        """True if the median layer is near."""
         return _near(self)
 
 

@@ -42,7 +42,7 @@ class Evaluation:
     probabilities: Tensor
     """Probabilities of the classes, (n, num_classes), float32."""
     multi_label: bool
-    """Whether an image has any number of classes instead of one."""
+    """True if an image has any number of classes instead of one."""
 
     @classmethod
     def of(cls, name: str, split: Split, task: Task, logits: Tensor, metrics: dict[str, Any]) -> Evaluation:

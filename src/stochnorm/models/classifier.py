@@ -36,7 +36,7 @@ class Classifier:
     auxiliary_weight: float = 0.0
     """Weight of the loss of each auxiliary classifier, relative to the main one."""
     multi_label: bool = False
-    """Whether an image has any number of classes instead of one."""
+    """True if an image has any number of classes instead of one."""
 
     @property
     def new_layers(self) -> list[nn.Module]:

@@ -37,7 +37,7 @@ def test_two_batches_are_read_while_the_model_computes(photos: Path, monkeypatch
     )
 
 
-def test_what_cannot_be_read_is_left_out_in_order(photos: Path) -> None:
+def test_unreadable_files_are_skipped_in_order(photos: Path) -> None:
     files = sorted(photos.rglob("*.png"))
     for path in files[3], files[17]:
         path.write_bytes(b"")

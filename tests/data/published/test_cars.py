@@ -47,7 +47,7 @@ def test_cars_train_without_the_labels_of_the_test_images(cars: Path, splits: Co
     assert not verify(cars).surplus
 
 
-def test_a_mat_file_that_is_none_is_named(cars: Path) -> None:
+def test_a_file_that_is_not_a_mat_file_is_named(cars: Path) -> None:
     (cars / "devkit/cars_meta.mat").write_bytes(b"<html>not found</html>" * 20)
     with pytest.raises(ValueError, match=r"cars_meta.mat: cannot be read as a .mat file"):
         read_source(cars)

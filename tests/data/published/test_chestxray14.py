@@ -30,7 +30,7 @@ def test_chest_radiographs_are_multi_label_with_patients_as_groups(nih: Path) ->
     assert {int(row.group) <= 14: row.split for row in source.rows} == {True: "train", False: "test"}
 
 
-def test_radiographs_may_lie_in_one_folder_and_without_lists_have_no_split(nih: Path, splits: Count) -> None:
+def test_radiographs_may_be_in_one_folder_and_without_lists_have_no_split(nih: Path, splits: Count) -> None:
     (nih / "images").mkdir()
     for path in nih.glob("images_*/images/*.png"):
         path.rename(nih / "images" / path.name)
@@ -46,7 +46,7 @@ def test_radiographs_may_lie_in_one_folder_and_without_lists_have_no_split(nih: 
     assert set(patients.values()) == {1}
 
 
-def test_findings_that_are_rare_or_only_tested_can_be_no_classes(nih: Path) -> None:
+def test_rare_findings_and_those_of_test_images_alone_can_be_left_out(nih: Path) -> None:
     assert list_chestxray14(nih, min_images=7).classes == ("Effusion",)  # 12 images outside the test list; the others 6
     assert {row.label for row in list_chestxray14(nih, min_images=7).rows} == {"", "Effusion"}
     table = nih / "Data_Entry_2017.csv"
@@ -98,7 +98,7 @@ def test_a_damaged_gzip_file_is_named(nih: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["images_01/images", "images_001", "images_001/images_001/images", "images/part 1"])
-def test_radiographs_are_found_in_whatever_folders_the_archives_were_unpacked_to(nih: Path, layout: str) -> None:
+def test_radiographs_are_found_in_any_folder_that_archives_were_unpacked_to(nih: Path, layout: str) -> None:
     (nih / "unpacked").mkdir()
     for path in nih.glob("images_*/images/*.png"):
         path.rename(nih / "unpacked" / path.name)

@@ -1,4 +1,4 @@
-"""Downloads, from a server of the test's own; none goes out."""
+"""Downloads from a server that the test starts; none leaves the machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def site(tmp_path: Path, write_official: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Serves a small CUB archive, which the catalogue is made to point at."""
+    """Serve a small CUB archive, with its address in the catalogue."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     site = tmp_path / "site"
@@ -47,7 +47,7 @@ def site(tmp_path: Path, write_official: Write, monkeypatch: pytest.MonkeyPatch)
         archive.add(tmp_path / "made/CUB_200_2011", "CUB_200_2011")
         archive.addfile(
             tarfile.TarInfo("attributes.txt"), io.BytesIO()
-        )  # as the official one: a file beside the folder
+        )  # as in the official one: a file next to the folder
     digest = hashlib.md5((site / "cub.tgz").read_bytes(), usedforsecurity=False).hexdigest()
     with served(site) as address:
         monkeypatch.setitem(DATASETS, "cub", replace(DATASETS["cub"], url=f"{address}/cub.tgz", md5=digest))

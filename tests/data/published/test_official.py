@@ -79,7 +79,7 @@ def test_a_class_with_test_images_only_is_an_error(cub: Path) -> None:
         read_source(cub)
 
 
-def test_classes_without_images_are_no_classes(cub: Path) -> None:
+def test_classes_without_images_are_left_out(cub: Path) -> None:
     (cub / "classes.txt").write_text((cub / "classes.txt").read_text() + "\n3 003.Sooty_Albatross")
     assert len(list_cub(cub).classes) == 3
     with pytest.warns(UserWarning, match="2 of 200 classes"):
@@ -98,7 +98,7 @@ def test_class_names_that_are_not_the_official_ones_are_noticed(cub: Path, monke
     assert verify(cub).problems == ("the class names are not the official ones",)
 
 
-def test_verify_says_where_it_looked_for_what(tmp_path: Path) -> None:
+def test_verify_says_which_files_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"looked for CUB-200-2011: images.txt.*Stanford Cars: devkit/cars_meta"
     ):
@@ -126,7 +126,7 @@ def test_verify_says_where_it_looked_for_what(tmp_path: Path) -> None:
         ("chestxray14", ["*.csv", "*.txt"], r"chestxray14 has no Data_Entry_2017.csv"),
     ],
 )
-def test_images_without_their_lists_are_no_folder_per_class(
+def test_images_without_their_lists_are_not_a_folder_per_class(
     name: str, lists: list[str], message: str, tmp_path: Path, write_official: Write
 ) -> None:
     root = write_official(name, tmp_path / name)
@@ -171,7 +171,7 @@ def test_lists_that_name_no_image_are_errors(cub: Path, nih: Path) -> None:
         read_source(nih)
 
 
-def test_missing_images_that_lie_elsewhere_are_said_to(cars: Path) -> None:
+def test_missing_images_that_are_elsewhere_are_found(cars: Path) -> None:
     for split in ("cars_train", "cars_test"):  # as a much-used copy of the set has them
         (cars / split).rename(cars / "inner")
         (cars / split).mkdir()

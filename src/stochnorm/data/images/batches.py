@@ -47,7 +47,7 @@ class Split:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has any number of classes instead of one."""
+        """True if an image has any number of classes instead of one."""
         return self.targets.ndim == 2
 
     @property

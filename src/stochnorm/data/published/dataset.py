@@ -28,7 +28,7 @@ class DataSet:
     files: tuple[str, ...]
     """Lists and image folders, relative to the data set's folder."""
     subject: str = ""
-    """What the images show, such as "photographs of birds"; for titles."""
+    """Content of the images, such as "photographs of birds"; for titles."""
     folder: str = ""
     """Folder that its archive unpacks to."""
     url: str = ""
