@@ -19,11 +19,11 @@ from stochnorm.files import atomic_path
 from stochnorm.methods.catalogue import check_method
 from stochnorm.models import save_classifier
 from stochnorm.nn import schedule, set_p
-from stochnorm.plotting import plot_curves
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.runs.trackers import Trackers
+from stochnorm.training.curves import plot_curves
 from stochnorm.training.display import Display
 from stochnorm.training.objective import Objective
 

@@ -297,7 +297,7 @@ def _drop_beaten(study: optuna.Study, out: Path) -> None:
 
 def _report(study: optuna.Study, out: Path) -> None:
     """``trials.csv`` and a picture, after each trial."""
-    from stochnorm.plotting import plot_search
+    from stochnorm.tuning.plot import plot_search
 
     trials = ended(study)
     names = sorted({name for trial in trials for name in trial.params})
