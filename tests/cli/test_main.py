@@ -111,19 +111,25 @@ def test_a_value_out_of_range_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; leave it out, or"),
-        ("finetune x --method vanilla --freeze both", "freeze is for frozen, but the method is vanilla"),
+        (
+            "finetune x --method bss --l2sp.alpha 5",
+            "method bss does not use l2sp.alpha, which is for l2sp; remove it, or",
+        ),
+        ("finetune x --method vanilla --freeze both", "method vanilla does not use freeze, which is for frozen"),
         (
             "finetune x --method l2sp --norm-layers a",
-            "norm_layers is for stochnorm or bin or frozen, but the method is",
+            "method l2sp does not use norm_layers, which is for stochnorm or bin or frozen",
         ),
-        ("finetune x --p-end 0.9", "p_end 0.9 is for a schedule, but p is constant; give --p-schedule linear"),
-        ("tune x --method l2sp --p 0.3", "p is for stochnorm, but the method is l2sp"),
+        ("finetune x --p-end 0.9", "p_end 0.9 needs a schedule, but p is constant; give --p-schedule linear"),
+        ("tune x --method l2sp --p 0.3", "method l2sp does not use p, which is for stochnorm"),
         ("compare x --methods vanilla,l2sp --p 0.3", "p has no part in vanilla,l2sp; leave it out"),
         ("compare x --methods l2sp:p=0.3", "p has no part in method l2sp"),
         ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss stands twice"),
-        ("finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2", "bss.k 5 is more than the singular values"),
-        ("finetune x --method bss --bss.eta inf", "bss.eta must be 0 or positive, and finite, got inf"),
+        (
+            "finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2",
+            "bss.k must be at most 4, the images of a forward pass",
+        ),
+        ("finetune x --method bss --bss.eta inf", "bss.eta must be at least 0 and finite, got inf"),
         ("finetune x --method delta --delta.attention-images 0", "delta.attention_images must be at least 1, got 0"),
         ("finetune x --method batchnorm", "unknown method 'batchnorm' in 'batchnorm', did you mean vanilla?"),
     ],
@@ -278,7 +284,7 @@ def test_values_out_of_range_do_not_wait_for_torch(args: str, tmp_path: Path) ->
     [
         ("finetune photos --settings nowhere.json", "No such file or directory: nowhere.json"),
         ("predict nowhere x.png --csv missing/out.csv", "cannot write missing/out.csv"),
-        ("lists photos lists --rate 200", "rate is a percentage in (0, 100], got 200.0"),
+        ("lists photos lists --rate 200", "rate must be in (0, 100], got 200.0"),
         ("doctor resnet18 photos --out missing/check", "cannot write missing/check.png"),
         ("report", "no runs given"),
         ("ls methods", "Kou et al., NeurIPS 2020"),
