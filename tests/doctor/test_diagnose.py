@@ -218,7 +218,7 @@ def test_reading_and_comparing_show_their_progress(photos: Path, monkeypatch: py
         ({"max_images": -5}, "max_images must be at least two batches of 8, got -5"),
         ({"max_images": 15}, "max_images must be at least two batches of 8, got 15"),
         ({"batch_size": 16}, "18 training images are fewer than two batches of 16; use a smaller --batch-size"),
-        ({"rate": 0}, "rate is a percentage in"),
+        ({"rate": 0}, r"rate must be in \(0, 100\]"),
         ({"backbone": "test_vit"}, "test_vit has no BatchNorm layer .* choose a backbone with BatchNorm"),
     ],
 )

@@ -76,7 +76,7 @@ class Lists:
         from rich.console import Console
 
         from stochnorm.data import check_classes, export_lists, list_images
-        from stochnorm.training.finetune import split_rows
+        from stochnorm.training.images import split_rows
 
         source = list_images(self.data)
         check_classes(source, self.data)

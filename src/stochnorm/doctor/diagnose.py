@@ -23,7 +23,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
 from stochnorm.training.display import Display
-from stochnorm.training.finetune import split_rows
+from stochnorm.training.images import split_rows
 
 __all__ = ["diagnose", "doctor"]
 

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal."""
+"""The terminal output of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,8 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stochnorm.evaluation.table import metrics_table
-from stochnorm.methods.catalogue import METHODS, check_method
-from stochnorm.models import Classifier
+from stochnorm.methods.catalogue import methods_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
@@ -33,23 +31,25 @@ from stochnorm.runs.scores import SCORES
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
+    from stochnorm.training.job import Job
+
 __all__ = ["Display"]
 
 T = TypeVar("T")
 
 
 class Display:
-    """Progress bars and tables on standard output; nothing with ``quiet``."""
+    """Progress bars and tables on standard output; nothing with `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False)
 
     def note(self, text: str) -> None:
-        """A line, or several, to copy: broken by the terminal alone."""
+        """Print lines to copy, which only the terminal breaks."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def facts(self, values: Mapping[str, str]) -> None:
-        """Names and what there is to say of each."""
+        """Print names with their values."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
@@ -58,28 +58,21 @@ class Display:
         self.console.print(table)
 
     def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
-        """Yields the items under a progress bar."""
+        """Yield the items under a progress bar."""
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
-    def header(
-        self,
-        config: FinetuneConfig,
-        classifier: Classifier,
-        images: dict[str, int],
-        fabric: Fabric,
-        method: Mapping[str, Any],
-    ) -> None:
-        """What the run works on and with; ``method`` as in ``result.json``."""
-        size = classifier.preprocessing.image_size
-        counts = " / ".join(f"{count} {name}" for name, count in images.items())
-        compared = ", ".join(method.get("delta_layers", ()))
+    def header(self, job: Job) -> None:
+        """Show what the run works on and with."""
+        config, classifier, fabric = job.config, job.classifier, job.fabric
+        counts = " / ".join(f"{count} {name}" for name, count in job.counts.items())
+        compared = ", ".join(job.method.get("delta_layers", ()))
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
         self.facts(
             {
                 "data": config.data,
                 "images": f"{counts}, {len(classifier.classes)} classes, {_sample(config)}",
-                "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
+                "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
@@ -88,7 +81,7 @@ class Display:
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
-        """Gives a function to be told the fraction that is done; shows nothing until it is called."""
+        """Give a function that takes the fraction that is done; show nothing until it is called."""
         with self._progress(TimeRemainingColumn(compact=True)) as progress:
             task: TaskID | None = None
 
@@ -115,7 +108,7 @@ class Display:
             f"{cost['images_per_second']:.0f} images/s"
         )
         if record["test"] is None and record["config"]["select"] == "best":
-            self.note("no test split: the validation figure is optimistic, since it selected the model")
+            self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
             self.note(f"report: {run.report}")
         self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
@@ -133,14 +126,14 @@ class Display:
 
 
 class _TimeOfTraining(TimeRemainingColumn):
-    """The time remaining of the whole training; an epoch's bar starts anew too often to know its own."""
+    """The remaining time of the whole training; the bar of an epoch starts too often to know its own."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
 
 
 class _TrainingBars:
-    """An epoch's bar and the whole training's, and a line per validation above them."""
+    """A bar for the epoch and one for the training, and a line per validation above them."""
 
     def __init__(self, progress: Progress, steps: int, per_epoch: int, start: int) -> None:
         self.progress, self.steps, self.per_epoch = progress, steps, per_epoch
@@ -150,7 +143,7 @@ class _TrainingBars:
         self.titled = False
 
     def advance(self, step: int, sums: dict[str, float]) -> None:
-        """Shows the state after a step; the sums are those since the last validation."""
+        """Show the state after a step; the sums are those since the last validation."""
         images, seconds = sums["images"], sums["seconds"]
         epoch, position = divmod(step, self.per_epoch)
         self.progress.update(
@@ -186,16 +179,9 @@ class _TrainingBars:
 
 
 def describe(config: FinetuneConfig) -> str:
-    """The method of a run with its settings, in a line."""
-    settings = {
-        "stochnorm": f" p={config.p:g}"
-        + (f" to {config.p_end:g} ({config.p_schedule})" if config.p_schedule != "constant" else ""),
-        "frozen": f" {config.freeze}",
-        "l2sp": f" alpha={config.l2sp.alpha:g} beta={config.l2sp.beta:g}",
-        "delta": f" alpha={config.delta.alpha:g} beta={config.delta.beta:g} {config.delta.attention} attention",
-        "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
-    }
-    text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
+    """Return the method of a run with its settings, in a line."""
+    methods = (f"{m.title} {m.describe(m.settings_of(config))}".rstrip() for m in methods_of(config.method))
+    text = ", ".join(methods)
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
