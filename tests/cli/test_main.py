@@ -47,7 +47,7 @@ def test_errors_are_one_line_without_traceback(
     (photos / "empty").mkdir()
     failed = run_command("finetune", photos, *tiny_options, "--no-report", "--out", tmp_path / "run")
     assert failed.returncode == 1
-    assert failed.stderr.startswith(f"error: {photos}/empty: this class folder holds no images")
+    assert failed.stderr.startswith(f"error: {photos}/empty: the class folder has no images")
     assert failed.stderr.count("\n") == 1
     assert "Traceback" not in failed.stderr
     assert "Traceback" in run_command("finetune", photos, *tiny_options, "--no-report", STOCHNORM_TRACEBACK="1").stderr
