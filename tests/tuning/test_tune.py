@@ -46,7 +46,7 @@ def instant(monkeypatch: pytest.MonkeyPatch, scores: list[float], losses: list[f
         return type("Result", (), {"validation": validation, "record": {"score": "top1"}})()
 
     monkeypatch.setattr(stochnorm.tuning.tune, "finetune", fake)
-    monkeypatch.setattr("stochnorm.plotting.plot_search", lambda *_: None)
+    monkeypatch.setattr("stochnorm.tuning.plot.plot_search", lambda *_: None)
     return seen
 
 
