@@ -88,7 +88,7 @@ def test_verify_prints_whole_lines_and_then_the_error(
     assert main(["verify", str(root)]) == 1
     output = capsys.readouterr()
     assert output.out.splitlines() == verify(root).lines()
-    assert output.err == f"error: {root} is not the whole official data set; see above\n"
+    assert output.err == f"error: {root} is not the complete official data set; see above\n"
 
 
 def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
@@ -102,7 +102,7 @@ def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
     assert main(["verify", str(manifest)]) == 1
     output = capsys.readouterr()
     assert "1 listed images have no file: red/000.png" in output.out
-    assert output.err == f"error: {manifest} is not whole; see above\n"
+    assert output.err == f"error: {manifest} is not complete; see above\n"
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the official set")
@@ -187,7 +187,7 @@ def test_a_search_that_was_stopped_says_how_to_go_on(
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "stopped after 1 of 2 trials; the study is in search",
-        "go on with: stochnorm tune 'my photos' --trials 2",
+        "resume with: stochnorm tune 'my photos' --trials 2",
     ]
 
 

@@ -99,7 +99,7 @@ def test_an_interrupted_run_of_several_processes_goes_on_with_torchrun(
     for processes, command in (("1", "stochnorm"), ("2", "torchrun ... -m stochnorm")):
         monkeypatch.setenv("WORLD_SIZE", processes)
         assert main(["finetune", "my photos", "--overwrite"]) == 130
-        assert f"go on with: {command} finetune 'my photos' --resume\n" in capsys.readouterr().err
+        assert f"resume with: {command} finetune 'my photos' --resume\n" in capsys.readouterr().err
 
 
 def test_a_value_out_of_range_is_named() -> None:
@@ -119,9 +119,9 @@ def test_a_value_out_of_range_is_named() -> None:
         ),
         ("finetune x --p-end 0.9", "p_end 0.9 is for a schedule, but p is constant; give --p-schedule linear"),
         ("tune x --method l2sp --p 0.3", "p is for stochnorm, but the method is l2sp"),
-        ("compare x --methods vanilla,l2sp --p 0.3", "p has no part in vanilla,l2sp; leave it out"),
-        ("compare x --methods l2sp:p=0.3", "p has no part in method l2sp"),
-        ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss stands twice"),
+        ("compare x --methods vanilla,l2sp --p 0.3", "none of the methods vanilla,l2sp uses p; remove it"),
+        ("compare x --methods l2sp:p=0.3", "method l2sp does not use p; remove it"),
+        ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss: duplicate variant"),
         ("finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2", "bss.k 5 is more than the singular values"),
         ("finetune x --method bss --bss.eta inf", "bss.eta must be 0 or positive, and finite, got inf"),
         ("finetune x --method delta --delta.attention-images 0", "delta.attention_images must be at least 1, got 0"),
@@ -184,7 +184,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(photos: Path, tmp_pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "stopped after step" in errors
-    assert f"go on with: stochnorm finetune {photos}" in errors
+    assert f"resume with: stochnorm finetune {photos}" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "parts/result.json").exists()
     assert run(*long, tmp_path / "parts", "--resume").returncode == 0
@@ -291,10 +291,11 @@ def test_a_command_looks_at_its_arguments_before_it_imports_what_computes(args: 
 
 
 def test_the_package_is_the_command() -> None:
+    script = "import sys; from stochnorm.cli.main import main; sys.exit(main())"  # as installed
     for args, status in (("--help", 0), ("report", 1)):
         command, package = (
-            subprocess.run([sys.executable, "-m", module, args], capture_output=True, text=True, check=False)
-            for module in ("stochnorm.cli.main", "stochnorm")
+            subprocess.run([sys.executable, *start, args], capture_output=True, text=True, check=False)
+            for start in (["-c", script], ["-m", "stochnorm"])
         )
         assert package.returncode == status
         assert (package.stdout, package.stderr) == (command.stdout, command.stderr)

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from stochnorm import FinetuneConfig, Grid, Record, Variant, compare, read_records
-from stochnorm.comparison.compare import tune_variants
+from stochnorm.comparison.tune import tune_variants
 from stochnorm.files import write_text
 from stochnorm.runs.directory import Run, RunInUseError
 from stochnorm.runs.records import write_records
@@ -197,8 +197,8 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "stopping: running ones write their checkpoints" in output
-    assert errors.startswith("stopped after 0 of 6 runs; nothing is lost\ngo on with: stochnorm compare ")
+    assert "stopping: running jobs write their checkpoints" in output
+    assert errors.startswith("stopped after 0 of 6 runs; no work is lost\nresume with: stochnorm compare ")
     (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
     assert Run(checkpoint.parent).state == "stopped"
 

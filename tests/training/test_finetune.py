@@ -621,7 +621,7 @@ def test_the_demo_says_where_it_has_nothing_to_compare(
     (photos / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     with (
         pytest.warns(UserWarning, match="left out 1 of 50"),
-        pytest.raises(ValueError, match=r"list.csv: no readable test image, so nothing to compare"),
+        pytest.raises(ValueError, match=r"list.csv: no readable test image, so the methods cannot be compared"),
     ):
         stochnorm.cli.demo.demo(data=str(photos / "list.csv"), steps=1, seeds=1, rate=100, image_size=32, out=tmp_path)
 
