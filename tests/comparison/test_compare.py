@@ -68,7 +68,7 @@ def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path:
     found = {record.run: record for record in read_records([out])}
     assert found == {str(out / record.run): replace(record, run=str(out / record.run)) for record in more.records}
     (out / "labels.json").write_text("{half")
-    with pytest.raises(ValueError, match=r"labels.json is damaged .*; start the same comparison again"):
+    with pytest.raises(ValueError, match=r"labels.json is damaged .*; rerun the same comparison"):
         read_records([out])
     compare(grid(photos, repeats=3), out, quiet=True)
     assert read_records([out]) == list(found.values())

@@ -69,7 +69,7 @@ def test_settings_that_a_method_does_not_look_at_name_no_other_run() -> None:
     ("options", "message"),
     [
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
-        ({"variants": ()}, "a grid needs something to compare"),
+        ({"variants": ()}, "a grid needs at least one method, got none"),
         ({"variants": (VANILLA, VANILLA)}, "vanilla: duplicate variant"),
         (
             {"variants": (Variant("x", {"method": "vanilla", "learning_rate": 1}),)},

@@ -135,7 +135,7 @@ def test_names_are_parted_by_commas(log: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("log", ["tensorbord", "csv,", "csv,none"])
 def test_an_unknown_tracker_is_named(log: str) -> None:
     with pytest.raises(
-        ValueError, match=r"^log takes csv, tensorboard, mlflow, wandb, joined by commas, or none alone; "
+        ValueError, match=r"^log must be csv, tensorboard, mlflow, wandb, joined by commas, or none alone; "
     ):
         FinetuneConfig("x", log=log)
 
@@ -223,7 +223,7 @@ def test_a_tracker_that_fails_is_dropped_and_the_run_goes_on(
     monkeypatch.setattr(CSVLogger, "log_metrics", fail)
     with pytest.warns(UserWarning) as seen:
         result = finetune(config(photos, tmp_path / "run", "csv,tensorboard"), quiet=True)
-    assert [str(w.message) for w in seen] == ["--log csv failed (the disk is full); the run goes on without it"]
+    assert [str(w.message) for w in seen] == ["--log csv failed (the disk is full); the run continues without it"]
     assert result.test == whole.test
     assert [step for step, _ in of_csv(result.run)["lr"]] == [4]
     assert_same(of_tensorboard(result.run), expected(Run(result.run)))
@@ -234,7 +234,7 @@ def test_a_tracker_that_does_not_open_is_dropped_too(photos: Path, tmp_path: Pat
     settings = config(photos, tmp_path / "run", "csv,tensorboard", steps=4)
     Run(tmp_path / "run").config.write_text(json.dumps({"method": "stochnorm"}))
     (tmp_path / "run/tensorboard").write_text("in its place")
-    with pytest.warns(UserWarning, match=r"^--log tensorboard failed \(.+\); the run goes on without it$"):
+    with pytest.warns(UserWarning, match=r"^--log tensorboard failed \(.+\); the run continues without it$"):
         finetune(settings, quiet=True)
     assert (tmp_path / "run/tensorboard").read_text() == "in its place"
     assert [step for step, _ in of_csv(tmp_path / "run")["lr"]] == [4]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from stochnorm.cli.options import Data, Device, RunPath, Strict
+import tyro
+
+from stochnorm.cli.options import Device, RunPath, Strict
 
 __all__ = ["Evaluate"]
 
@@ -17,7 +19,8 @@ class Evaluate:
 
     model: RunPath
     """Directory of a finished run; with DATA, also its model.safetensors."""
-    data: Data = ""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
+    """Labelled images, in a layout that finetune reads; empty: the run's test images."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Split of DATA to evaluate; auto: test where DATA has a test split, else all."""
     ten_crop: bool = False

@@ -25,7 +25,7 @@ class Paper:
     """Folder of the data sets in their official formats, one subfolder each."""
     scale: Literal["paper", "small"] = "paper"
     """paper: the paper's settings, hours to days on a GPU.
-    small: every cell with tiny networks, few images and two steps, minutes on a CPU; the numbers are no result;
+    small: every cell with tiny networks, few images and two steps, minutes on a CPU; the numbers mean nothing;
     without --data-root on generated images."""
     weights: str = "pretrained"
     """ImageNet weights: pretrained downloads them;
