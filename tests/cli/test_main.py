@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stochnorm.cli.main import main
+from stochnorm import cli
+from stochnorm.cli.main import COMMANDS, main
 from stochnorm.models.weights import read_state_dict
 
 TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8"]
@@ -226,6 +228,30 @@ def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
         assert not room or line[-1] in ".;:)", f"{line!r} breaks before {following!r}"
 
 
+def test_every_command_is_in_the_list_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "main", "options"}
+    assert {place.partition(".")[0] for place in COMMANDS.values()} == files
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: stochnorm {name} ")
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [("finetune", "--settings"), ("tune", "--trials"), ("compare", "--methods"), ("compare", "--out")],
+)
+def test_help_lists_the_options_of_the_command_before_those_of_a_run(
+    command: str, own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    options = re.findall(r"^│ (--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert len(options) == len(set(options))
+    assert options.index(own) < options.index("--p")
+
+
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import fields
 
@@ -238,56 +264,6 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
     for field in fields(FinetuneConfig):
         option = field.name.replace("_", "-")
         assert field.name == "data" or f"--{option}" in text or f"--no-{option}" in text
-
-
-def run_and_list(args: str, folder: Path) -> tuple[str, set[str]]:
-    """What the command prints, and the modules that it has imported then."""
-    code = "import sys\nfrom stochnorm.cli.main import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
-    command = [sys.executable, "-c", code, *args.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    *printed, modules = done.stdout.splitlines()
-    return "\n".join([*printed, done.stderr]), set(modules.split())
-
-
-HEAVY = {"torch", "numpy", "timm", "torchvision", "lightning_fabric", "matplotlib", "scipy", "optuna"}
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ("--help", "usage: stochnorm [-h]"),
-        ("finetune --help", "usage: stochnorm finetune"),
-        ("finetune photos --stepps 3", "Unrecognized options: --stepps"),
-    ],
-)
-def test_help_and_wrong_options_wait_for_tyro_alone(args: str, said: str, tmp_path: Path) -> None:
-    printed, modules = run_and_list(args, tmp_path)
-    assert said in printed
-    assert not modules & {*HEAVY, "rich"}
-
-
-@pytest.mark.parametrize("args", ["finetune photos --p 2", "tune photos --p 2", "compare photos --p 2"])
-def test_values_out_of_range_do_not_wait_for_torch(args: str, tmp_path: Path) -> None:
-    printed, modules = run_and_list(args, tmp_path)
-    assert "error: p must be in [0, 1], got 2.0" in printed
-    assert not modules & HEAVY
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        ("finetune photos --settings nowhere.json", "No such file or directory: nowhere.json"),
-        ("predict nowhere x.png --csv missing/out.csv", "cannot write missing/out.csv"),
-        ("lists photos lists --rate 200", "rate is a percentage in (0, 100], got 200.0"),
-        ("doctor resnet18 photos --out missing/check", "cannot write missing/check.png"),
-        ("report", "no runs given"),
-        ("ls methods", "Kou et al., NeurIPS 2020"),
-    ],
-)
-def test_a_command_looks_at_its_arguments_before_it_imports_what_computes(args: str, said: str, tmp_path: Path) -> None:
-    printed, modules = run_and_list(args, tmp_path)
-    assert said in printed
-    assert not modules & HEAVY
 
 
 def test_the_package_is_the_command() -> None:

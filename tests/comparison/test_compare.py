@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stochnorm import FinetuneConfig, Grid, Record, Variant, compare, read_records
 from stochnorm.comparison.tune import tune_variants
@@ -99,51 +98,6 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(photos: Path, tmp_path: 
     assert not directory.failure.exists()
 
 
-def test_a_worker_that_is_killed_fails_its_run_alone(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its images come from a pipe that never ends, so that it can be killed while it works."""
-    from stochnorm.comparison.executors import Job, executor
-
-    (photos / "red/pipe.png").unlink(missing_ok=True)
-    os.mkfifo(photos / "red/pipe.png")
-    (run, *_) = grid(photos).runs()
-    workers = executor("local", workers=1, threads=1, processes=1, logs=tmp_path / "logs")
-    try:
-        job = Job(replace(run.config, out=str(tmp_path / "stuck")))
-        workers.start(job)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / ".stuck.lock").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGKILL)
-        ((ended, how),) = workers.wait(60)
-        assert ended == job
-        assert how.state == "failed"
-        assert how.reason.startswith("its process was killed by SIGKILL; out of memory?")
-        (photos / "red/pipe.png").unlink()
-        workers.start(job)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (job, "done")
-
-        # One that is asked to stop answers so, and takes the next job.
-        long = Job(replace(run.config, steps=4000, out=str(tmp_path / "long")))
-        workers.start(long)
-        while not (tmp_path / "long/metrics.jsonl").exists():
-            assert time.monotonic() < deadline + 60
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGTERM)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (long, "stopped")
-        workers.start(replace(job, config=replace(job.config, out=str(tmp_path / "next"))))
-        ((_, how),) = workers.wait(60)
-        assert how.state == "done"
-    finally:
-        workers.close()
-
-
 def test_a_run_that_another_process_holds_is_waited_for(photos: Path, tmp_path: Path) -> None:
     one = grid(photos, VANILLA, repeats=1)
     (run,) = one.runs()
@@ -201,38 +155,6 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
     assert errors.startswith("stopped after 0 of 6 runs; no work is lost\nresume with: stochnorm compare ")
     (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
     assert Run(checkpoint.parent).state == "stopped"
-
-
-@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
-def test_closing_an_executor_stops_its_jobs_after_their_last_step(
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    name: str,
-    processes: int,
-) -> None:
-    """Not at their last validation."""
-    from stochnorm.comparison.executors import Job, executor
-
-    if name == "ray":
-        pytest.importorskip("ray")
-        monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as what nohup starts in the background
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    run = Run(tmp_path / "run")
-    config = FinetuneConfig(str(photos), **TINY | {"steps": 10**6, "eval_every": 300}, out=str(run.path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own
-        jobs = executor(name, workers=1, threads=1, processes=processes, logs=tmp_path / "logs")
-        jobs.start(Job(config, processes=processes))
-        while not run.checkpoint.exists():
-            assert not jobs.wait(0.05)
-        time.sleep(1)
-        jobs.close()
-    assert torch.load(run.checkpoint, weights_only=False)["step"] > run.read_metrics()[-1]["step"]
-    assert run.state == "stopped"
-    assert not list(tmp_path.glob(".*.json"))
 
 
 def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from stochnorm.comparison.compare import compare
+from stochnorm.comparison.compare import Comparison, compare
 from stochnorm.comparison.grid import Grid
 from stochnorm.data import DATASETS, verify
 from stochnorm.data.published.catalogue import recognise
@@ -87,8 +87,7 @@ def reproduce(
     show(console, outcome)
     for file in write_outcome(outcome, records, folder):
         console.print(str(file), markup=False, style="dim", soft_wrap=True)
-    if failures:
-        raise ValueError(f"{len(failures)} of {len(failures) + len(records)} runs failed: {failures[0].reason}")
+    Comparison(folder, records, failures).check()
     return outcome
 
 
