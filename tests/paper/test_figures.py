@@ -58,7 +58,7 @@ def test_figure_3_is_the_improvement_over_the_rate_a_bar_a_backbone(outcome: Cal
 
     figure = draw(outcome("figure3", value))
     assert ticks(figure) == ["15 %", "30 %", "50 %", "100 %"]
-    assert figure.axes[0].get_xlabel() == "CUB-200-2011, share of the training images"
+    assert figure.axes[0].get_xlabel() == "CUB-200-2011, fraction of the training images"
     assert bars(figure) == {"VGG-16": [15, 30, 50, 100], "Inception-v3": [1, 1, 1, 1]}
 
 

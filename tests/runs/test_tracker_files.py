@@ -13,11 +13,18 @@ from stochnorm import FinetuneConfig, finetune
 from stochnorm.runs.directory import Run
 from stochnorm.runs.trackers import remove_tracker, tracker_names
 
-TINY = {"backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 4, "device": "cpu"}
+TINY: dict[str, Any] = {
+    "backbone": "test_resnet",
+    "weights": "random",
+    "image_size": 32,
+    "batch_size": 8,
+    "steps": 4,
+    "device": "cpu",
+}
 
 
-def config(data: Path, out: Path, log: str, **options: Any) -> FinetuneConfig:
-    return FinetuneConfig(str(data), out=str(out), log=log, **(TINY | options))
+def config(data: Path, out: Path, log: str) -> FinetuneConfig:
+    return FinetuneConfig(str(data), out=str(out), log=log, **TINY)
 
 
 def test_csv_is_the_default_and_none_leaves_nothing(photos: Path, tmp_path: Path) -> None:
