@@ -32,16 +32,16 @@ class CompareOptions:
     grid_seed: Annotated[int, arg(name="seed")] = 0
     """Random seed that all other seeds are derived from."""
     trials: int = 0
-    """Trials per method of a search on validation images, at the smallest rate, for lr, strengths and p; 0: none."""
+    """Trials per method of a search on validation images, at the smallest rate, for lr, strengths and p; 0 for none."""
     reference: Reference = "vanilla"
     grid_workers: Annotated[Workers, arg(name="workers")] = 0
     threads: int = 0
-    """CPU threads per run; 0: an equal share of the cores."""
+    """CPU threads per run; 0 for an equal share of the cores."""
     processes: int = 1
     """Processes per run (torchrun), one GPU each."""
     executor: ExecutorName = "local"
     grid_out: Annotated[str, arg(name="out")] = ""
-    """Directory for the runs, tables and report; empty: runs/compare-DATA. Rerun the command to resume."""
+    """Directory for the runs, tables and report; empty for runs/compare-DATA. Rerun the command to resume."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Lists:
 
         from stochnorm.data import export_lists, read_source
         from stochnorm.text import count
-        from stochnorm.training.finetune import split_rows
+        from stochnorm.training.images import split_rows
 
         rows = split_rows(read_source(self.data, images=False), config)
         for path in export_lists(rows, Path(self.out)):

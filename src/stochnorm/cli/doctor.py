@@ -23,7 +23,7 @@ class Doctor:
     weights: str = "auto"
     """Weights of the backbone: auto, bundled, pretrained, random, a file or a run directory."""
     image_size: int = 0
-    """Side of the network's input, pixels; 0: that of the backbone's weights."""
+    """Side of the network's input, pixels; 0 for that of the backbone's weights."""
     batch_size: int = 32
     """Images per step of the training that you plan."""
     max_images: int = 512

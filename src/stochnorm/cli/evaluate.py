@@ -20,7 +20,7 @@ class Evaluate:
     model: RunPath
     """Directory of a finished run; with DATA, also its model.safetensors."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = ""
-    """Labelled images, in a layout that finetune reads; empty: the run's test images."""
+    """Labelled images, in a layout that finetune reads; empty for the run's test images."""
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
     """Split of DATA to evaluate; auto: test where DATA has a test split, else all."""
     ten_crop: bool = False

@@ -31,11 +31,11 @@ class Paper:
     """ImageNet weights: pretrained downloads them;
     or a file, or a folder with one file per backbone, such as resnet50-0676ba61.pth."""
     repeats: int = 0
-    """Runs per cell; 0: five as in the paper, two at small scale."""
+    """Runs per cell; 0 for five as in the paper, two at small scale."""
     workers: Workers = 0
     executor: ExecutorName = "local"
     out: str = ""
-    """Output directory; empty: runs/paper, or runs/paper-small.
+    """Output directory; empty for runs/paper, or runs/paper-small.
     All experiments may share it: a run that two of them need is trained once. Rerun the command to resume."""
 
     def run(self) -> None:

@@ -18,7 +18,7 @@ class TuneOptions:
     trials: int = 20
     """Total number of trials. Rerun the command to resume."""
     storage: str = ""
-    """URL of Optuna's storage, to share a search between machines; empty: an SQLite file in the search directory."""
+    """URL of Optuna's storage, to share a search between machines; empty for an SQLite file in the search directory."""
     prune: bool = True
     """Stop trials that score below the median of the other trials at the same step."""
 

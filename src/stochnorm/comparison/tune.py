@@ -12,6 +12,7 @@ from stochnorm.comparison.queue import perform_all
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import run_name
+from stochnorm.tuning.space import searched
 
 __all__ = ["tune_variants"]
 
@@ -28,9 +29,8 @@ def tune_variants(
 ) -> Grid:
     """Return the grid with settings that a search on validation images chose for each variant, with equal budgets.
 
-    The search covers learning rate, strengths and p ([stochnorm.tuning.tune.search_space][]), on the first data set and
-    backbone at the smallest rate, with the images of the first repetition. It reads no test image. Searches live in
-    `out/tune/`; the same call resumes them.
+    The search covers learning rate, strengths and p ([stochnorm.tuning.space.search_space][]) at the smallest rate, with
+    the images of the first repetition. It reads no test image. Searches live in `out/tune/`; the same call resumes them.
 
     Args:
         grid: A grid of one data set and one backbone.
@@ -41,8 +41,6 @@ def tune_variants(
     Raises:
         ValueError: The grid has several data sets or backbones, or a search failed.
     """
-    from stochnorm.tuning.tune import searched
-
     if len(grid.data) > 1 or len(grid.backbones) > 1:
         raise ValueError(
             f"a search needs one data set and one backbone, got {len(grid.data) or 1} and {len(grid.backbones) or 1}; "

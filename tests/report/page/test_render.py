@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from stochnorm import L2SPConfig
 from stochnorm.report import report, write_report
 from stochnorm.report.page.details import MOST, choose
 from stochnorm.report.page.render import format_report
 from stochnorm.report.statistics import differences, tied_with_best
-from stochnorm.runs.config import L2SPConfig
 from stochnorm.runs.records import Failure, Record, read_records, write_records
 
 HOSTILE = "<script>alert(1)</script> \"quotes\" 'too' {{ 7 * 7 }} %{x}"
