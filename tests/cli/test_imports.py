@@ -47,7 +47,7 @@ def test_values_out_of_range_do_not_wait_for_torch(args: str, tmp_path: Path) ->
     [
         ("finetune photos --settings nowhere.json", "No such file or directory: nowhere.json"),
         ("predict nowhere x.png --csv missing/out.csv", "cannot write missing/out.csv"),
-        ("lists photos lists --rate 200", "rate is a percentage in (0, 100], got 200.0"),
+        ("lists photos lists --rate 200", "rate must be in (0, 100], got 200.0"),
         ("doctor resnet18 photos --out missing/check", "cannot write missing/check.png"),
         ("report", "no runs given"),
         ("ls methods", "Kou et al., NeurIPS 2020"),

@@ -113,19 +113,25 @@ def test_a_value_out_of_range_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("finetune x --method bss --l2sp.alpha 5", "l2sp.alpha is for l2sp, but the method is bss; leave it out, or"),
-        ("finetune x --method vanilla --freeze both", "freeze is for frozen, but the method is vanilla"),
+        (
+            "finetune x --method bss --l2sp.alpha 5",
+            "method bss does not use l2sp.alpha, which is for l2sp; remove it, or",
+        ),
+        ("finetune x --method vanilla --freeze both", "method vanilla does not use freeze, which is for frozen"),
         (
             "finetune x --method l2sp --norm-layers a",
-            "norm_layers is for stochnorm or bin or frozen, but the method is",
+            "method l2sp does not use norm_layers, which is for stochnorm or bin or frozen",
         ),
-        ("finetune x --p-end 0.9", "p_end 0.9 is for a schedule, but p is constant; give --p-schedule linear"),
-        ("tune x --method l2sp --p 0.3", "p is for stochnorm, but the method is l2sp"),
+        ("finetune x --p-end 0.9", "p_end 0.9 needs a schedule, but p is constant; give --p-schedule linear"),
+        ("tune x --method l2sp --p 0.3", "method l2sp does not use p, which is for stochnorm"),
         ("compare x --methods vanilla,l2sp --p 0.3", "none of the methods vanilla,l2sp uses p; remove it"),
         ("compare x --methods l2sp:p=0.3", "method l2sp does not use p; remove it"),
         ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss: duplicate variant"),
-        ("finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2", "bss.k 5 is more than the singular values"),
-        ("finetune x --method bss --bss.eta inf", "bss.eta must be 0 or positive, and finite, got inf"),
+        (
+            "finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2",
+            "bss.k must be at most 4, the images of a forward pass (batch_size / accumulate), got 5",
+        ),
+        ("finetune x --method bss --bss.eta inf", "bss.eta must be at least 0 and finite, got inf"),
         ("finetune x --method delta --delta.attention-images 0", "delta.attention_images must be at least 1, got 0"),
         ("finetune x --method batchnorm", "unknown method 'batchnorm' in 'batchnorm', did you mean vanilla?"),
     ],
@@ -247,7 +253,7 @@ def test_help_lists_the_options_of_the_command_before_those_of_a_run(
 ) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    options = re.findall(r"^│ (--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE)
+    options = re.findall(r"^[│ ] (--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE)
     assert len(options) == len(set(options))
     assert options.index(own) < options.index("--p")
 

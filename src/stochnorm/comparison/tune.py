@@ -29,8 +29,9 @@ def tune_variants(
 ) -> Grid:
     """Return the grid with settings that a search on validation images chose for each variant, with equal budgets.
 
-    The search covers learning rate, strengths and p ([stochnorm.tuning.space.search_space][]) at the smallest rate, with
-    the images of the first repetition. It reads no test image. Searches live in `out/tune/`; the same call resumes them.
+    The search covers learning rate, strengths and p ([stochnorm.tuning.space.search_space][]) at the smallest rate,
+    with the images of the first repetition. It reads no test image. Searches live in `out/tune/`; the same call resumes
+    them.
 
     Args:
         grid: A grid of one data set and one backbone.
