@@ -253,9 +253,9 @@ def test_help_lists_the_options_of_the_command_before_those_of_a_run(
 ) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    options = re.findall(r"^[│ ] (--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE)
+    options = re.findall(r"^[│ ] (--\w[\w.-]+)", capsys.readouterr().out, flags=re.MULTILINE)
     assert len(options) == len(set(options))
-    assert options.index(own) < options.index("--p")
+    assert options.index(own) < options.index("--lr")
 
 
 def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
