@@ -145,7 +145,7 @@ def test_no_image_but_those_of_the_lists_trains(tmp_path: Path) -> None:
     assert Counter(pooled.values()) == {"train": 16, "val": 4}
     (tmp_path / "val.txt").write_text("val/19.png")
     assert Counter(row.split for row in split_rows(source, settings)) == {"train": 20, "val": 1}
-    with pytest.raises(ValueError, match=r"val.txt says which images validate; leave out --pool-val"):
+    with pytest.raises(ValueError, match=r"val.txt already names the validation images; remove --pool-val"):
         split_rows(source, replace(settings, pool_val=True))
 
 
@@ -159,13 +159,11 @@ def test_too_few_images_are_said_with_the_lists_that_chose_them(
     assert f"{lists}: no readable training image of class blue, green; add some" in capsys.readouterr().err
     lists.write_text("red/000.png 0\nblue/000.png\ngreen/000.png\n")
     assert main([*arguments, "--split-lists", str(lists)]) == 1
-    assert f"{lists}: no readable image is left to validate on" in capsys.readouterr().err
+    assert f"{lists}: no readable validation image" in capsys.readouterr().err
     for image in [image for image in photos.glob("*/*.png") if image.stem not in ("000", "001")]:
         image.unlink()
     assert main(arguments) == 1  # two images a class are not enough: one trains, one tests
-    message = (
-        f"{photos}: no readable image is left to validate on; add images: a class needs one to train, one to valid"
-    )
+    message = f"{photos}: no readable validation image; add images: a class needs one for training, one for valid"
     assert message in capsys.readouterr().err
 
 

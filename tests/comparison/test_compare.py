@@ -175,7 +175,7 @@ def test_runs_span_processes(photos: Path, tmp_path: Path) -> None:
 def test_a_failure_of_a_run_that_spans_processes_has_its_reason(photos: Path, tmp_path: Path) -> None:
     odd = Variant("odd", {"method": "vanilla", "batch_size": 7})
     comparison = compare(grid(photos, odd, repeats=1), tmp_path, workers=1, threads=1, processes=2, quiet=True)
-    assert "batch_size 7 does not divide among 2 processes" in comparison.failures[0].reason
+    assert "batch_size 7 is not a multiple of the 2 processes" in comparison.failures[0].reason
 
 
 def test_ray_does_the_same_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
