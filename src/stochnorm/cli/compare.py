@@ -19,7 +19,7 @@ __all__ = ["Compare"]
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """The options of a comparison beside the settings of its runs."""
+    """The options of a comparison in addition to the settings of its runs."""
 
     methods: str = "vanilla,stochnorm"
     """Methods, joined by commas, each with its settings if any: stochnorm:p=0.3,stochnorm+l2sp:l2sp.alpha=0.01."""

@@ -13,7 +13,7 @@ __all__ = ["Tune"]
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """The options of a search beside the settings of its trials."""
+    """The options of a search in addition to the settings of its trials."""
 
     trials: int = 20
     """Total number of trials. Rerun the command to resume."""

@@ -57,7 +57,7 @@ class Grid:
     repeats: int = 1
     seed: int = 0
     same_images: bool = False
-    """Whether all repetitions use the same images, as in the paper."""
+    """Same images in all repetitions, as in the paper."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if nothing is to run, a label is used twice or a variant has an unknown setting."""

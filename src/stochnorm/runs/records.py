@@ -21,7 +21,7 @@ _SMALL = ("images", "loss", "top1", "top1_interval", "mean_per_class", "mean_auc
 
 
 class Cell(NamedTuple):
-    """What runs must share to be compared with each other."""
+    """The data set, backbone and rate that runs must share to be compared with each other."""
 
     data: str
     backbone: str

@@ -1,4 +1,4 @@
-"""Trackers, which receive the metrics of a run besides its own files: Lightning's loggers by name."""
+"""Trackers, which receive the metrics of a run in addition to its own files: Lightning's loggers by name."""
 
 from __future__ import annotations
 
