@@ -66,8 +66,8 @@ def _experiments() -> tuple[Table, str]:
         table.add_column(column, justify="right", no_wrap=True)
     for experiment in EXPERIMENTS.values():
         table.add_row(f"[bold]{experiment.name}[/]", experiment.title, str(experiment.runs), f"{experiment.hours}")
-    note = "Run one with: stochnorm paper NAME --data-root FOLDER. Hours are estimates for one A100; runs that two\n"
-    note += "experiments share are counted in both. With --scale small: minutes on a CPU, no result."
+    note = "Run one with: stochnorm paper NAME --data-root FOLDER. Hours are estimates for one A100; runs that "
+    note += "two experiments share are counted in both. With --scale small: minutes on a CPU, no result."
     return table, note
 
 
