@@ -356,7 +356,7 @@ def test_a_space_may_have_choices(photos: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_a_model_of_nans_is_not_chosen(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="none of 1 trials came to a result"):
+    with pytest.raises(FloatingPointError, match="none of 1 trials has a result"):
         tune(config(photos, tmp_path / "search", method="vanilla", lr=1e30, steps=1), trials=1, quiet=True)
 
 
@@ -370,7 +370,7 @@ def test_it_says_once_what_all_trials_share(
         tuned = tune(config(photos, tmp_path / "search"), trials=2, prune=False)
     assert len([w for w in caught if "left out 1 of" in str(w.message)]) == 1
     text = capsys.readouterr().out
-    assert text.count("18 train / 6 val, 3 classes, rate 100 %; 6 test images stay unread") == 1
+    assert text.count("18 train / 6 val, 3 classes, rate 100 %; 6 test images not used") == 1
     settings = f"lr {tuned.config.lr:.3g}, p {tuned.config.p:.3g}"
     assert re.search(rf"^chosen by [\d.]+ on [56] validation images: trial [01], {settings}$", text, re.M)
     assert f"next: stochnorm finetune {photos} --settings {tuned.path / 'chosen.json'}\n" in text
@@ -420,7 +420,7 @@ def test_a_search_without_a_result_says_so(photos: Path, tmp_path: Path, monkeyp
         raise FloatingPointError("the loss is nan")
 
     monkeypatch.setattr(stochnorm.tuning.tune, "finetune", diverges)
-    with pytest.raises(FloatingPointError, match="none of 2 trials came to a result"):
+    with pytest.raises(FloatingPointError, match="none of 2 trials has a result"):
         tune(config(photos, tmp_path / "search", method="vanilla"), trials=2, quiet=True)
     assert [row["state"] for row in rows(tmp_path / "search")] == ["pruned", "pruned"]
 
