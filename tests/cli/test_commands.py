@@ -163,7 +163,7 @@ def test_too_few_images_are_said_with_the_lists_that_chose_them(
     for image in [image for image in photos.glob("*/*.png") if image.stem not in ("000", "001")]:
         image.unlink()
     assert main(arguments) == 1  # two images a class are not enough: one trains, one tests
-    message = f"{photos}: no readable validation image; add images: a class needs one to train, one to valid"
+    message = f"{photos}: no readable validation image; add images: a class needs one for training, one for valid"
     assert message in capsys.readouterr().err
 
 
