@@ -53,7 +53,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Lists:
-    """Write the split of a run as lists of its training, validation and test images, for --split-lists."""
+    """Write a split as lists of training, validation and test images, for --split-lists."""
 
     data: Data
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
