@@ -400,7 +400,7 @@ def test_a_damaged_study_is_named(photos: Path, tmp_path: Path, monkeypatch: pyt
     tune(settings, trials=1, quiet=True)
     (tmp_path / "search/study.db").write_bytes(b"no database" * 500)
     with pytest.raises(
-        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it: fin"
+        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it; fin"
     ):
         tune(settings, trials=1, quiet=True)
 
