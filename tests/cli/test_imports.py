@@ -13,7 +13,7 @@ def run_and_list(args: str, folder: Path) -> tuple[str, set[str]]:
     """Return what the command prints and the modules that it has imported then."""
     code = "import sys\nfrom stochnorm.cli.main import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     command = [sys.executable, "-c", code, *args.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=120)
     *printed, modules = done.stdout.splitlines()
     return "\n".join([*printed, done.stderr]), set(modules.split())
 

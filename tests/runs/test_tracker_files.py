@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,23 +13,12 @@ from stochnorm import FinetuneConfig, finetune
 from stochnorm.runs.directory import Run
 from stochnorm.runs.trackers import remove_tracker, tracker_names
 
-TINY: dict[str, Any] = {
-    "backbone": "test_resnet",
-    "weights": "random",
-    "image_size": 32,
-    "batch_size": 8,
-    "steps": 4,
-    "device": "cpu",
-}
+Configure = Callable[..., FinetuneConfig]
 
 
-def config(data: Path, out: Path, log: str) -> FinetuneConfig:
-    return FinetuneConfig(str(data), out=str(out), log=log, **TINY)
-
-
-def test_csv_is_the_default_and_none_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+def test_csv_is_the_default_and_none_leaves_nothing(photos: Path, tmp_path: Path, config: Configure) -> None:
     assert FinetuneConfig("x").log == "csv"
-    finetune(config(photos, tmp_path / "run", "none"), quiet=True)
+    finetune(config(photos, tmp_path / "run", log="none"), quiet=True)
     assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == set()
 
 
@@ -51,13 +40,13 @@ def test_an_unknown_tracker_is_named(log: str) -> None:
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_a_missing_package_is_said_before_there_is_a_run(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, config: Configure
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         ModuleNotFoundError, match=rf"^--log {name} needs {name} and .*: pip install 'stochnorm\[{name}\]'$"
     ):
-        finetune(config(photos, tmp_path / "run", f"csv,{name}"), quiet=True)
+        finetune(config(photos, tmp_path / "run", log=f"csv,{name}"), quiet=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -66,9 +55,11 @@ def test_the_trackers_do_not_name_the_run(photos: Path) -> None:
     assert Run.of(base).path == Run.of(replace(base, log="tensorboard")).path
 
 
-def test_overwrite_removes_what_the_trackers_wrote_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+def test_overwrite_removes_what_the_trackers_wrote_and_nothing_else(
+    photos: Path, tmp_path: Path, config: Configure
+) -> None:
     run = Run(tmp_path / "run")
-    settings = config(photos, run.path, "csv,tensorboard")
+    settings = config(photos, run.path, log="csv,tensorboard")
     finetune(settings, quiet=True)
     (run.path / "csv/notes.txt").write_text("mine")
     (run.path / "wandb").mkdir()

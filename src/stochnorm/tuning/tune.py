@@ -108,8 +108,8 @@ def tune(
         raise ValueError(f"trials must be at least 1, got {trials}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
-            "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun (several times to share "
-            "the work)"
+            "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to share "
+            "the work"
         )
     config = replace(config, resume=False, overwrite=False)
     if space is search_space:
@@ -146,7 +146,8 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
     source = read_source(config.data)
     images = Counter(row.split for row in split_rows(source, config))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.resolve().with_name(f".{out.resolve().name}.lock")):  # of processes that start together
+    lock = out.resolve().with_name(f".{out.resolve().name}.lock")  # of processes that start together
+    with FileLock(lock, timeout=300):  # it is held for moments
         if not (out / "trials").is_dir():
             run.check(replace(config, out=str(out)))
         if not storage:
