@@ -127,7 +127,7 @@ def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
     (photos / "red/000.png").unlink()
     assert main(["verify", str(manifest)]) == 1
     output = capsys.readouterr()
-    assert "1 listed images have no file: red/000.png" in output.out
+    assert "no file for 1 listed image: red/000.png" in output.out
     assert output.err == f"error: {manifest} is not complete; see above\n"
 
 
@@ -251,7 +251,7 @@ def test_doctor_leaves_a_picture(photos: Path, tmp_path: Path, capsys: pytest.Ca
 def test_errors_of_commands_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text("{")
     for arguments, message in (
-        (["verify", str(tmp_path)], "holds the lists of no known data set"),
+        (["verify", str(tmp_path)], "has no lists of a known data set"),
         (["download", "imagenet", str(tmp_path)], "imagenet"),
         (["finetune", "photos", "--settings", str(tmp_path / "bad.json")], "not a file of stochnorm's settings"),
     ):

@@ -76,8 +76,8 @@ def test_predictions_are_not_begun_where_they_cannot_be_written(
 ) -> None:
     """There is no such run either, but that is looked at later."""
     for csv_path, message in (
-        (tmp_path / "missing/out.csv", f"there is no folder {tmp_path}/missing; make it first"),
-        (tmp_path, "it is a folder; give the name of a file"),
+        (tmp_path / "missing/out.csv", f"the folder {tmp_path}/missing does not exist; make it first"),
+        (tmp_path, "it is a folder; choose a file name"),
     ):
         assert main(["predict", "nowhere", "x.png", "--csv", str(csv_path)]) == 1
         assert capsys.readouterr().err == f"error: cannot write {csv_path}: {message}\n"
@@ -164,7 +164,7 @@ def test_warnings_are_lines(photos: Path, tmp_path: Path, tiny_options: list[str
     (photos / "red/000.png").write_bytes(b"")
     trained = run_command("finetune", photos, *tiny_options, "--no-report", "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
-    assert trained.stderr.startswith("warning: left out 1 of 30 images")
+    assert trained.stderr.startswith("warning: skipped 1 of 30 images")
     strict = run_command("finetune", photos, *tiny_options, "--no-report", "--out", tmp_path / "strict", "--strict")
     assert strict.returncode == 1
     assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")

@@ -194,7 +194,7 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
 
 def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     (photos / "red/000.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out 1 of 30 images") as caught:
+    with pytest.warns(UserWarning, match="skipped 1 of 30 images") as caught:
         comparison = compare(grid(photos), tmp_path, workers=2, quiet=True)
     assert len(comparison.records) == 4
     assert len(caught) == 1

@@ -645,7 +645,7 @@ def test_the_demo_says_where_it_has_nothing_to_compare(
     ]
     (photos / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     with (
-        pytest.warns(UserWarning, match="left out 1 of 50"),
+        pytest.warns(UserWarning, match="skipped 1 of 50"),
         pytest.raises(ValueError, match=r"list.csv: no readable test image, so the methods cannot be compared"),
     ):
         stochnorm.cli.demo.demo(data=str(photos / "list.csv"), steps=1, seeds=1, rate=100, image_size=32, out=tmp_path)
@@ -679,7 +679,7 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path, confi
     for image in (photos / "red").iterdir():
         image.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="left out 10 of 30"),
+        pytest.warns(UserWarning, match="skipped 10 of 30"),
         pytest.raises(ValueError, match="no readable training image of class red"),
     ):
         finetune(config(photos, out), quiet=True)
@@ -803,16 +803,16 @@ def test_predictions_of_a_run_are_those_of_its_test(
         assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
     unseen = write_images(tmp_path / "new", 3, (210, 50, 50))
     unseen[1].write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"left out 1 of 3 images: .*001.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 of 3 images: .*001.png"):
         assert [p.label for p in predict(tmp_path / "run", [tmp_path / "new"])] == ["red", "red"]
     with pytest.raises(ValueError, match=r"001.png: cannot be read as an image"):
         predict(tmp_path / "run", [tmp_path / "new"], strict=True)
     with pytest.raises(FileNotFoundError, match=r"nothing.png: no such image"):
         predict(tmp_path / "run", ["nothing.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"/empty: this folder holds no images"):
+    with pytest.raises(ValueError, match=r"/empty: the folder has no images"):
         predict(tmp_path / "run", [tmp_path / "new", tmp_path / "empty"])
-    with pytest.raises(ValueError, match=r"no images given; name image files"):
+    with pytest.raises(ValueError, match=r"no images given; list image files"):
         predict(tmp_path / "run", [])
     assert load_classifier(tmp_path / "run").classes == ("blue", "green", "red")
 

@@ -370,7 +370,7 @@ def test_it_says_once_what_all_trials_share(
     with pytest.warns(UserWarning) as caught:
         warnings.simplefilter("always")
         tuned = tune(config(photos, tmp_path / "search"), trials=2, prune=False)
-    assert len([w for w in caught if "left out 1 of" in str(w.message)]) == 1
+    assert len([w for w in caught if "skipped 1 of" in str(w.message)]) == 1
     text = capsys.readouterr().out
     assert text.count("18 train / 6 val, 3 classes, rate 100 %; 6 test images not used") == 1
     settings = f"lr {tuned.config.lr:.3g}, p {tuned.config.p:.3g}"

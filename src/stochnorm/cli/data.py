@@ -75,11 +75,13 @@ class Lists:
 
         from rich.console import Console
 
-        from stochnorm.data import export_lists, read_source
+        from stochnorm.data import check_classes, export_lists, list_images
         from stochnorm.text import count
         from stochnorm.training.images import split_rows
 
-        rows = split_rows(read_source(self.data, images=False), config)
+        source = list_images(self.data)
+        check_classes(source, self.data)
+        rows = split_rows(source, config)
         for path in export_lists(rows, Path(self.out)):
             images = count(sum(row.split == path.stem for row in rows), "image")
             Console(highlight=False, soft_wrap=True).print(f"{path}: {images}", markup=False)

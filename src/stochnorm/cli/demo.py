@@ -58,7 +58,7 @@ def demo(*, data: str = "elpv", rate: float, steps: int, seeds: int, image_size:
     comparison.check()
     if any(record.test is None for record in comparison.records):
         raise ValueError(f"{data}: no readable test image, so the methods cannot be compared; add test images")
-    title = f"Stochastic Normalization on {DATASETS[data].title}" if data in DATASETS else ""
+    title = f"Stochastic Normalization on {DATASETS[data].subject}" if data in DATASETS else ""
     publish(comparison, title=title, reference=batchnorm.label)
     console = Console(highlight=False)
     show_results(console, comparison.records, reference=batchnorm.label)

@@ -41,7 +41,7 @@ class Doctor:
     """CSV file for the table."""
 
     def run(self) -> None:
-        from stochnorm.doctor.diagnosis import picture_path
+        from stochnorm.doctor.show import picture_path
         from stochnorm.files import check_target
 
         picture = picture_path(Path(self.out))
