@@ -11,36 +11,16 @@ from typing import Any, NamedTuple
 
 from stochnorm.methods.catalogue import concerns
 from stochnorm.report.page.details import common, show
-from stochnorm.report.statistics import (
-    Difference,
-    Mark,
-    Summary,
-    differences,
-    friedman,
-    marks,
-    ranks,
-    significant,
-    summarize,
-)
+from stochnorm.report.statistics import friedman, ranks, significant
+from stochnorm.report.tables.content import Row, collect
 from stochnorm.runs.config import flat
 from stochnorm.runs.records import Cell, Record
 from stochnorm.runs.scores import SCORES
 from stochnorm.text import DASH, count, span
 
-__all__ = ["Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
+__all__ = ["Cost", "Group", "Overview", "Standing", "environments", "overview"]
 
 _AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
-
-
-class Row(NamedTuple):
-    """One variant in one cell."""
-
-    summary: Summary
-    gain: Difference | None
-    """Over the reference."""
-    mark: Mark
-    ece: float | None
-    """Expected calibration error, mean over the runs."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,6 @@ class Overview:
     p_ranks: float | None
     """Of Friedman's test that all rank alike."""
     costs: list[Cost]
-    gains: list[Difference]
     common: list[tuple[str, str]]
     """Settings that all runs share."""
     differing: dict[str, list[str]]
@@ -127,10 +106,8 @@ def overview(records: Sequence[Record], reference: str) -> Overview:
     Raises:
         ValueError: As :func:`stochnorm.report.statistics.summarize`.
     """
-    summaries = summarize(records)
-    variants = sorted(dict.fromkeys(s.variant for s in summaries), key=lambda variant: variant != reference)
-    gains = differences(records, reference)
-    rows = _rows(records, summaries, gains, variants)
+    results = collect(records, reference)
+    variants, rows = results.variants, results.rows
     standing = ranks(records)
     common_settings, differing = _settings(records, variants)
     return Overview(
@@ -142,7 +119,6 @@ def overview(records: Sequence[Record], reference: str) -> Overview:
         blocks=standing[0].blocks if standing else 0,
         p_ranks=friedman(records),
         costs=_costs(records, variants, reference),
-        gains=gains,
         common=common_settings,
         differing=differing,
     )
@@ -155,28 +131,6 @@ def environments(records: Iterable[Record]) -> list[tuple[int, dict[str, str]]]:
         counts[json.dumps(record.environment, sort_keys=True)] += 1
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return [(n, {k: show(v) for k, v in json.loads(text).items()}) for text, n in ordered]
-
-
-def _rows(
-    records: Sequence[Record], summaries: Sequence[Summary], gains: Sequence[Difference], variants: Sequence[str]
-) -> list[Row]:
-    """By data set and backbone as they came, rates from low to high, the reference first."""
-    marked = marks(records)
-    gain = {(d.cell, d.variant): d for d in gains}
-    errors: dict[tuple[Cell, str], list[float]] = defaultdict(list)
-    for record in records:
-        ece = (record.test or {}).get("ece")
-        errors[record.cell, record.variant] += [] if ece is None else [ece]
-    rows = []
-    for s in summaries:
-        key = s.cell, s.variant
-        ece = errors[key]
-        rows.append(Row(s, gain.get(key), marked.get(key, ""), fmean(ece) if ece else None))
-    place = {variant: i for i, variant in enumerate(variants)}
-    order = {key: i for i, key in enumerate(dict.fromkeys((s.cell.data, s.cell.backbone) for s in summaries))}
-    return sorted(
-        rows, key=lambda row: (order[row.summary.cell[:2]], row.summary.cell.rate, place[row.summary.variant])
-    )
 
 
 def _groups(records: Sequence[Record], rows: Sequence[Row], variants: Sequence[str]) -> list[Group]:

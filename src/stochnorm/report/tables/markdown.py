@@ -30,7 +30,7 @@ def format_markdown(records: Sequence[Record], reference: str = "vanilla") -> st
 
     text = f"# Results{results.warning}\n\n"
     if results.names:
-        rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.rows())
+        rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.lines())
         legend = f" Bold: the best mean; †: {TIED}." if results.compared else ""
         text += table(["", *map(escape, results.names.values())], rows)
         text += "\n" + " ".join([f"{results.measure}, percent: {ENTRY}.{legend}", *results.notes]) + "\n\n"

@@ -29,7 +29,7 @@ def conclude(results: Results, records: Sequence[Record]) -> list[str]:
         return [UNDONE]
     if all(record.scale for record in records):
         return [f"These runs are {scales(records)} scale: they show that the comparison works, and no result."]
-    if not any(summary.n for summary in results.summaries):
+    if not any(row.summary.n for row in results.rows):
         return ["No run has a test score, so nothing is compared."]
     if len(results.variants) < 2:
         return ["There is one variant, so nothing is compared."]
@@ -49,12 +49,11 @@ def conclude(results: Results, records: Sequence[Record]) -> list[str]:
             f"Nothing can be concluded from n = {counts}: {count(len(few), 'difference')} to {reference}. Repeat with "
             f"{FEW} seeds at least, better 5 or more."
         )
-    compared = {(d.cell, d.variant) for d in found}
     sentences += [
         f"{results.names[s.cell]}: {s.variant} and {reference} have no repetition (data_seed and seed) in common, so "
         "they are not compared."
-        for s in results.summaries
-        if s.n and s.variant != reference and (s.cell, s.variant) not in compared
+        for s, gain, *_ in results.rows
+        if s.n and s.variant != reference and gain is None
     ]
     return sentences
 

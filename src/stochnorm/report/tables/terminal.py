@@ -69,9 +69,10 @@ def _say(console: Console, text: str, style: str = "") -> None:
 def _pages(results: Results, width: int) -> list[list[Cell]]:
     """The columns, in as few tables as fit the width; those of a data set and backbone stay together if they can."""
     labels = max((min(len(variant), _FOLD) for variant in results.variants), default=0)
+    lines = [line for _, line in results.lines()]
     widths = {
-        cell: max(len(name), *(len("{0.value} {0.n}".format(results.entry(v, cell))) for v in results.variants))
-        for cell, name in results.names.items()
+        cell: max(len(name), *(len(f"{line[i].value} {line[i].n}") for line in lines))
+        for i, (cell, name) in enumerate(results.names.items())
     }
 
     def fits(cells: Sequence[Cell]) -> bool:
@@ -93,8 +94,9 @@ def _results_table(results: Results, cells: Sequence[Cell]) -> Table:
     for cell in cells:
         table.add_column(Text(results.names[cell]), justify="right", overflow="fold")
     styles = {"": "", "best": "bold", "tied": "underline"}
-    for variant in results.variants:
-        entries = [results.entry(variant, cell) for cell in cells]
+    columns = [list(results.names).index(cell) for cell in cells]
+    for variant, line in results.lines():
+        entries = [line[i] for i in columns]
         shown = [Text.assemble((e.value, styles[e.mark]), (f" {e.n}" if e.n else "", "dim")) for e in entries]
         table.add_row(Text(variant), *shown)
     return table
