@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+import stochnorm.report.page.render
 from stochnorm.report import report, write_report
-from stochnorm.report.page.details import MOST, choose
+from stochnorm.report.page.cases import MOST, choose
+from stochnorm.report.page.glossary import GLOSSARY, glossary
 from stochnorm.report.page.render import format_report
+from stochnorm.report.page.sections import RUN_SECTIONS, SECTIONS
 from stochnorm.report.statistics import differences, tied_with_best
 from stochnorm.runs.config import L2SPConfig
 from stochnorm.runs.records import Failure, Record, read_records, write_records
@@ -291,6 +294,33 @@ def test_a_setting_of_another_method_is_left_blank(single: Callable[..., Record]
     records = [single(variant=s["method"], settings=s) for s in settings]
     text = words(format_report(records, root=tmp_path / "grid"))
     assert "What differs method l2sp.alpha lr vanilla \N{EN DASH} 0.003 l2sp 0.1732 0.003 bss \N{EN DASH} 0.01" in text
+
+
+def test_a_section_is_a_template_and_its_words_are_explained() -> None:
+    templates = Path(stochnorm.report.page.render.__file__).parent / "templates"
+    for section in (*SECTIONS, *RUN_SECTIONS):
+        assert (templates / f"{section.id}.html").is_file()
+        assert set(section.terms) <= GLOSSARY.keys()
+    with pytest.raises(ValueError, match=r"must explain every word, got \['luck'\]"):
+        glossary({"luck"})
+
+
+def test_every_entry_of_the_navigation_is_on_the_page_and_explains_its_own_words(
+    comparison: list[Record], single: Callable[..., Record], tmp_path: Path
+) -> None:
+    """In any order of pages: a page of findings after one of classes still explains AUC."""
+    failure = Failure("delta", "photos", "net", 15.0, 2, "runs/x", "killed")
+    one = format_report([single()], root=tmp_path / "grid")
+    findings = format_report([single(multi_label=True)], root=tmp_path / "grid")
+    several = format_report(comparison, root=tmp_path / "grid", failures=[failure])
+    failed = format_report([], root=tmp_path, failures=[failure])
+    for page in (one, findings, several, failed):
+        places = re.findall(r'<li><a href="#(\w+)">', page)
+        assert places[0] == "top"
+        assert all(page.count(f' id="{place}"') == 1 for place in places)
+    assert "<dt>AUC</dt>" in findings
+    assert not any("<dt>AUC</dt>" in page for page in (one, several, failed))
+    assert 'id="reading"' not in failed
 
 
 def test_every_name_from_a_file_is_escaped(single: Callable[..., Record], hostile: Path, tmp_path: Path) -> None:
