@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import stochnorm.report.page.render
+from stochnorm.plotting import PALETTE
 from stochnorm.report import report, write_report
 from stochnorm.report.page.cases import MOST, choose
 from stochnorm.report.page.glossary import GLOSSARY, glossary
@@ -339,6 +340,15 @@ def test_every_name_from_a_file_is_escaped(single: Callable[..., Record], hostil
     assert '"quotes"' not in re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", page)[0]
     assert embedded(page[: len(page) // 2 + 1], "figures")
+
+
+def test_the_page_has_the_colors_of_the_figures_and_a_dark_one_for_each(
+    single: Callable[..., Record], tmp_path: Path
+) -> None:
+    (style,) = re.findall(r"<style>(.*?)</style>", format_report([single()], root=tmp_path / "grid"), re.S)
+    light, dark = (re.findall(r"--s(\d+): (#[0-9a-f]{6});", part) for part in style.split("prefers-color-scheme: dark"))
+    assert light == [(str(i), color) for i, color in enumerate(PALETTE)]
+    assert [number for number, _ in dark] == [number for number, _ in light]
 
 
 def test_only_the_pages_own_scripts_may_run(single: Callable[..., Record], tmp_path: Path) -> None:

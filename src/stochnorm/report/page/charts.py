@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stochnorm.plotting import PALETTE, color_numbers
 from stochnorm.text import interval
 
 __all__ = [
@@ -36,7 +37,6 @@ Figure = dict[str, Any]
 """A figure of Plotly; for the page's script also ``confusion``, and ``squat``: low on paper."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
-_HUES = 9  # --s1 to --s9 of the style sheet; --s0 is the reference's grey
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,17 @@ class Style:
 
 
 def styles(variants: Sequence[str], reference: str) -> dict[str, Style]:
-    """Grey and dashed for the reference; for the others colors, and symbols for those who cannot tell them apart."""
-    others = [name for name in variants if name != reference]
-    found = {
-        name: Style(f"var(--s{i % _HUES + 1})", _SYMBOLS[i % len(_SYMBOLS)], "solid" if i < _HUES else "dot")
-        for i, name in enumerate(others)
+    """Return the look of each variant, by order: grey and dashed for the reference, a color and a symbol for others."""
+    colors = color_numbers(variants, reference)
+    others = {name: i for i, name in enumerate(name for name in variants if name != reference)}
+    return {
+        name: Style(
+            f"var(--s{colors[name]})",
+            _SYMBOLS[others.get(name, 0) % len(_SYMBOLS)],
+            "dash" if name == reference else "solid" if others[name] < len(PALETTE) - 1 else "dot",
+        )
+        for name in variants
     }
-    return {name: found.get(name, Style("var(--s0)", "circle", "dash")) for name in variants}
 
 
 def plain(text: str) -> str:
