@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,42 @@ def single(tmp_path: Path, photos: Path) -> Callable[..., Record]:
         return write_run(tmp_path / "grid", config, **options)
 
     return write
+
+
+@pytest.fixture
+def embedded() -> Callable[[str, str], Any]:
+    """Return a function that reads the data of the page's script."""
+
+    def read(page: str, name: str) -> Any:
+        (text,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
+        return json.loads(text)
+
+    return read
+
+
+@pytest.fixture
+def words() -> Callable[[str], str]:
+    """Return a function that gives the visible text of a page, on one line."""
+
+    def read(page: str) -> str:
+        body = re.sub(r"<(script|style)\b.*?</\1>", "", page[page.index("<body>") :], flags=re.S)
+        return " ".join(unescape(re.sub(r"<wbr>", "", re.sub(r"<(?!wbr>)[^>]+>", " ", body))).split())
+
+    return read
+
+
+@pytest.fixture
+def rows() -> Callable[[str], dict[tuple[str, str], tuple[str, list[str]]]]:
+    """Return a function that reads the table of all results: by rate and method the mark and the cells' values."""
+    row = r'<tr data-data="\w+" data-rate="(\S+)" data-variant="([^"]+)" data-mark="(\w*)">(.*?)</tr>'
+
+    def rounded(value: str) -> str:
+        return f"{float(value):.9f}" if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", value) else value
+
+    def read(page: str) -> dict[tuple[str, str], tuple[str, list[str]]]:
+        return {
+            (rate, variant): (mark, [rounded(value) for value in re.findall(r'data-v="([^"]*)"', cells)])
+            for rate, variant, mark, cells in re.findall(row, page, re.S)
+        }
+
+    return read

@@ -1,4 +1,4 @@
-"""One HTML page on runs, that needs nothing else: tables, charts, mistakes; for the screen, a phone and paper."""
+"""One HTML page on runs that needs nothing else: tables, charts, mistakes; for screen, phone and paper."""
 
 from stochnorm.report.write import report, write_report
 

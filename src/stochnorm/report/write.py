@@ -26,21 +26,22 @@ def write_report(
     failures: Sequence[Failure] = (),
     reference: str = "vanilla",
 ) -> None:
-    """Write one HTML page on runs, that loads nothing from elsewhere.
+    """Write one HTML page on runs; it loads nothing from the network.
 
-    One run: its scores, curves, classes, confusion, mistakes, calibration. Several: what is best and what is tied with
-    it, scores and gains by sampling rate, cost, and details of at most 100 runs, chosen by a rule that the page names.
+    One run: its scores, curves, classes, confusion, mistakes, calibration. Several runs: the best method and those tied
+    with it, scores and gains by sampling rate, cost, and details of at most 100 runs, chosen by a rule that the page
+    names.
 
     Args:
         records: Finished runs.
-        path: The file.
-        root: What the runs' directories are relative to. Where a directory is gone, the page leaves out what it held.
-        title: Of the page; empty: made of what was run.
-        failures: Runs that came to nothing, which the page lists.
-        reference: The variant that others are compared with.
+        path: File to write.
+        root: Folder to which the runs' directories are relative; the page leaves out the content of missing ones.
+        title: Title of the page; empty: made from the methods and data sets.
+        failures: Failed runs, which the page lists.
+        reference: Variant with which others are compared.
 
     Raises:
-        ValueError: There is neither a run nor a failure; or as :func:`stochnorm.report.statistics.summarize`.
+        ValueError: There is neither a run nor a failure; or as [stochnorm.report.statistics.summarize][].
         OSError: The file cannot be written.
     """
     check_target(path)
@@ -54,9 +55,9 @@ def report(
 
     Args:
         paths: Directories of runs or of comparisons, and files of records.
-        out: The page; empty: ``report.html`` in the first of the directories, or beside the first file.
-        title: Of the page; empty: made of what was run.
-        reference: The variant that others are compared with.
+        out: File of the page; empty: ``report.html`` in the first directory, or beside the first file.
+        title: Title of the page; empty: made from the methods and data sets.
+        reference: Variant with which others are compared.
 
     Returns:
         The files that were written, the page first.
@@ -73,7 +74,7 @@ def report(
     records: dict[str, Record] = {}
     for path in places:
         for record in read_records([path]):
-            # A file's runs are relative to it.
+            # The runs of a file are relative to it.
             run = path.parent / record.run if path.is_file() else Path(record.run)
             records.setdefault(str(run.resolve()), replace(record, run=str(run)))
     if not out:
@@ -87,7 +88,7 @@ def report(
 
 
 def _failed(path: Path) -> list[str]:
-    """Of the runs of a comparison's directory that came to nothing, in a sentence."""
+    """Name the failed runs of a comparison's directory, in a sentence."""
     reasons = {
         file.parent.name: json.loads(file.read_text(encoding="utf-8")).get("reason", "no reason given")
         for file in sorted(path.rglob("failure.json"))

@@ -1,4 +1,4 @@
-"""The runs that the page shows in detail: which of them, and by which choices a reader finds them."""
+"""The runs that the page shows in detail: their selection, and the cases among which a reader chooses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shown(NamedTuple):
 
     records: list[Record]
     rule: str
-    """How they were chosen, in words."""
+    """Rule by which they were chosen, in words."""
 
 
 class Case(NamedTuple):
@@ -49,13 +49,13 @@ def choose(records: Sequence[Record], best: Mapping[Cell, str], reference: str) 
     for record in records:
         first.setdefault((record.cell, record.variant), record)
     if len(first) == len(records) <= MOST:
-        return Shown(list(first.values()), "Each run is shown.")
+        return Shown(list(first.values()), "Every run is shown.")
     if len(first) <= MOST:
-        return Shown(list(first.values()), "Of the repeats of a method the first is shown.")
+        return Shown(list(first.values()), "The first repeat of each method is shown.")
     few = [record for (cell, variant), record in first.items() if variant in (best.get(cell), reference)]
-    rule = f"Of {len(records):,} runs the first repeat of the best method and of {reference} is shown"
+    rule = f"The first repeat of the best method and of {reference} is shown, out of {len(records):,} runs"
     if len(few) > MOST:
-        rule += f", for the first {MOST} of {len(few):,} of those"
+        rule += f"; {MOST} of the {len(few):,} runs that this rule gives"
     return Shown(few[:MOST], rule + ".")
 
 

@@ -1,4 +1,4 @@
-"""What the charts share: Plotly figures as plain data, looks of variants, labels.
+"""The common parts of the charts: Plotly figures as plain data, looks of variants, labels.
 
 Colors are names of the style sheet, such as ``var(--s1)``, which the page's script resolves for light, dark and paper.
 Plotly takes text for markup; text from a file passes through [stochnorm.report.page.charts.plain][]. Numbers that are
@@ -41,7 +41,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pent
 
 @dataclass(frozen=True)
 class Style:
-    """How a variant looks in every chart."""
+    """The look of a variant in every chart."""
 
     color: str
     symbol: str
@@ -63,7 +63,7 @@ def styles(variants: Sequence[str], reference: str) -> dict[str, Style]:
 
 
 def plain(text: str) -> str:
-    """Text that Plotly shows as it is.
+    """Escape text so that Plotly shows it unchanged.
 
     Example:
         >>> plain("<b>R&D</b>")
@@ -73,7 +73,7 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, length: int = 22) -> str:
-    """Text for the label of an axis: its beginning and its end.
+    """Shorten a label to its beginning and its end.
 
     Example:
         >>> shorten("001.Black_footed_Albatross", 15)
@@ -84,7 +84,7 @@ def shorten(text: str, length: int = 22) -> str:
 
 
 def trace(name: str, style: Style) -> Figure:
-    """What all traces of a variant share; ``meta`` is what the page's legend knows it by."""
+    """Return the properties that all traces of a variant share; the page's legend finds them by ``meta``."""
     return {
         "type": "scatter",
         "name": plain(name),
@@ -100,7 +100,7 @@ def error_bars(style: Style, above: Sequence[float], below: Sequence[float] | No
 
 
 def rows_layout(names: Sequence[str]) -> Figure:
-    """A row per name, the first on top."""
+    """Return a layout with a row per name, the first on top."""
     length = max((len(shorten(name)) for name in names), default=0)
     return {
         "height": 70 + 30 * len(names),

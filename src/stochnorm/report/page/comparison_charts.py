@@ -14,7 +14,7 @@ __all__ = ["accuracy_figure", "gain_figure"]
 
 
 def accuracy_figure(summaries: Sequence[Summary], style: Mapping[str, Style]) -> Figure:
-    """Mean test score against the sampling rate, with the standard deviation over the repeats.
+    """Draw the mean test score against the sampling rate, with the standard deviation over the repeats.
 
     With a single rate: a row per variant, a dot per repeat.
     """
@@ -75,7 +75,7 @@ def _of_one_rate(summaries: Sequence[Summary], style: Mapping[str, Style]) -> Fi
 
 
 def gain_figure(differences: Sequence[Difference], style: Mapping[str, Style]) -> Figure:
-    """Gain over the reference with its 95 % interval; filled where it is significant.
+    """Draw the gain over the reference with its 95 % interval; filled if it is significant.
 
     By sampling rate, the variants side by side; with a single rate a row per variant.
     """
@@ -125,7 +125,7 @@ def _variants(items: Sequence[Summary] | Sequence[Difference]) -> list[str]:
 
 
 def _dodge(count: int, width: float) -> list[float]:
-    """Places side by side, around 0."""
+    """Return places side by side, around 0."""
     return [width * (2 * i / (count - 1) - 1) if count > 1 else 0.0 for i in range(count)]
 
 

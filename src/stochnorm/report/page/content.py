@@ -1,4 +1,4 @@
-"""All that a page is about, collected from records and run directories before anything is rendered."""
+"""The content of a page, collected from records and run directories before anything is rendered."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from stochnorm.runs.records import Failure, Record
 __all__ = ["Content", "gather"]
 
 _NO_TEST = (
-    "No run has a test split, so the scores here are those of the validation images, which also chose the models: they "
-    "are optimistic."
+    "No run has a test split: these are validation scores, which also chose the checkpoints, so they are optimistic."
 )
 
 
 @dataclass(frozen=True)
 class Content:
-    """The runs of a page and what was found out about them."""
+    """The runs of a page with everything that was read about them."""
 
     records: Sequence[Record]
     failures: Sequence[Failure]
@@ -36,7 +35,7 @@ class Content:
     """All runs together; None with fewer than two."""
     details: list[Details]
     rule: str
-    """How the runs in detail were chosen, in words."""
+    """Rule by which the runs in detail were chosen, in words."""
     style: dict[str, Style]
     """The look of each variant."""
     images: list[str]
@@ -90,4 +89,4 @@ def _compared(records: Sequence[Record]) -> tuple[Sequence[Record], list[str]]:
         return records, []
     if without == len(records):
         return [replace(record, test=record.validation) for record in records], [_NO_TEST]
-    return records, [f"{without} of {len(records)} runs have no test split and count for nothing in the tables."]
+    return records, [f"{without} of {len(records)} runs have no test split and are left out of the tables."]

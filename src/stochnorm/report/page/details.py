@@ -65,7 +65,7 @@ class Details:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has any number of labels, instead of one."""
+        """True if an image has any number of labels, instead of one."""
         return SCORES[self.record.score].multi_label
 
 
@@ -85,23 +85,25 @@ def details_of(record: Record, name: str, root: Path, album: Album, reference: H
         result = run.read_result()
         _add_result(details, result)
     except (OSError, ValueError, KeyError, TypeError):
-        details.notes.append(f"The directory {record.run} is gone or damaged, so curves and predictions are missing.")
+        details.notes.append(f"The directory {record.run} is missing or damaged: no curves and no predictions.")
         return details
     details.history = read_history(run)
     if details.history:
         details.reference = reference
     else:
-        details.notes.append("metrics.jsonl is gone or damaged: no curves.")
+        details.notes.append("metrics.jsonl is missing or damaged: no curves.")
     if record.test is None:
-        details.notes.append("There was no test split, so there are no test predictions.")
+        details.notes.append("No test split, so no test predictions.")
         return details
     try:
         predictions = read_predictions(run.predictions, multi_label=details.multi_label)
         _add_predictions(details, predictions, result["config"]["data"], album)
     except (OSError, ValueError, KeyError, IndexError):
-        details.notes.append("test_predictions.csv is gone or damaged: no confusion, calibration and mistakes.")
+        details.notes.append(
+            "test_predictions.csv is missing or damaged: no confusion matrix, calibration and mistakes."
+        )
     if details.mistakes and all(shown.image is None for shown in details.mistakes):
-        details.notes.append(f"The images are no longer in {result['config']['data']}: mistakes by name only.")
+        details.notes.append(f"The images are no longer in {result['config']['data']}: mistakes are shown by name.")
     return details
 
 
@@ -116,7 +118,7 @@ def read_history(run: Run) -> History:
 
 def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     selected = result["selected"]
-    details.selected = f"step {selected['step']}, by {selected['by']}"
+    details.selected = f"step {selected['step']} ({selected['by']})"
     details.left_out = result.get("left_out", 0)
     details.method = {k.replace("_", " "): _words(v) for k, v in result.get("method", {}).items() if k != "name"}
     details.method["weights"] = str(result.get("weights", "-"))

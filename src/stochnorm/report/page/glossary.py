@@ -7,22 +7,22 @@ from collections.abc import Collection
 __all__ = ["GLOSSARY", "glossary"]
 
 GLOSSARY = {
-    "95 % interval": "Where the true value lies, as far as this many test images or repeats can tell. An interval of a "
-    "gain that holds 0 shows no gain.",
-    "± (standard deviation)": "How much the repeats differ among themselves.",
-    "gain": "Score less that of the reference, on the same images in the same order, so that luck with the images "
-    "cancels.",
-    "best and tied": "Best is the highest mean. Tied is what the repeats cannot tell from it: not shown to be worse, "
-    "which is not shown to be equal.",
-    "p (Holm)": "How often chance alone would give such a gain, corrected for comparing several methods at once. Below "
-    "0.05 it is called significant.",
-    "mean rank": "Each repeat of a case ranks the methods from 1, the best; this is the mean.",
+    "95 % interval": "The range of true values that agrees with this many test images or repeats. A gain whose "
+    "interval contains 0 may be no gain.",
+    "± (standard deviation)": "How much the repeats differ from each other.",
+    "gain": "Score minus the score of the reference, on the same images in the same order, so that luck with the "
+    "images cancels out.",
+    "best and tied": "Best is the highest mean. Tied is not significantly worse than the best, which does not prove it "
+    "equal.",
+    "p (Holm)": "How often chance alone would give so large a gain, corrected for comparing several methods. A "
+    "gain with p below 0.05 is called significant.",
+    "mean rank": "Each repeat of a case ranks the methods, 1 is the best; this is the mean of the ranks.",
     "case": "One data set, backbone and sampling rate.",
-    "sampling rate": "The share of the training images that was used.",
-    "calibration error (ECE)": "How far the probabilities are from how often they are right, in points. Small is good.",
-    "AUC": "How often an image with the finding scores above one without it. 50 % is chance.",
-    "validation score": "On images that were not trained on. It chose the model, so it is optimistic; the test "
-    "score is not.",
+    "sampling rate": "The fraction of the training images that was used.",
+    "calibration error (ECE)": "The mean distance between probability and accuracy, in points. Small is good.",
+    "AUC": "How often an image with the finding scores higher than one without it. 50 % is chance.",
+    "validation score": "The score on the images held out for validation. They chose the checkpoint, so it is "
+    "optimistic; the test score is not.",
 }
 
 

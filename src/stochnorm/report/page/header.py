@@ -10,7 +10,7 @@ from stochnorm.report.page.overview import Overview
 from stochnorm.report.statistics import FEW
 from stochnorm.runs.records import Record
 from stochnorm.runs.scores import SCORES
-from stochnorm.text import count, duration, interval, signed, some, span
+from stochnorm.text import count, decimals, duration, interval, signed, some, span
 
 __all__ = ["Header", "KeyFigure", "header"]
 
@@ -22,7 +22,7 @@ class KeyFigure(NamedTuple):
     value: str
     note: str
     small: bool = False
-    """Whether it is a name rather than a number."""
+    """True for a name rather than a number."""
 
 
 class Header(NamedTuple):
@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
     title: str
     eyebrow: str
-    """What the page is about, above the title."""
+    """Subject of the page, above the title."""
     lead: str
     """The outcome, in a sentence or two."""
     notes: list[str]
@@ -68,7 +68,7 @@ def _eyebrow(content: Content) -> str:
 
 def _lead(content: Content) -> str:
     if not content.records:
-        return "No run is finished, so there is nothing to compare; the reasons stand below."
+        return "No run is finished, so there is nothing to compare; the reasons are below."
     if any(record.scale for record in content.records):
         return "These runs check that everything works, at a small scale. Their numbers are no result."
     if content.view:
@@ -93,42 +93,55 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     if len(view.variants) < 2:
         return "There is one method, so nothing is compared."
     if not view.blocks:
-        return "No repeat has a score of every method, so they cannot be ranked together; compare them case by case."
-    best, cells = view.standings[0], len(view.cells)
-    text = f"{best.variant} ranks best of {len(view.variants)} methods (mean rank {best.rank:.1f})"
-    if not view.reference:
-        return f"{text}. There is no run of {reference}, so gains over it are left out."
+        return "No repeat has a score of every method, so there is no common ranking; compare the methods case by case."
+    best, cells = view.standings[0], count(len(view.cells), "case")
+    place = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)} methods"
+    chance = f"With fewer than {FEW} repeats that may be chance: nothing can be concluded."
     few = max(row.summary.n for row in view.rows) < FEW
     if best.variant == view.reference:
-        better = sum(s.better for s in view.standings)
-        return f"{text}: nothing ranks above the reference, and {better or 'no'} gains over it are significant."
-    if best.gain is not None and best.gain < 0:  # ranks go by repeats, gains by means
-        return f"{text}, though its mean is {-best.gain:.1f} points below {reference}'s: it is not shown to be better."
-    text += f"; it gains {signed(best.gain, 1)} points over {view.reference} on average"
+        return f"{reference} ranks best ({place}). {chance}" if few else _lead_of_reference(view, place)
+    text = f"{best.variant} ranks best ({place})"
+    if not view.reference or best.gain is None:
+        return f"{text}. There is no run of {reference}, so gains over it are left out."
+    if best.gain < 0:  # ranks go by repeats, gains by means
+        lost = f"it loses {-best.gain:.1f} points on average"
+        return f"{text}, but its mean is below that of {reference}: {lost}, so it is not shown to be better."
+    text += f" and gains {best.gain:.1f} points over {reference} on average"
     if few:
-        return f"{text}. With fewer than {FEW} repeats that may be chance: nothing can be concluded."
-    if not best.better:
-        return f"{text}, but in none of {count(cells, 'case')} significantly."
-    return f"{text}, significantly in {best.better} of {count(cells, 'case')}."
+        return f"{text}. {chance}"
+    return (
+        f"{text}, significantly in {best.better} of {cells}." if best.better else f"{text}, significantly in no case."
+    )
+
+
+def _lead_of_reference(view: Overview, place: str) -> str:
+    better = sum(s.better for s in view.standings)
+    if not better:
+        return f"No method beat {view.reference}, which ranks best ({place}): no gain over it is significant."
+    found = "1 gain over it is" if better == 1 else f"{better} gains over it are"
+    return f"No method ranks above {view.reference} ({place}), but {found} significant."
 
 
 def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) -> list[KeyFigure]:
     best = view.standings[0]
     repeats = {row.summary.n for row in view.rows if row.summary.n}
     figures = []
-    scaled = any(record.scale for record in records)  # then nothing is said of what is better
-    if len(view.variants) > 1 and not scaled:
-        rank = f"mean rank {best.rank:.2f} of {len(view.variants)}" if best.rank else f"of {len(view.variants)} methods"
-        figures.append(KeyFigure("Ranks best", best.variant, rank, small=True))
+    scaled = any(record.scale for record in records)  # then no method is called better
+    if len(view.variants) > 1 and best.rank is not None and not scaled:
+        lost = best.gain is not None and best.gain < 0
+        behind = f", but its mean is below that of {view.reference}" if lost else ""
+        note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}{behind}"
+        figures.append(KeyFigure("Ranks best", best.variant, note, small=True))
     if view.reference and best.gain is not None and not scaled:
-        word = f"points, {best.variant}, mean over {count(len(view.cells), 'case')}"
-        figures.append(KeyFigure(f"Gain over {view.reference}", signed(best.gain, 1), word))
+        name = f"Gain over {view.reference}" if best.gain >= 0 else f"Difference to {view.reference}"
+        note = f"points, {best.variant}, mean over {count(len(view.cells), 'case')}"
+        figures.append(KeyFigure(name, signed(best.gain, 1), note))
     note = f"{count(len(view.variants), 'method')}, {count(len(view.cells), 'case')}, {span(repeats or {0})} repeats"
     if failed:
         note += f"; {failed} failed"
     figures.append(KeyFigure("Finished runs", f"{len(records):,}", note))
     seconds = sum(record.cost.get("seconds") or 0.0 for record in records)
-    figures.append(KeyFigure("Training time", duration(seconds), "of all runs together"))
+    figures.append(KeyFigure("Training time", duration(seconds), "all runs together"))
     return figures
 
 
@@ -150,6 +163,6 @@ def _run_figures(records: Sequence[Record]) -> list[KeyFigure]:
     figures.append(KeyFigure("Images", f"{sum(record.images.values()):,}", f"{counts} train / val / test"))
     speed = record.cost.get("images_per_second")
     memory = record.cost.get("peak_memory_gigabytes")
-    note = (f"{speed:.0f} images/s" if speed else "") + (f", {memory:.1f} GB at most" if memory else "")
+    note = (f"{speed:.0f} images/s" if speed else "") + (f", peak memory {memory:.1f} GB" if memory else "")
     figures.append(KeyFigure("Training", duration(record.cost.get("seconds")), note))
     return figures

@@ -27,7 +27,7 @@ class Group:
     score: str
     rates: list[float]
     rows: dict[str, list[Row | None]]
-    """By variant, an entry per rate."""
+    """An entry per rate, by variant."""
     images: str
     """Their numbers, in words."""
 
@@ -65,7 +65,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything the page shows of a comparison."""
+    """All results of a comparison."""
 
     variants: list[str]
     """The reference first."""

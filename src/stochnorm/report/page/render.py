@@ -107,5 +107,5 @@ def _plotly() -> str:
 
 
 def _soft(name: str) -> Markup:
-    """A name that may be broken after its punctuation."""
+    """Allow line breaks after the punctuation of a name."""
     return Markup("").join(Markup("{}<wbr>").format(part) for part in re.findall(r"[^_./+-]+[_./+-]*|[_./+-]+", name))

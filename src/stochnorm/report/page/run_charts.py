@@ -33,12 +33,12 @@ def curve_figure(
     *,
     percent: bool = False,
 ) -> Figure:
-    """Values over training steps.
+    """Draw values over training steps.
 
     Args:
-        curves: By name: steps, values, style.
-        selected: The step of the model that was kept, marked on the last curve.
-        percent: Of what the values are.
+        curves: Steps, values and style by name.
+        selected: Step of the best checkpoint, marked on the last curve.
+        percent: Whether the values are percentages.
     """
     data: list[Figure] = []
     unit = " %" if percent else ""
@@ -65,7 +65,7 @@ def curve_figure(
                     "x": [selected],
                     "y": [finite(values[list(steps).index(selected)])],
                     "marker": {"size": 12, "color": "var(--mark)", "symbol": "circle-open", "line": {"width": 2.5}},
-                    "hovertemplate": f"kept: step {selected}<extra></extra>",
+                    "hovertemplate": f"best checkpoint: step {selected}<extra></extra>",
                 }
             )
     axis = {"title": {"text": "step"}, "rangemode": "tozero", "zeroline": False, "nticks": 7}
@@ -74,7 +74,7 @@ def curve_figure(
 
 
 def class_figure(scores: Sequence[ClassScore], start: float = 0.0) -> Figure:
-    """The score of each class, the weakest first, with its 95 % interval; many classes without their names.
+    """Draw the score of each class, the weakest first, with its 95 % interval; many classes without their names.
 
     With few classes the axis begins at ``start``, or where the lowest interval does.
     """
@@ -107,7 +107,7 @@ def class_figure(scores: Sequence[ClassScore], start: float = 0.0) -> Figure:
 
 
 def confusion_figure(cells: Mapping[tuple[int, int], int], classes: Sequence[str]) -> Figure:
-    """The confusion matrix by its cells that are not zero; the page's script spreads them out."""
+    """Draw the confusion matrix from its cells that are not zero; the page's script fills the grid."""
     names = [plain(name) for name in classes]
     places = list(range(len(classes)))
     labels = {"tickvals": places, "ticktext": [plain(shorten(name, 16)) for name in classes]}
@@ -128,7 +128,7 @@ def confusion_figure(cells: Mapping[tuple[int, int], int], classes: Sequence[str
 
 
 def calibration_figure(bins: Sequence[Bin]) -> Figure:
-    """How often predictions were right against the probability they came with, and how many came with it."""
+    """Draw the accuracy of predictions against their probability, and how many have each probability."""
     total = sum(b.size for b in bins)
     error = [1.96 * math.sqrt(max(b.frequency * (1 - b.frequency), 0.25 / (b.size + 4)) / b.size) for b in bins]
     diagonal = {
@@ -152,7 +152,7 @@ def calibration_figure(bins: Sequence[Bin]) -> Figure:
         "line": {"color": "var(--s1)", "width": 2},
         "marker": {"color": "var(--s1)", "size": 8},
         "text": [f"{b.size} predictions" for b in bins],
-        "hovertemplate": "said %{x:.0f} %, right %{y:.0f} %<br>%{text}<extra></extra>",
+        "hovertemplate": "predicted %{x:.0f} %, correct %{y:.0f} %<br>%{text}<extra></extra>",
     }
     counts = {
         "type": "bar",
@@ -167,14 +167,14 @@ def calibration_figure(bins: Sequence[Bin]) -> Figure:
     axis = {"range": [0, 102], "ticksuffix": " %", "zeroline": False, "dtick": 20}
     layout = {
         "height": 340,
-        "xaxis": axis | {"title": {"text": "probability given"}, "anchor": "y2"},
-        "yaxis": axis | {"title": {"text": "right"}, "domain": [0.27, 1]},
+        "xaxis": axis | {"title": {"text": "predicted probability"}, "anchor": "y2"},
+        "yaxis": axis | {"title": {"text": "correct"}, "domain": [0.27, 1]},
         "yaxis2": {"title": {"text": "share"}, "ticksuffix": " %", "domain": [0, 0.18], "nticks": 3},
     }
     return {"data": [diagonal, measured, counts], "layout": layout}
 
 
 def _thinned(length: int) -> list[int]:
-    """At most as many places as can be seen, the last among them."""
+    """Return no more places than can be seen, the last among them."""
     step = max(1, math.ceil(length / _POINTS))
     return sorted({*range(0, length, step), *([length - 1] if length else [])})

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Part:
-    """What a section shows."""
+    """The content of a section."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """For its template."""

@@ -24,7 +24,7 @@ class Setting(NamedTuple):
     name: str
     value: str
     changed: bool
-    """Whether it differs from the default."""
+    """True if it differs from the default."""
 
 
 def show(value: Any) -> str:

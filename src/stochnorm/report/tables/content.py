@@ -82,7 +82,7 @@ class Results(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """Whether some column has a best among several."""
+        """True if some column has a best among several."""
         return any(row.mark for row in self.rows)
 
     @property
@@ -95,7 +95,7 @@ class Results(NamedTuple):
         if any(1 in found for found in counts):
             notes.append("n = 1: no spread and no test, so what is tied with the best is not known.")
         if any(len(found) > 1 for found in counts):
-            notes.append("Where n differs, means are over other repetitions: read the paired differences.")
+            notes.append("Where n differs, means are over different repetitions: read the paired differences.")
         if any(entry.value == "-" for _, line in self.lines() for entry in line):
             notes.append("-: no run, or no test score.")
         return notes

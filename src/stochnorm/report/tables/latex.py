@@ -27,7 +27,7 @@ _SPECIAL = str.maketrans(
 
 
 def format_latex(records: Sequence[Record], reference: str = "vanilla") -> str:
-    """Results and differences as tables for booktabs; the best in bold, what is tied with it underlined."""
+    """Return results and differences as tables for booktabs; the best is bold, those tied with it underlined."""
     results = collect(records, reference)
     marks = {"": "{}", "best": r"\textbf{{{}}}", "tied": r"\underline{{{}}}"}
 

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 
 
 def format_markdown(records: Sequence[Record], reference: str = "vanilla") -> str:
-    """Results, differences, ranks and conclusions; the best in bold, what is tied with it with a dagger."""
+    """Return results, differences, ranks and conclusions; the best is bold, a dagger marks those tied with it."""
     results = collect(records, reference)
     marks = {"": "{}", "best": "**{}**", "tied": "{}†"}
 
