@@ -1,4 +1,4 @@
-"""Run directories made up instead of trained: what a report reads of them, quickly."""
+"""Run directories that are generated instead of trained, with the files that a report reads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_run(
     test: bool = True,
     generator: int | None = None,
 ) -> Record:
-    """A finished run of ``config`` below ``root``, as :func:`stochnorm.finetune` leaves one, but for the model."""
+    """Write a finished run of ``config`` below ``root``, as [stochnorm.finetune][] leaves it, without the model."""
     rng = np.random.default_rng(config.seed if generator is None else generator)
     run = Run(root / "runs" / run_name(config))
     run.path.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def write_comparison(
     repeats: int = 5,
     **options: Any,
 ) -> list[Record]:
-    """Every method (with its skill), rate and repeat; better with more images."""
+    """Write a run of every method (with its skill), rate and repeat; better with more images."""
     records = []
     for repeat in range(repeats):
         for rate in rates:
@@ -134,7 +134,7 @@ def write_comparison(
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """Images of classes whose names, and one of whose files, would be markup if they were not escaped."""
+    """Write images of classes whose names, and one file name, would be markup if they were not escaped."""
     root = tmp_path / "hostile"
     for name, color in (("blue", (40, 40, 200)), (HOSTILE.replace("/", "\N{DIVISION SLASH}"), (200, 40, 40))):
         (root / name).mkdir(parents=True)
@@ -145,14 +145,14 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def comparison(tmp_path: Path, photos: Path) -> list[Record]:
-    """Three methods at two rates, five times each, below ``tmp_path / "grid"``."""
+    """Write three methods at two rates, five times each, below ``tmp_path / "grid"``."""
     skills = {"vanilla": 1.0, "stochnorm": 1.6, "stochnorm+bss": 1.7}
     return write_comparison(tmp_path / "grid", FinetuneConfig(str(photos)), skills)
 
 
 @pytest.fixture
 def single(tmp_path: Path, photos: Path) -> Callable[..., Record]:
-    """Writes one run below ``tmp_path / "grid"``."""
+    """Return a function that writes one run below ``tmp_path / "grid"``."""
 
     def write(**options: Any) -> Record:
         config = replace(FinetuneConfig(str(photos)), **options.pop("settings", {}))

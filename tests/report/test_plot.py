@@ -1,4 +1,4 @@
-"""What the picture of a comparison shows: the runs and means that the records hold."""
+"""The figure of a comparison: the runs and means of the records, in the colors of the page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_runs_without_a_test_score_are_left_out(build_records: Callable[..., lis
 def test_a_variant_has_the_color_that_it_has_on_the_page(
     rates: tuple[float, ...], build_records: Callable[..., list[Record]]
 ) -> None:
-    """By its place, not by its name; one without a score keeps its place."""
+    """Colors go by place, not by name; a variant without a score keeps its place."""
     scores = {"a": [50.0, 52.0], "failed": [None, None], "b": [53.0, 57.0], "stochnorm": [51.0, 51.0]}
     records = [record for rate in rates for record in build_records(scores, rate=rate)]
     (axes,) = draw_comparison(records, reference="b").axes

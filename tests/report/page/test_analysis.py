@@ -1,4 +1,4 @@
-"""What is read of a run's test predictions."""
+"""Confusion, mistakes and calibration of a run's test predictions."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def shifted(*gaps: float) -> list[float]:
         ),
         (
             {"vanilla": FIVE[:2], "bss": shifted(1, 2)},
-            "bss ranks best (mean rank 1.00 of 2 methods) and gains 1.5 points over vanilla on average. With fewer than "
-            "3 repeats that may be chance: nothing can be concluded.",
+            "bss ranks best (mean rank 1.00 of 2 methods) and gains 1.5 points over vanilla on average. With fewer "
+            "than 3 repeats that may be chance: nothing can be concluded.",
         ),
         (
             {"vanilla": FIVE[:2], "bss": shifted(-1, -2)},

@@ -39,7 +39,7 @@ def test_records_whose_directories_are_gone_still_make_a_page(
     assert set(embedded(page, "figures")) == {"accuracy-0", "gain-0"}
 
 
-def test_an_image_stands_in_the_page_once(
+def test_an_image_is_in_the_page_once(
     comparison: list[Record], tmp_path: Path, embedded: Callable[[str, str], Any]
 ) -> None:
     page = format_report(comparison, root=tmp_path / "grid")
@@ -115,7 +115,7 @@ def test_a_section_is_a_template_and_its_words_are_explained() -> None:
 def test_every_entry_of_the_navigation_is_on_the_page_and_explains_its_own_words(
     comparison: list[Record], single: Callable[..., Record], tmp_path: Path
 ) -> None:
-    """In any order of pages: a page of findings after one of classes still explains AUC."""
+    """Pages do not affect each other: a page of findings after one of classes still explains AUC."""
     failure = Failure("delta", "photos", "net", 15.0, 2, "runs/x", "killed")
     one = format_report([single()], root=tmp_path / "grid")
     findings = format_report([single(multi_label=True)], root=tmp_path / "grid")

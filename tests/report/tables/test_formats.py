@@ -1,4 +1,4 @@
-"""Tables word for word, names that are no markup, and what is said of few runs."""
+"""Tables word for word, names that are not markup, and notes on few runs."""
 
 from __future__ import annotations
 
