@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from stochnorm.doctor.diagnosis import Diagnosis
     from stochnorm.evaluation.evaluate import Evaluation, evaluate
     from stochnorm.evaluation.predict import Prediction, predict
+    from stochnorm.methods.bss import BSSConfig
+    from stochnorm.methods.delta import DELTAConfig
+    from stochnorm.methods.l2sp import L2SPConfig
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -38,11 +41,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BSSConfig",
     "Comparison",
+    "DELTAConfig",
     "Diagnosis",
     "Evaluation",
     "FinetuneConfig",
     "Grid",
+    "L2SPConfig",
     "Prediction",
     "Record",
     "Result",
@@ -73,11 +79,14 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BSSConfig": "stochnorm.methods.bss",
     "Comparison": "stochnorm.comparison.compare",
+    "DELTAConfig": "stochnorm.methods.delta",
     "Diagnosis": "stochnorm.doctor.diagnosis",
     "Evaluation": "stochnorm.evaluation.evaluate",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
+    "L2SPConfig": "stochnorm.methods.l2sp",
     "Prediction": "stochnorm.evaluation.predict",
     "Record": "stochnorm.runs.records",
     "Result": "stochnorm.training.finetune",

@@ -119,7 +119,7 @@ def test_lists_pool_the_official_validation_images_when_asked(
 ) -> None:
     from stochnorm.data.published.aircraft import list_aircraft
     from stochnorm.runs.config import FinetuneConfig
-    from stochnorm.training.finetune import split_rows
+    from stochnorm.training.images import split_rows
 
     source = list_aircraft(write_official("aircraft", tmp_path))
     counts = Counter(row.split for row in split_rows(source, FinetuneConfig("", pool_val=True)))
@@ -131,7 +131,7 @@ def test_no_image_but_those_of_the_lists_trains(tmp_path: Path) -> None:
     """With pool_val validation is cut from the list, unless a list says what validates; a test never is."""
     from stochnorm.data import Row, Source
     from stochnorm.runs.config import FinetuneConfig
-    from stochnorm.training.finetune import split_rows
+    from stochnorm.training.images import split_rows
 
     rows = [Row(f"{split}/{i}.png", "ab"[i % 2], split) for split in ("train", "val") for i in range(20)]
     source = Source(tmp_path, rows)

@@ -21,14 +21,22 @@ from torch import nn
 
 import stochnorm.cli.demo
 import stochnorm.runs.hardware
-import stochnorm.training.finetune
+import stochnorm.training.job
 import stochnorm.training.loop
-from stochnorm import FinetuneConfig, build_classifier, finetune, load_classifier, predict
+from stochnorm import (
+    BSSConfig,
+    DELTAConfig,
+    FinetuneConfig,
+    L2SPConfig,
+    build_classifier,
+    finetune,
+    load_classifier,
+    predict,
+)
 from stochnorm.data import Preprocessing, read_source
 from stochnorm.methods.catalogue import check_method
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.stochastic import _StochNorm
-from stochnorm.runs.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
 from stochnorm.training.loop import selected
@@ -82,7 +90,7 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     original = stochnorm.training.loop._gradients
 
     def spy(*args: Any) -> dict[str, float]:
-        network = args[2].classifier.model
+        network = args[0].classifier.model
         layer = next(m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         seen.append((type(layer).__name__, layer.training))
         return original(*args)
@@ -231,7 +239,7 @@ def test_p_follows_its_schedule(photos: Path, tmp_path: Path, monkeypatch: pytes
     original = stochnorm.training.loop._gradients
 
     def spy(*args: Any) -> dict[str, float]:
-        seen.append(round(next(m.p for m in args[2].classifier.model.modules() if isinstance(m, _StochNorm)), 4))
+        seen.append(round(next(m.p for m in args[0].classifier.model.modules() if isinstance(m, _StochNorm)), 4))
         return original(*args)
 
     monkeypatch.setattr(stochnorm.training.loop, "_gradients", spy)
@@ -256,7 +264,7 @@ def test_initial_statistics(
     original = stochnorm.training.loop._gradients
 
     def spy(*args: Any) -> dict[str, float]:
-        seen.append(args[2].classifier.model.state_dict()["bn1.running_mean"].clone())
+        seen.append(args[0].classifier.model.state_dict()["bn1.running_mean"].clone())
         return original(*args)
 
     monkeypatch.setattr(stochnorm.training.loop, "_gradients", spy)
@@ -316,7 +324,7 @@ def test_lists_choose_the_images(photos: Path, tmp_path: Path) -> None:
     (lists / "test.txt").write_text("green/009.png\n")
     result = finetune(config(photos, tmp_path / "run", split_lists=str(lists)), quiet=True)
     assert result.record["images"] == {"train": 12, "val": 2, "test": 1}
-    with pytest.raises(ValueError, match="leave out rate 50"):
+    with pytest.raises(ValueError, match="remove rate 50"):
         config(photos, tmp_path / "run", split_lists=str(lists), rate=50)
 
 
@@ -477,10 +485,10 @@ def test_damaged_files_are_named_with_their_mend(photos: Path, tmp_path: Path, m
     whole = run.checkpoint.read_bytes()
     for damage in (b"", b"junk", whole[: len(whole) // 2]):
         run.checkpoint.write_bytes(damage)
-        with pytest.raises(ValueError, match=r"/checkpoint.pt cannot be read \(.+\); start anew with --overwrite$"):
+        with pytest.raises(ValueError, match=r"/checkpoint.pt cannot be read \(.+\); start again with --overwrite$"):
             finetune(again, quiet=True)
     torch.save({"model": {}}, run.checkpoint)
-    with pytest.raises(ValueError, match=r"/checkpoint.pt cannot be read \(.+\); start anew with --overwrite$"):
+    with pytest.raises(ValueError, match=r"/checkpoint.pt cannot be read \(.+\); start again with --overwrite$"):
         finetune(again, quiet=True)
 
     for text in ("", "{", "[1]", '"method"', "{}"):
@@ -503,7 +511,7 @@ def test_a_run_resumes_with_the_same_number_of_processes_only(
     checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
     assert checkpoint["processes"] == 1
     torch.save(checkpoint | {"processes": 3}, tmp_path / "run/checkpoint.pt")
-    with pytest.raises(ValueError, match=r"cannot resume .*/run with 1 processes: .* the run had 3; start as many"):
+    with pytest.raises(ValueError, match=r"cannot resume .*/run with 1 processes: .* the run had 3; use as many"):
         finetune(replace(settings, resume=True), quiet=True)
 
 
@@ -516,11 +524,11 @@ def test_the_loss_scale_of_float16_is_resumed(photos: Path, tmp_path: Path, monk
         fabrics.append(Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler)))
         return fabrics[-1]
 
-    monkeypatch.setattr(stochnorm.training.finetune, "launch", launch)
+    monkeypatch.setattr(stochnorm.training.job, "launch", launch)
     finetune(config(photos, tmp_path / "whole"), quiet=True)
     stop_at(4, config(photos, tmp_path / "parts"), monkeypatch)
     finetune(config(photos, tmp_path / "parts", resume=True), quiet=True)
-    whole, first, second = (fabric._precision.state_dict() for fabric in fabrics[1::2])  # that know the model
+    whole, first, second = (fabric._precision.state_dict() for fabric in fabrics)
     assert (whole["scale"], whole["_growth_tracker"]) == (2.0**10, 2)
     assert first["_growth_tracker"] == 4
     assert second == whole
@@ -647,7 +655,7 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path) -> No
         finetune(config(photos, out, batch_size=64), quiet=True)
     with pytest.raises(ValueError, match="unknown backbone"):
         finetune(config(photos, out, backbone="resnot"), quiet=True)
-    with pytest.raises(ValueError, match=r"test_vit has no BatchNorm layer for stochnorm"):
+    with pytest.raises(ValueError, match=r"test_vit has no BatchNorm layer, which stochnorm needs"):
         finetune(config(photos, out, backbone="test_vit"), quiet=True)
     for image in (photos / "red").iterdir():
         image.write_bytes(b"")
@@ -663,11 +671,11 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path) -> No
     ("options", "message"),
     [
         ({"p": 1.5}, r"p must be in \[0, 1\], got 1.5"),
-        ({"rate": 0}, "rate is a percentage"),
+        ({"rate": 0}, r"rate must be in \(0, 100\]"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"lr": 0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be positive"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
         ({"val_fraction": 0}, "val_fraction must be in"),
     ],
 )
@@ -722,16 +730,16 @@ def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = []
-    original = stochnorm.training.finetune.Objective
+    original = stochnorm.training.job.Objective
 
     def spy(*args: Any) -> Any:
         weights.append(args[1].pos_weight)
         return original(*args)
 
-    monkeypatch.setattr(stochnorm.training.finetune, "Objective", spy)
+    monkeypatch.setattr(stochnorm.training.job, "Objective", spy)
     data = with_findings(photos)
     plain = finetune(config(data, tmp_path / "plain"), quiet=True)
-    with pytest.warns(UserWarning, match=r"findings.csv: .* for rare; balance leaves their weight at 1"):
+    with pytest.warns(UserWarning, match=r"findings.csv: .* for rare; balance keeps the weight 1 there"):
         finetune(config(data, tmp_path / "balanced", balance=True), quiet=True)
     assert weights[0] is None
     assert weights[1].tolist() == [0.5, 1.0, 0.5]  # cold, rare, warm: of 12 images 8, 0, 8

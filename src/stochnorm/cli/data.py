@@ -76,7 +76,7 @@ class Lists:
         from rich.console import Console
 
         from stochnorm.data import export_lists, read_source
-        from stochnorm.training.finetune import split_rows
+        from stochnorm.training.images import split_rows
 
         rows = split_rows(read_source(self.data, images=False), config)
         for path in export_lists(rows, Path(self.out)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.data import ImageStore, Split, read_source
+from stochnorm.data.images.batches import network_inputs
 from stochnorm.data.splits import generator
 from stochnorm.doctor.diagnosis import Diagnosis
 from stochnorm.doctor.moments import Moments, check_finite, compare
@@ -22,7 +23,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
 from stochnorm.training.display import Display
-from stochnorm.training.finetune import split_rows
+from stochnorm.training.images import split_rows
 
 __all__ = ["diagnose", "doctor"]
 
@@ -160,9 +161,10 @@ def diagnose(
     with display.measuring("Comparing statistics") as progress:
 
         def batches() -> Iterator[Tensor]:
-            for step, (images, _) in enumerate(split.training_batches(batch_size, range(steps), seed=seed)):
+            augmented = split.training_batches(batch_size, range(steps), seed=seed)
+            for step, (inputs, _) in enumerate(network_inputs(augmented, classifier.preprocessing, device_)):
                 progress(step / steps)
-                yield classifier.preprocessing.normalize(images.to(device_))
+                yield inputs
 
         diagnosis = doctor(model, batches())
     subject = f"{name} on {data_name(str(data))} at {size} px"

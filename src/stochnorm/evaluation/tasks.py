@@ -39,8 +39,8 @@ class Task(ABC):
         """Of each class: (n, num_classes), as the logits."""
 
     @abstractmethod
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
-        """The score of a batch in training, in percent; None where a batch is too small to have one."""
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the score of a batch in training, in percent, on its device; None where a batch has none."""
 
     @abstractmethod
     def decide(self, probabilities: Tensor) -> list[str]:
@@ -79,8 +79,8 @@ class SingleLabel(Task):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
-        return 100 * float((logits.argmax(1) == targets).float().mean())
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
+        return 100 * (logits.argmax(1) == targets).float().mean()
 
     def decide(self, probabilities: Tensor) -> list[str]:
         return [self.classes[best] for best in probabilities.argmax(1).tolist()]
@@ -133,7 +133,7 @@ class MultiLabel(Task):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         return None
 
     def decide(self, probabilities: Tensor) -> list[str]:

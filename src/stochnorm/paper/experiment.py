@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stochnorm.comparison.grid import Variant
-from stochnorm.runs.config import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig
+from stochnorm.methods.bss import BSSConfig
+from stochnorm.methods.delta import DELTAConfig
+from stochnorm.methods.l2sp import L2SPConfig
+from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["INCEPTION_V3", "PAPER", "RESNET50", "VGG16_BN", "Experiment", "Variant", "methods"]
 

@@ -19,33 +19,52 @@ from torch import nn
 
 from stochnorm.nn.cpu import depthwise, kernel
 
-__all__ = ["PeakMemory", "environment", "launch", "precision_of"]
+__all__ = ["PeakMemory", "check_device", "environment", "is_first_process", "launch", "precision_of"]
 
 # The first process evaluates while the others wait; torchrun ends them if it fails.
 _PATIENCE = timedelta(days=1)
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
-    """A Fabric on one device, or on those of the processes that torchrun started.
+def is_first_process() -> bool:
+    """Return whether this is the first, or the only, process of a run."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def check_device(device: str, precision: str) -> str:
+    """Return the device, with auto resolved.
 
     Args:
         device: auto, cpu, cuda or mps.
-        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware and not slower, else 32.
-        model: What auto is to be fast for; on CPUs that depends on its convolutions.
+        precision: As for [stochnorm.runs.hardware.launch][].
 
     Raises:
-        ValueError: The device is not available, or does not compute in this precision.
+        ValueError: The device is not available, or does not support the precision.
     """
-    for name in ("lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, present in available.items() if present)
     if not available[device]:
-        raise ValueError(f"device {device}: this machine, or this PyTorch, has none; use cpu")
+        raise ValueError(f"device {device} is not available on this machine, or in this PyTorch; use cpu")
     if (device, precision) == ("cpu", "16"):
         raise ValueError("precision 16 needs a GPU; on the CPU use bf16 or 32")
+    return device
+
+
+def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
+    """Return a Fabric on one device, or on those of the processes that torchrun started.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: 32, bf16, 16 (autocast), or auto: bf16 where the hardware supports it and it is not slower, else 32.
+        model: Network that auto chooses for; on CPUs the choice depends on its convolutions.
+
+    Raises:
+        ValueError: The device is not available, or does not support the precision.
+    """
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    device = check_device(device, precision)
     if precision == "auto":
         precision = "bf16" if _gains_by_bf16(device, model) else "32"
     world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -65,7 +84,7 @@ def environment(fabric: Fabric) -> dict[str, Any]:
     return {
         **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"cpu {platform.machine()}",
+        "device": _device_name(fabric.device),
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
@@ -73,6 +92,10 @@ def environment(fabric: Fabric) -> dict[str, Any]:
             name for name, built in (("stochnorm", kernel.library), ("depthwise", depthwise.library)) if built
         ],
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
 
 
 class PeakMemory:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_fabric import Fabric
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -23,8 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.methods.catalogue import METHODS, check_method
-from stochnorm.models import Classifier
+from stochnorm.methods.catalogue import methods_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
@@ -33,6 +31,8 @@ from stochnorm.text import interval
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
+
+    from stochnorm.training.job import Job
 
 __all__ = ["Display", "metrics_table"]
 
@@ -63,24 +63,17 @@ class Display:
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
-    def header(
-        self,
-        config: FinetuneConfig,
-        classifier: Classifier,
-        images: dict[str, int],
-        fabric: Fabric,
-        method: Mapping[str, Any],
-    ) -> None:
-        """What the run works on and with; ``method`` as in ``result.json``."""
-        size = classifier.preprocessing.image_size
-        counts = " / ".join(f"{count} {name}" for name, count in images.items())
-        compared = ", ".join(method.get("delta_layers", ()))
+    def header(self, job: Job) -> None:
+        """Show what the run works on and with."""
+        config, classifier, fabric = job.config, job.classifier, job.fabric
+        counts = " / ".join(f"{count} {name}" for name, count in job.counts.items())
+        compared = ", ".join(job.method.get("delta_layers", ()))
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
         self.facts(
             {
                 "data": config.data,
                 "images": f"{counts}, {len(classifier.classes)} classes, {_sample(config)}",
-                "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
+                "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
@@ -187,16 +180,9 @@ class _TrainingBars:
 
 
 def describe(config: FinetuneConfig) -> str:
-    """The method of a run with its settings, in a line."""
-    settings = {
-        "stochnorm": f" p={config.p:g}"
-        + (f" to {config.p_end:g} ({config.p_schedule})" if config.p_schedule != "constant" else ""),
-        "frozen": f" {config.freeze}",
-        "l2sp": f" alpha={config.l2sp.alpha:g} beta={config.l2sp.beta:g}",
-        "delta": f" alpha={config.delta.alpha:g} beta={config.delta.beta:g} {config.delta.attention} attention",
-        "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
-    }
-    text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
+    """Return the method of a run with its settings, in a line."""
+    methods = (f"{m.title} {m.describe(m.settings_of(config))}".rstrip() for m in methods_of(config.method))
+    text = ", ".join(methods)
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from stochnorm.runs.config import FinetuneConfig, flat
+from stochnorm.tuning.space import searched
 
 if TYPE_CHECKING:
     import optuna
@@ -27,21 +28,9 @@ __all__ = [
     "process_lock",
     "put_back",
     "put_back_killed",
-    "searched",
     "state",
     "trials_of",
 ]
-
-
-def searched(config: FinetuneConfig) -> dict[str, float]:
-    """What :func:`stochnorm.tuning.tune.search_space` chooses, by its names; all, whichever the method looks at."""
-    return {
-        "lr": config.lr,
-        "p": config.p,
-        "l2sp.alpha": config.l2sp.alpha,
-        "delta.alpha": config.delta.alpha,
-        "bss.eta": config.bss.eta,
-    }
 
 
 def import_optuna() -> Any:

@@ -22,12 +22,13 @@ from filelock import FileLock
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
 from stochnorm.files import write_text
-from stochnorm.methods.catalogue import check_method
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.warning import show_warnings
 from stochnorm.training.display import Display, describe
-from stochnorm.training.finetune import finetune, split_rows
+from stochnorm.training.finetune import finetune
+from stochnorm.training.images import split_rows
+from stochnorm.tuning.space import search_space, searched
 from stochnorm.tuning.study import (
     best_of,
     check_owner,
@@ -38,7 +39,6 @@ from stochnorm.tuning.study import (
     process_lock,
     put_back,
     put_back_killed,
-    searched,
     state,
     trials_of,
 )
@@ -61,40 +61,6 @@ class Tuned:
     """Trials that ended, pruned and diverged ones included."""
     path: Path
     """Directory of ``chosen.json``, ``trials.csv``, ``search.png`` and the trials' runs."""
-
-
-def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
-    """The settings of a trial: learning rate, and p or the strength of each method in the sum.
-
-    Published values lie inside: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card). A
-    range reaches as far as the value in ``config``; p goes in steps of 0.1 if that one does.
-
-    Raises:
-        ValueError: A strength in ``config`` is not positive, where it is searched on a logarithmic scale.
-    """
-    methods = check_method(config.method)
-    config = replace(config, lr=_logarithmic(trial, "lr", config.lr, 3e-4, 3e-2))
-    if "stochnorm" in methods:
-        step = 0.1 if round(config.p, 1) == config.p else None
-        p = trial.suggest_float("p", min(0.1, config.p), max(0.9, config.p), step=step)
-        config = replace(config, p=round(p, 12))  # 0.3, not 0.30000000000000004
-    if "l2sp" in methods:
-        alpha = _logarithmic(trial, "l2sp.alpha", config.l2sp.alpha, 1e-3, 1.0)
-        config = replace(config, l2sp=replace(config.l2sp, alpha=alpha))
-    if "delta" in methods:
-        alpha = _logarithmic(trial, "delta.alpha", config.delta.alpha, 1e-6, 1e-2)
-        config = replace(config, delta=replace(config.delta, alpha=alpha))
-    if "bss" in methods:
-        config = replace(config, bss=replace(config.bss, eta=_logarithmic(trial, "bss.eta", config.bss.eta, 1e-5, 0.1)))
-    return config
-
-
-def _logarithmic(trial: optuna.Trial, name: str, given: float, low: float, high: float) -> float:
-    if not given > 0:
-        raise ValueError(
-            f"{name} is searched on a logarithmic scale from where it is, so it must be positive, got {given}"
-        )
-    return trial.suggest_float(name, min(low, given), max(high, given), log=True)
 
 
 def tune(

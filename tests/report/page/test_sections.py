@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from stochnorm import L2SPConfig
 from stochnorm.report.page.render import format_report
 from stochnorm.report.statistics import differences, tied_with_best
-from stochnorm.runs.config import L2SPConfig
 from stochnorm.runs.records import Failure, Record
 
 Rows = dict[tuple[str, str], tuple[str, list[str]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from stochnorm.data.images.ahead import map_ahead
 from stochnorm.data.images.augmentation import cut, draw_crops
-from stochnorm.data.images.preprocessing import stack
+from stochnorm.data.images.preprocessing import Preprocessing, stack
 from stochnorm.data.images.store import ImageStore
 from stochnorm.data.manifest import findings
 from stochnorm.data.splits import generator
 from stochnorm.text import some
 
-__all__ = ["Split", "encode_labels"]
+__all__ = ["CenterCrops", "Split", "encode_labels", "network_inputs"]
 
 Batch = TypeVar("Batch", tuple[Tensor, Tensor], Tensor)
 
@@ -129,6 +129,55 @@ class Split:
         """Batches of images, uint8 (b, 3, resize, resize), channels_last, in order; arguments as for training."""
         batches = _EvaluationBatches(self, batch_size)
         return _stream(batches, range(math.ceil(len(self) / batch_size)), workers, prefetch)
+
+
+class CenterCrops:
+    """Batches of normalized center crops with their targets, as the network sees them in evaluation.
+
+    They can be iterated any number of times.
+
+    Args:
+        split: The labelled images.
+        indices: Images of the split to use, in order.
+        preprocessing: Crop and normalization.
+        batch_size: Images per batch. A last batch of one image is left out: it has no batch statistics.
+        device: Device of the crops and targets.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        indices: Iterable[int],
+        preprocessing: Preprocessing,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self.split, self.indices, self.preprocessing = split, list(indices), preprocessing
+        self.batch_size, self.device = batch_size, device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        cropped = ((self.preprocessing.center_crop(images), targets) for images, targets in self._batches())
+        return network_inputs(cropped, self.preprocessing, self.device)
+
+    def content(self) -> Iterator[Tensor]:
+        """Yield every image, then the targets: all that the batches depend on."""
+        for i in self.indices:
+            yield self.split.store[self.split.indices[i]]
+        yield self.split.targets[self.indices]
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            chosen = self.indices[start : start + self.batch_size]
+            if len(chosen) > 1:
+                yield stack([self.split.store[self.split.indices[i]] for i in chosen]), self.split.targets[chosen]
+
+
+def network_inputs(
+    batches: Iterable[tuple[Tensor, Tensor]], preprocessing: Preprocessing, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Move batches of uint8 images and targets to a device, and normalize the images there."""
+    for images, targets in batches:
+        yield preprocessing.normalize(images.to(device)), targets.to(device)
 
 
 class _TrainingBatches(Dataset[tuple[Tensor, Tensor]]):
