@@ -26,6 +26,8 @@ __all__ = [
 
 
 _BINS = 15  # as the expected calibration error has
+_PAIRS = 10  # of confused classes that are listed
+_MISTAKES = 12  # that are shown
 
 
 class ClassScore(NamedTuple):
@@ -105,7 +107,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
 
 
-def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str], most: int = 10) -> list[Pair]:
+def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> list[Pair]:
     """Return the pairs of classes most often confused, the most frequent first."""
     images: Counter[int] = Counter()
     for (true, _), count in cells.items():
@@ -115,19 +117,19 @@ def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str], mo
         for (true, guess), count in cells.items()
         if true != guess
     ]
-    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share))[:most]
+    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share))[:_PAIRS]
 
 
-def confident_mistakes(predictions: Predictions, *, multi_label: bool, most: int = 12) -> list[Mistake]:
+def confident_mistakes(predictions: Predictions, *, multi_label: bool) -> list[Mistake]:
     """Return the wrong predictions of the highest probability; each image once."""
     if multi_label:
-        return _confident_findings(predictions, most)
+        return _confident_findings(predictions)
     answers = zip(predictions.paths, predictions.truth, predictions.predicted, predictions.confidence, strict=True)
     wrong = [Mistake(path, true, guess, float(p)) for path, true, guess, p in answers if true != guess]
-    return sorted(wrong, key=lambda mistake: -mistake.probability)[:most]
+    return sorted(wrong, key=lambda mistake: -mistake.probability)[:_MISTAKES]
 
 
-def _confident_findings(predictions: Predictions, most: int) -> list[Mistake]:
+def _confident_findings(predictions: Predictions) -> list[Mistake]:
     """Return for each image its most wrong finding; only images with one on the wrong side of 0.5."""
     has, p = predictions.has(), predictions.probabilities
     assert p is not None
@@ -135,7 +137,7 @@ def _confident_findings(predictions: Predictions, most: int) -> list[Mistake]:
     worst = error.argmax(1)
     size = error.max(1)
     mistakes = []
-    for i in np.argsort(-size, kind="stable")[:most]:
+    for i in np.argsort(-size, kind="stable")[:_MISTAKES]:
         if size[i] <= 0.5:
             break
         name = predictions.classes[worst[i]]

@@ -48,7 +48,6 @@ class Standing(NamedTuple):
     """Cells in which it is significantly better than the reference."""
     worse: int
     """Cells in which it is significantly worse."""
-    cells: int
 
 
 class Cost(NamedTuple):
@@ -160,7 +159,6 @@ def _standings(rows: Sequence[Row], variants: Sequence[str], rank: Mapping[str, 
                 sum(row.mark != "" for row in own),
                 sum(gain.mean > 0 for gain in shown),
                 sum(gain.mean < 0 for gain in shown),
-                len(own),
             )
         )
     return sorted(found, key=lambda s: (s.rank or 0.0, -(s.gain or 0.0)))

@@ -50,7 +50,11 @@ def _context(content: Content, title: str) -> dict[str, Any]:
     links = [link for section, part in found for link in ((section.id, part.title or section.title), *part.links)]
     return {
         "header": header(content, title),
-        "links": [("top", "Overview"), *links, *([("reading", "How to read")] if explained else [])],
+        "links": [
+            ("top", "Overview"),
+            *(link for link in links if link[1]),
+            *([("reading", "How to read")] if explained else []),
+        ],
         "sections": [(section, part.values) for section, part in found],
         "glossary": explained,
         "several": content.view is not None,

@@ -1,7 +1,8 @@
 """The sections of the page, in order: this list is the one place to add to.
 
-A section is an entry here and a template of its name, ``templates/ID.html``, which sees ``part``, the values of its
-[stochnorm.report.page.sections.Part][], and the macros of ``templates/parts.html`` as ``parts``.
+A section is an entry here and a template of its name, ``templates/ID.html``. The template of a section of the page sees
+``part``, the values of its [stochnorm.report.page.sections.Part][]; that of a section of a run also ``d``, its
+[stochnorm.report.page.details.Details][], and ``r``, its record. ``parts`` has the macros of ``templates/parts.html``.
 """
 
 from __future__ import annotations
