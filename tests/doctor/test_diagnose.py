@@ -382,7 +382,7 @@ def test_reading_and_comparing_show_their_progress(photos: Path, monkeypatch: py
         ({"max_images": -5}, "max_images -5 is fewer than two batches of 8"),
         ({"max_images": 15}, "max_images 15 is fewer than two batches of 8"),
         ({"batch_size": 16}, "18 training images are fewer than two batches of 16; give a smaller --batch-size"),
-        ({"rate": 0}, "rate is a percentage in"),
+        ({"rate": 0}, r"rate must be in \(0, 100\]"),
         ({"backbone": "test_vit"}, "test_vit has no BatchNorm layer .* choose a backbone that normalizes by batch"),
     ],
 )

@@ -20,17 +20,14 @@ from stochnorm import Evaluation, FinetuneConfig, Result, evaluate, finetune
 from stochnorm.cli.main import main
 from stochnorm.runs.directory import Run
 
-TINY: dict[str, Any] = {
-    "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 12, "eval_every": 6,
-    "precision": "32", "device": "cpu", "report": False,
-}  # fmt: skip
+Configure = Callable[..., FinetuneConfig]
 LIKE_THE_RUN: dict[str, Any] = {"batch_size": 8, "precision": "32", "device": "cpu"}
 
 
 @pytest.fixture
-def run(photos: Path, tmp_path: Path) -> Run:
+def run(photos: Path, tmp_path: Path, config: Configure) -> Run:
     """Of 30 photographs in 3 classes: 18 train, 6 validate, 6 test."""
-    return Run(finetune(FinetuneConfig(str(photos), **TINY, out=str(tmp_path / "run")), quiet=True).run)
+    return Run(finetune(config(photos, tmp_path / "run"), quiet=True).run)
 
 
 def assert_the_same(evaluation: Evaluation, result: Result) -> None:
@@ -48,22 +45,23 @@ def assert_the_same(evaluation: Evaluation, result: Result) -> None:
 
 
 @pytest.mark.parametrize("ten_crop", [False, True])
-def test_the_runs_own_test_images_give_its_result(photos: Path, tmp_path: Path, ten_crop: bool) -> None:
-    result = finetune(FinetuneConfig(str(photos), **TINY, ten_crop=ten_crop, out=str(tmp_path / "run")), quiet=True)
+def test_the_runs_own_test_images_give_its_result(
+    photos: Path, tmp_path: Path, ten_crop: bool, config: Configure
+) -> None:
+    result = finetune(config(photos, tmp_path / "run", ten_crop=ten_crop), quiet=True)
     again = evaluate(result.run, ten_crop=ten_crop, **LIKE_THE_RUN)
     assert_the_same(again, result)
     assert again.confusion_csv() == Run(result.run).confusion.read_text()
     assert again.split == "test"
 
 
-def test_findings_give_the_result_too(photos: Path, tmp_path: Path) -> None:
+def test_findings_give_the_result_too(photos: Path, tmp_path: Path, config: Configure) -> None:
     lines = ["path,labels,split"]
     for i in range(10):
         split = ("train", "val", "test")[min(i // 3, 2)]
         lines += [f"{color}/{i:03d}.png,{labels},{split}" for color, labels in (("blue", "cold"), ("red", "warm|red"))]
     (photos / "list.csv").write_text("\n".join(lines))
-    settings = TINY | {"batch_size": 6}
-    result = finetune(FinetuneConfig(str(photos / "list.csv"), **settings, out=str(tmp_path / "run")), quiet=True)
+    result = finetune(config(photos / "list.csv", tmp_path / "run", batch_size=6), quiet=True)
     again = evaluate(result.run, **LIKE_THE_RUN | {"batch_size": 6})
     assert_the_same(again, result)
     assert again.confusion_csv() == ""
@@ -136,8 +134,8 @@ def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: P
         evaluate(run.path, batch_size=0)
     with pytest.raises(ValueError, match="no run's directory, so it has no test images; give DATA"):
         evaluate(run.model, **LIKE_THE_RUN)
-    config = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
-    untested = finetune(config, quiet=True).run
+    settings = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
+    untested = finetune(settings, quiet=True).run
     with pytest.raises(ValueError, match="untested: the run set no images apart to test on; give DATA"):
         evaluate(untested, **LIKE_THE_RUN)
 

@@ -503,6 +503,7 @@ def small_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "paper"
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_runs_at_the_smallest_size(name: str, small_out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole command: data, training, test, table, figure."""

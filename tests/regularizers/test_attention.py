@@ -347,7 +347,7 @@ def test_processes_that_want_the_same_wait_for_the_first(tmp_path: Path) -> None
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(cached_attention, tmp_path, "k1", slow)
-        measuring.wait()
+        assert measuring.wait(60)
         second = pool.submit(cached_attention, tmp_path, "k1", compute)
     torch.testing.assert_close(first.result(), second.result(), rtol=0, atol=0)
     assert compute.calls == 1

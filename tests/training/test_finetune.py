@@ -41,21 +41,12 @@ from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
 from stochnorm.training.loop import selected
 
-TINY = {
-    "backbone": "test_resnet",
-    "weights": "random",
-    "image_size": 32,
-    "batch_size": 8,
-    "steps": 12,
-    "eval_every": 4,
-    "lr": 0.02,
-    "precision": "32",
-    "device": "cpu",
-}
+Configure = Callable[..., FinetuneConfig]
 
 
-def config(data: Path, out: Path, **options: Any) -> FinetuneConfig:
-    return FinetuneConfig(str(data), out=str(out), **(TINY | options))
+@pytest.fixture
+def tiny(tiny: dict[str, Any]) -> dict[str, Any]:
+    return tiny | {"lr": 0.02}
 
 
 def stop_at(step: int, settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +119,12 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     training: bool,
     terms: list[str],
     weight_decay: float,
+    config: Configure,
 ) -> None:
     alone = {"l2sp": L2SPConfig(beta=0), "delta": DELTAConfig(beta=0)}  # the penalty of the backbone
-    settings = {name: value for name, value in alone.items() if name in method}
-    result = finetune(config(photos, tmp_path / "run", method=method, weights=weights, **settings), quiet=True)
+    settings: dict[str, Any] = {name: value for name, value in alone.items() if name in method}
+    settings |= {"method": method, "weights": weights, "report": True}
+    result = finetune(config(photos, tmp_path / "run", **settings), quiet=True)
 
     assert modes == [(kind, training)] * 12
     compared = {"delta_layers": ["act1", "layer1", "layer2", "layer3"]} if "delta" in terms else {}
@@ -174,7 +167,7 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     ("bss", "bss", (BSSConfig(eta=1e-9), BSSConfig(eta=10.0))),
 ])  # fmt: skip
 def test_a_strong_penalty_leaves_less_of_what_it_penalizes(
-    photos: Path, tmp_path: Path, weights: str, method: str, field: str, settings: tuple[Any, Any]
+    photos: Path, tmp_path: Path, weights: str, method: str, field: str, settings: tuple[Any, Any], config: Configure
 ) -> None:
     def left(strength: Any) -> float:
         out = tmp_path / f"{strength}"
@@ -188,7 +181,7 @@ def test_a_strong_penalty_leaves_less_of_what_it_penalizes(
 
 @pytest.mark.parametrize("freeze", ["affine", "both"])
 def test_what_is_frozen_stays_in_the_layers_of_the_pattern(
-    photos: Path, tmp_path: Path, weights: str, freeze: str
+    photos: Path, tmp_path: Path, weights: str, freeze: str, config: Configure
 ) -> None:
     settings = {"method": "frozen", "freeze": freeze, "norm_layers": "layer[34]", "weights": weights}
     result = finetune(config(photos, tmp_path / "run", **settings), quiet=True)
@@ -200,14 +193,16 @@ def test_what_is_frozen_stays_in_the_layers_of_the_pattern(
     assert result.record["method"]["affine_frozen"] == sum("weight" in key for key in stayed) > 0
 
 
-def test_batch_instance_normalization_follows_the_pattern(photos: Path, tmp_path: Path) -> None:
+def test_batch_instance_normalization_follows_the_pattern(photos: Path, tmp_path: Path, config: Configure) -> None:
     finetune(config(photos, tmp_path / "run", method="bin", norm_layers="layer[34]", steps=2), quiet=True)
     rho = {key for key in read_state_dict(tmp_path / "run/model.safetensors") if key.endswith(".rho")}
     assert rho
     assert all(key.startswith(("layer3", "layer4")) for key in rho)
 
 
-def test_weight_decay_can_leave_out_normalization_and_biases(photos: Path, tmp_path: Path, weights: str) -> None:
+def test_weight_decay_can_leave_out_normalization_and_biases(
+    photos: Path, tmp_path: Path, weights: str, config: Configure
+) -> None:
     ends = []
     for decay_norm_bias in (True, False):
         settings = {"decay_norm_bias": decay_norm_bias, "weight_decay": 0.5, "steps": 2, "weights": weights}
@@ -216,14 +211,16 @@ def test_weight_decay_can_leave_out_normalization_and_biases(photos: Path, tmp_p
     assert ends[0].mean() < ends[1].mean() - 0.005
 
 
-def test_the_same_run_is_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+def test_the_same_run_is_the_same_bytes(photos: Path, tmp_path: Path, config: Configure) -> None:
     for name in ("first", "second"):
         finetune(config(photos, tmp_path / name, steps=2), quiet=True)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
     assert first == second
 
 
-def test_inception_with_random_weights_trains_from_statistics_of_the_images(photos: Path, tmp_path: Path) -> None:
+def test_inception_with_random_weights_trains_from_statistics_of_the_images(
+    photos: Path, tmp_path: Path, config: Configure
+) -> None:
     """With 0 and 1, which random weights come with, its 94 layers explode."""
     settings = {"backbone": "torchvision/inception_v3", "method": "stochnorm+delta", "image_size": 96, "steps": 2}
     settings |= {"delta": DELTAConfig(attention="uniform"), "auxiliary": False, "lr": 0.003, "batch_size": 4}
@@ -234,7 +231,9 @@ def test_inception_with_random_weights_trains_from_statistics_of_the_images(phot
     assert result.validation["loss"] < 100
 
 
-def test_p_follows_its_schedule(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p_follows_its_schedule(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     seen = []
     original = stochnorm.training.loop._gradients
 
@@ -248,7 +247,7 @@ def test_p_follows_its_schedule(photos: Path, tmp_path: Path, monkeypatch: pytes
     assert seen == [round(1 - 0.05 * step, 4) for step in range(12)]
 
 
-def test_a_pattern_picks_the_layers(photos: Path, tmp_path: Path) -> None:
+def test_a_pattern_picks_the_layers(photos: Path, tmp_path: Path, config: Configure) -> None:
     result = finetune(config(photos, tmp_path / "run", norm_layers=r"layer[34]"), quiet=True)
     kinds = result.record["method"]["normalization"]
     assert set(kinds) == {"BatchNorm2d", "StochNorm2d"}
@@ -258,7 +257,7 @@ def test_a_pattern_picks_the_layers(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["zero_one", "target"])
 def test_initial_statistics(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, how: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, how: str, config: Configure
 ) -> None:
     seen: list[torch.Tensor] = []
     original = stochnorm.training.loop._gradients
@@ -278,7 +277,7 @@ def test_initial_statistics(
     assert (seen[0] == 0).all() if how == "zero_one" else 0 < seen[0].abs().min() < 3
 
 
-def test_gradients_of_parts_add_up_to_the_batchs(photos: Path, tmp_path: Path, weights: str) -> None:
+def test_gradients_of_parts_add_up_to_the_batchs(photos: Path, tmp_path: Path, weights: str, config: Configure) -> None:
     """Exactly, where the parts do not change the normalization: with frozen statistics."""
     options = {"method": "frozen+l2sp+delta", "steps": 3, "eval_every": 3, "select": "last", "weights": weights}
     finetune(config(photos, tmp_path / "whole", **options), quiet=True)
@@ -290,7 +289,7 @@ def test_gradients_of_parts_add_up_to_the_batchs(photos: Path, tmp_path: Path, w
     assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
 
 
-def test_parts_move_the_statistics_as_far_as_a_batch(photos: Path, tmp_path: Path) -> None:
+def test_parts_move_the_statistics_as_far_as_a_batch(photos: Path, tmp_path: Path, config: Configure) -> None:
     from stochnorm.training.prepare import _momentum
 
     settings = config(photos, tmp_path, accumulate=4, norm_momentum=0.2)
@@ -300,7 +299,7 @@ def test_parts_move_the_statistics_as_far_as_a_batch(photos: Path, tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore:NIH ChestX-ray14 in")  # is not the whole set
-def test_findings_of_patients(tmp_path: Path, write_official: Callable[[str, Path], Path]) -> None:
+def test_findings_of_patients(tmp_path: Path, write_official: Callable[[str, Path], Path], config: Configure) -> None:
     """Several labels an image: trained by binary cross-entropy, selected by AUC, predicted by name."""
     root = write_official("chestxray14", tmp_path / "nih")
     result = finetune(config(root, tmp_path / "run", batch_size=4, balance=False), quiet=True)
@@ -315,7 +314,7 @@ def test_findings_of_patients(tmp_path: Path, write_official: Callable[[str, Pat
     assert prediction.label == "|".join(wanted)
 
 
-def test_lists_choose_the_images(photos: Path, tmp_path: Path) -> None:
+def test_lists_choose_the_images(photos: Path, tmp_path: Path, config: Configure) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
     chosen = [f"{name}/{i:03d}.png" for name in ("blue", "green", "red") for i in range(4)]
@@ -328,7 +327,7 @@ def test_lists_choose_the_images(photos: Path, tmp_path: Path) -> None:
         config(photos, tmp_path / "run", split_lists=str(lists), rate=50)
 
 
-def test_a_search_leaves_the_test_images_unread(photos: Path, tmp_path: Path) -> None:
+def test_a_search_leaves_the_test_images_unread(photos: Path, tmp_path: Path, config: Configure) -> None:
     seen: list[int] = []
     settings = config(photos, tmp_path / "run")
     result = finetune(settings, quiet=True, test=False, validated=lambda record: seen.append(record["step"]))
@@ -338,13 +337,13 @@ def test_a_search_leaves_the_test_images_unread(photos: Path, tmp_path: Path) ->
     assert "test" not in (tmp_path / "run/split.csv").read_text()
 
 
-def test_it_learns(photos: Path, tmp_path: Path) -> None:
+def test_it_learns(photos: Path, tmp_path: Path, config: Configure) -> None:
     result = finetune(config(photos, tmp_path / "run", steps=40, eval_every=10), quiet=True)
     assert result.test is not None
     assert result.test["top1"] == 100  # red, green, blue
 
 
-def test_real_photographs_from_real_weights(tmp_path: Path) -> None:
+def test_real_photographs_from_real_weights(tmp_path: Path, config: Configure) -> None:
     pytest.importorskip("elpv_dataset")
     options = {"backbone": "tf_efficientnet_lite0", "weights": "bundled", "steps": 6, "image_size": 64, "lr": 0.001}
     source = read_source("elpv")
@@ -361,26 +360,27 @@ def test_real_photographs_from_real_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["stochnorm", "vanilla", "stochnorm+delta+bss"])
-@pytest.mark.parametrize("stop_after", [3, 4, 10])
 def test_an_interrupted_run_resumes_to_the_same_bits(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, stop_after: int
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, config: Configure
 ) -> None:
+    def lasting(run: Run) -> list[dict[str, Any]]:
+        timing = {"seconds", "images_per_second"}
+        return [{k: v for k, v in record.items() if k not in timing} for record in run.read_metrics()]
+
     finetune(config(photos, tmp_path / "whole", method=method), quiet=True)
-    stop_at(stop_after, config(photos, tmp_path / "parts", method=method), monkeypatch)
-    assert (tmp_path / "parts/checkpoint.pt").is_file()
-    resumed = finetune(config(photos, tmp_path / "parts", method=method, resume=True), quiet=True)
-
-    whole, parts = (read_state_dict(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    timing = {"seconds", "images_per_second"}
-    first, second = (Run(tmp_path / name).read_metrics() for name in ("whole", "parts"))
-    assert [{k: v for k, v in r.items() if k not in timing} for r in first] == [
-        {k: v for k, v in r.items() if k not in timing} for r in second
-    ]
-    assert resumed.record["test"] == Run(tmp_path / "whole").read_result()["test"]
+    whole = Run(tmp_path / "whole")
+    for stop_after in (3, 4, 10):
+        parts = Run(tmp_path / f"parts{stop_after}")
+        stop_at(stop_after, config(photos, parts.path, method=method), monkeypatch)
+        assert parts.checkpoint.is_file()
+        resumed = finetune(config(photos, parts.path, method=method, resume=True), quiet=True)
+        first, second = read_state_dict(whole.model), read_state_dict(parts.model)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert lasting(whole) == lasting(parts)
+        assert resumed.record["test"] == whole.read_result()["test"]
 
 
-def test_where_images_are_kept_changes_no_bit(photos: Path, tmp_path: Path) -> None:
+def test_where_images_are_kept_changes_no_bit(photos: Path, tmp_path: Path, config: Configure) -> None:
     models = []
     for number, cache in enumerate(["disk", "disk", "memory", "none"]):  # decoded and written, read, and without
         finetune(config(photos, tmp_path / str(number), steps=4, cache=cache), quiet=True)
@@ -390,20 +390,20 @@ def test_where_images_are_kept_changes_no_bit(photos: Path, tmp_path: Path) -> N
 
 
 def test_runs_of_one_data_set_share_its_decoded_images(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     finetune(config(photos, tmp_path / "first", steps=1), quiet=True)
     monkeypatch.setattr(Preprocessing, "read", Mock(side_effect=AssertionError("decoded")))
     finetune(config(photos, tmp_path / "second", steps=1, rate=50, data_seed=1, seed=1, report=False), quiet=True)
 
 
-def test_both_methods_see_the_same_images_in_the_same_order(photos: Path, tmp_path: Path) -> None:
+def test_both_methods_see_the_same_images_in_the_same_order(photos: Path, tmp_path: Path, config: Configure) -> None:
     for method in ("stochnorm", "vanilla"):
         finetune(config(photos, tmp_path / method, method=method, rate=50), quiet=True)
     assert (tmp_path / "stochnorm/split.csv").read_text() == (tmp_path / "vanilla/split.csv").read_text()
 
 
-def test_a_finished_run_is_kept(photos: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_kept(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path / "run")
     first = finetune(settings, quiet=True)
     with pytest.raises(FileExistsError, match=r"holds a finished run; --overwrite"):
@@ -417,7 +417,7 @@ def test_a_finished_run_is_kept(photos: Path, tmp_path: Path) -> None:
     assert again.test == first.test
 
 
-def test_other_directories_are_left_alone(photos: Path, tmp_path: Path) -> None:
+def test_other_directories_are_left_alone(photos: Path, tmp_path: Path, config: Configure) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.json").write_text("{}")
     for overwrite in (False, True):
@@ -429,7 +429,7 @@ def test_other_directories_are_left_alone(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", ["", "run", "red/run", "../photos/runs/deep"])
-def test_a_run_does_not_lie_among_the_images(photos: Path, inside: str) -> None:
+def test_a_run_does_not_lie_among_the_images(photos: Path, inside: str, config: Configure) -> None:
     with pytest.raises(ValueError, match=r"directory .*photos.* lies inside the images' folder .*; give one .* --out"):
         finetune(config(photos, photos / inside), quiet=True)
     assert sorted(path.name for path in photos.iterdir()) == ["blue", "green", "red"]
@@ -442,7 +442,9 @@ def test_the_default_directory_among_the_images_is_refused_too(photos: Path, mon
 
 
 @pytest.mark.parametrize("inside", ["", "run"])
-def test_a_file_in_place_of_the_runs_directory_is_named(photos: Path, tmp_path: Path, inside: str) -> None:
+def test_a_file_in_place_of_the_runs_directory_is_named(
+    photos: Path, tmp_path: Path, inside: str, config: Configure
+) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError, match=r"/file is a file, no directory for a run; give another with --out"):
         finetune(config(photos, tmp_path / "file" / inside, overwrite=True), quiet=True)
@@ -450,7 +452,7 @@ def test_a_file_in_place_of_the_runs_directory_is_named(photos: Path, tmp_path: 
 
 
 def test_a_run_starts_anew_over_one_without_a_checkpoint_only(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     settings = config(photos, tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -465,8 +467,8 @@ def test_a_run_starts_anew_over_one_without_a_checkpoint_only(
         finetune(changed, quiet=True)
 
 
-def test_overwrite_removes_every_file_of_a_run_and_no_other(photos: Path, tmp_path: Path) -> None:
-    settings = config(photos, tmp_path / "run")
+def test_overwrite_removes_every_file_of_a_run_and_no_other(photos: Path, tmp_path: Path, config: Configure) -> None:
+    settings = config(photos, tmp_path / "run", report=True)
     finetune(settings, quiet=True)
     run = Run(tmp_path / "run")
     left = set(run.path.iterdir())
@@ -476,7 +478,9 @@ def test_overwrite_removes_every_file_of_a_run_and_no_other(photos: Path, tmp_pa
     assert {path.name for path in run.path.iterdir()} == {"config.json", "notes.txt"}
 
 
-def test_damaged_files_are_named_with_their_mend(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_are_named_with_their_mend(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     settings = config(photos, tmp_path / "run")
     stop_at(5, settings, monkeypatch)
     run = Run(tmp_path / "run")
@@ -504,7 +508,7 @@ def test_damaged_files_are_named_with_their_mend(photos: Path, tmp_path: Path, m
 
 
 def test_a_run_resumes_with_the_same_number_of_processes_only(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     settings = config(photos, tmp_path / "run")
     stop_at(5, settings, monkeypatch)
@@ -515,7 +519,9 @@ def test_a_run_resumes_with_the_same_number_of_processes_only(
         finetune(replace(settings, resume=True), quiet=True)
 
 
-def test_the_loss_scale_of_float16_is_resumed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_scale_of_float16_is_resumed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     """On the CPU, where Fabric offers no float16; the scale grows every 5 steps, so that it has a state."""
     fabrics: list[Fabric] = []
 
@@ -560,7 +566,7 @@ def test_float16_on_the_cpu_is_refused() -> None:
     ("best", 4, "validation top-1, then loss"), ("last", 12, "last iterate"),
 ])  # fmt: skip
 def test_the_selected_model_is_kept(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str, step: int, by: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str, step: int, by: str, config: Configure
 ) -> None:
     """Validation gets worse and worse, so that the best is the first."""
     accuracies = iter((90.0, 80.0, 70.0))
@@ -584,7 +590,9 @@ def test_the_selected_model_is_kept(
     assert marked == ([4, 4, 4] if select == "best" else [4, 8, 12])
 
 
-def test_curves_of_a_short_run_are_drawn_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_of_a_short_run_are_drawn_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(stochnorm.training.loop, "plot_curves", lambda history, *_: drawn.append(len(history)))
     finetune(config(photos, tmp_path / "run"), quiet=True)
@@ -616,6 +624,7 @@ def test_only_the_bar_of_the_whole_training_tells_the_time_remaining() -> None:
     assert times[1] == "02:50"
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_demo_says_where_it_has_nothing_to_compare(
     photos: Path, tmp_path: Path, write_images: Callable[..., list[Path]]
 ) -> None:
@@ -634,7 +643,9 @@ def test_the_demo_says_where_it_has_nothing_to_compare(
         stochnorm.cli.demo.demo(data=str(photos / "list.csv"), steps=1, seeds=1, rate=100, image_size=32, out=tmp_path)
 
 
-def test_a_run_does_not_resume_on_other_images(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_does_not_resume_on_other_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     stop_at(1, config(photos, tmp_path / "run", eval_every=1), monkeypatch)
     (photos / "red/000.png").unlink()
     with pytest.raises(ValueError, match=r"cannot resume .*: the images of .* are not those"):
@@ -649,7 +660,7 @@ def test_a_run_is_named_by_what_its_result_depends_on(photos: Path) -> None:
     assert Run.of(base).path.name.startswith("photos-stochnorm-")
 
 
-def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path) -> None:
+def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path, config: Configure) -> None:
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=r"batch_size 64 is larger than the 18 training images; give --batch-size 18"):
         finetune(config(photos, out, batch_size=64), quiet=True)
@@ -685,7 +696,7 @@ def test_settings_out_of_range_are_named(options: dict[str, Any], message: str) 
 
 
 def test_a_diverging_loss_stops_the_run_and_keeps_what_was_written(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2: training diverged with lr 1e\+30"):
         finetune(config(photos, tmp_path / "none", lr=1e30), quiet=True)
@@ -711,7 +722,9 @@ def with_findings(photos: Path) -> Path:
 
 
 @pytest.mark.parametrize("findings", [False, True], ids=["one label", "several"])
-def test_a_model_of_nans_is_neither_kept_nor_a_result(photos: Path, tmp_path: Path, findings: bool) -> None:
+def test_a_model_of_nans_is_neither_kept_nor_a_result(
+    photos: Path, tmp_path: Path, findings: bool, config: Configure
+) -> None:
     data = with_findings(photos) if findings else photos
     message = (
         r"logits must be finite, those of \d+ of \d+ images are not after step 1: training diverged with lr 1e\+30"
@@ -727,7 +740,7 @@ def test_what_json_has_no_word_for_is_not_written(tmp_path: Path) -> None:
 
 
 def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     weights = []
     original = stochnorm.training.job.Objective
@@ -751,14 +764,14 @@ def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
     assert (plain.test["findings"], plain.test["mean_auc_interval"]) == (2, None)  # of three images
 
 
-def test_without_a_test_split_only_validation_is_reported(photos: Path, tmp_path: Path) -> None:
+def test_without_a_test_split_only_validation_is_reported(photos: Path, tmp_path: Path, config: Configure) -> None:
     result = finetune(config(photos, tmp_path / "run", test_fraction=0), quiet=True)
     assert result.test is None
     assert result.record["images"] == {"train": 24, "val": 6, "test": 0}
     assert not (tmp_path / "run/test_predictions.csv").exists()
 
 
-def test_ten_crop_tests_on_ten_crops(photos: Path, tmp_path: Path) -> None:
+def test_ten_crop_tests_on_ten_crops(photos: Path, tmp_path: Path, config: Configure) -> None:
     center, ten = (
         finetune(config(photos, tmp_path / str(crops), ten_crop=crops), quiet=True).test for crops in (False, True)
     )
@@ -768,7 +781,7 @@ def test_ten_crop_tests_on_ten_crops(photos: Path, tmp_path: Path) -> None:
 
 
 def test_predictions_of_a_run_are_those_of_its_test(
-    photos: Path, tmp_path: Path, write_images: Callable[..., list[Path]]
+    photos: Path, tmp_path: Path, write_images: Callable[..., list[Path]], config: Configure
 ) -> None:
     finetune(config(photos, tmp_path / "run", steps=40, eval_every=10), quiet=True)
     rows = {
@@ -797,7 +810,7 @@ def test_predictions_of_a_run_are_those_of_its_test(
 
 
 def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     for most, written in ((3, True), (2, False)):
         monkeypatch.setattr("stochnorm.evaluation.evaluate._MOST_CONFUSED", most)
@@ -808,7 +821,7 @@ def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
 
 @pytest.mark.parametrize(("backbone", "precision"), [("test_resnet", "32-true"), ("test_efficientnet", "bf16-mixed")])
 def test_auto_precision_looks_at_the_network_in_training_and_in_prediction(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str, config: Configure
 ) -> None:
     """On a CPU with bfloat16 and without AMX."""
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")

@@ -108,5 +108,4 @@ class NormLayers:
     """The setting that all methods of the normalization layers share."""
 
     norm_layers: str = ""
-    """Methods of the normalization: regular expression for the names of the layers to change ('layer[34]'); empty
-    for all."""
+    """Methods that change normalization: regular expression for the layers' names ('layer[34]'); empty for all."""

@@ -19,7 +19,7 @@ def plot_curves(history: list[dict[str, Any]], selected: dict[str, Any], score_t
 
     Args:
         history: One record per validation, in order.
-        selected: The record of the best checkpoint, one of ``history``.
+        selected: The record of the best checkpoint, one of `history`.
         score_title: Name of the score, for the title of its panel.
         path: File to write, without its suffix.
     """

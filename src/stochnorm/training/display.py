@@ -1,4 +1,4 @@
-"""What a run shows in the terminal."""
+"""The terminal output of a run."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ T = TypeVar("T")
 
 
 class Display:
-    """Progress bars and tables on standard output; nothing with ``quiet``."""
+    """Progress bars and tables on standard output; nothing with `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False)
 
     def note(self, text: str) -> None:
-        """A line, or several, to copy: broken by the terminal alone."""
+        """Print lines to copy, which only the terminal breaks."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def facts(self, values: Mapping[str, str]) -> None:
-        """Names and what there is to say of each."""
+        """Print names with their values."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
@@ -59,7 +59,7 @@ class Display:
         self.console.print(table)
 
     def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
-        """Yields the items under a progress bar."""
+        """Yield the items under a progress bar."""
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
@@ -82,7 +82,7 @@ class Display:
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
-        """Gives a function to be told the fraction that is done; shows nothing until it is called."""
+        """Give a function that takes the fraction that is done; show nothing until it is called."""
         with self._progress(TimeRemainingColumn(compact=True)) as progress:
             task: TaskID | None = None
 
@@ -109,7 +109,7 @@ class Display:
             f"{cost['images_per_second']:.0f} images/s"
         )
         if record["test"] is None and record["config"]["select"] == "best":
-            self.note("no test split: the validation figure is optimistic, since it selected the model")
+            self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
             self.note(f"report: {run.report}")
         self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
@@ -127,14 +127,14 @@ class Display:
 
 
 class _TimeOfTraining(TimeRemainingColumn):
-    """The time remaining of the whole training; an epoch's bar starts anew too often to know its own."""
+    """The remaining time of the whole training; the bar of an epoch starts too often to know its own."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
 
 
 class _TrainingBars:
-    """An epoch's bar and the whole training's, and a line per validation above them."""
+    """A bar for the epoch and one for the training, and a line per validation above them."""
 
     def __init__(self, progress: Progress, steps: int, per_epoch: int, start: int) -> None:
         self.progress, self.steps, self.per_epoch = progress, steps, per_epoch
@@ -144,7 +144,7 @@ class _TrainingBars:
         self.titled = False
 
     def advance(self, step: int, sums: dict[str, float]) -> None:
-        """Shows the state after a step; the sums are those since the last validation."""
+        """Show the state after a step; the sums are those since the last validation."""
         images, seconds = sums["images"], sums["seconds"]
         epoch, position = divmod(step, self.per_epoch)
         self.progress.update(

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
@@ -203,14 +204,16 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
 def test_a_disk_that_becomes_full_is_one_warning(
     photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, max_bytes: float
 ) -> None:
-    write, left = os.pwrite, [module._PAGE + 10 * (BYTES + 3 * module._ENTRY)]
+    write, left, lock = os.pwrite, module._PAGE + 10 * (BYTES + 3 * module._ENTRY), threading.Lock()
 
     def pwrite(descriptor: int, data: bytes, place: int) -> int:
-        if not left[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(descriptor, data[: left[0]], place)
-        left[0] -= written
-        return written
+        nonlocal left
+        with lock:  # threads write side by side
+            if not left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = write(descriptor, data[:left], place)
+            left -= written
+            return written
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.warns(UserWarning, match=r"not kept on disk for the next run: .*No space left on device") as caught:
@@ -223,6 +226,18 @@ def test_a_disk_that_becomes_full_is_one_warning(
     assert len(decoded) == (0 if max_bytes else 30 - on_disk)
     assert right(store)
     monkeypatch.undo()
+
+
+def test_a_write_that_takes_nothing_is_an_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    with file.open("wb") as opened, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: 0)
+        with pytest.raises(OSError, match=r"none of 4 bytes were written at byte 7; is the disk full\?"):
+            module._write_all(opened.fileno(), b"four", 7)
+    assert file.read_bytes() == b""
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.warns(UserWarning, match="images are not kept on disk .*none of .* bytes were written"):
+        assert right(store_of(photos))
 
 
 def test_without_a_cache_each_use_decodes(photos: Path, decoded: list[str], directory: Path) -> None:
@@ -311,12 +326,12 @@ def test_processes_that_fill_a_file_at_once_leave_the_right_bytes(photos: Path, 
     barrier = multiprocessing.get_context("fork").Barrier(2)
 
     def fill() -> None:
-        barrier.wait()
+        barrier.wait(60)
         os._exit(0 if right(store_of(photos)) else 1)
 
     processes = [start(fill), start(fill)]
     for process in processes:
-        process.join()
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     store = store_of(photos)
     assert decoded == []
@@ -343,7 +358,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_wrong(photos: Path, wri
             cache.hold(path)
 
     process = start(die)
-    process.join()
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert right(store_of(photos))
 

@@ -253,5 +253,5 @@ def test_its_first_printed_page_is_not_blank(show: Callable[..., Any], report: P
     assert page.locator("#results table").first.bounding_box()["y"] < 700
     if pdftotext := shutil.which("pdftotext"):
         command = [pdftotext, "-f", "1", "-l", "1", str(tmp_path / "page.pdf"), "-"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
         assert "3 methods on photos" in text

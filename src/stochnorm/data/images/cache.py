@@ -184,8 +184,15 @@ def _checksum(pixels: bytes | memoryview) -> bytes:
 
 
 def _write_all(descriptor: int, data: bytes, place: int) -> None:
+    """Write all of the data, in parts if need be.
+
+    Raises:
+        OSError: The system writes nothing.
+    """
     while data:  # a disk that becomes full takes a part
         written = os.pwrite(descriptor, data, place)
+        if written < 1:
+            raise OSError(f"none of {len(data)} bytes were written at byte {place}; is the disk full?")
         data, place = data[written:], place + written
 
 
