@@ -24,7 +24,7 @@ def test_a_run_ends_with_its_page(
     page = (out / "report.html").read_text()
     assert "stochnorm on photos" in page
     assert page.count('class="chart"') == 5
-    assert "is gone" not in page
+    assert "is missing or damaged" not in page
 
 
 def test_a_page_that_cannot_be_written_loses_no_result(
