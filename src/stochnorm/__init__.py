@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from stochnorm.comparison.grid import Grid, Variant
     from stochnorm.doctor.diagnose import diagnose
     from stochnorm.doctor.diagnosis import Diagnosis
-    from stochnorm.evaluation.evaluate import Evaluation, evaluate
+    from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
+    from stochnorm.evaluation.result import Evaluation
     from stochnorm.methods.bss import BSSConfig
     from stochnorm.methods.delta import DELTAConfig
     from stochnorm.methods.l2sp import L2SPConfig
@@ -83,7 +84,7 @@ _LAZY = {
     "Comparison": "stochnorm.comparison.compare",
     "DELTAConfig": "stochnorm.methods.delta",
     "Diagnosis": "stochnorm.doctor.diagnosis",
-    "Evaluation": "stochnorm.evaluation.evaluate",
+    "Evaluation": "stochnorm.evaluation.result",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
     "L2SPConfig": "stochnorm.methods.l2sp",

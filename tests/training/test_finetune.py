@@ -406,10 +406,12 @@ def test_both_methods_see_the_same_images_in_the_same_order(photos: Path, tmp_pa
 def test_a_finished_run_is_kept(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path / "run")
     first = finetune(settings, quiet=True)
-    with pytest.raises(FileExistsError, match=r"holds a finished run; --overwrite"):
+    with pytest.raises(FileExistsError, match=r"holds a finished run; replace it with overwrite=True \(--overwrite\)"):
         finetune(settings, quiet=True)
     assert finetune(replace(settings, resume=True), quiet=True).record == first.record
-    with pytest.raises(ValueError, match=r"cannot resume .*: lr was 0.02, now 0.5; seed was 0, now 1; give those"):
+    with pytest.raises(
+        ValueError, match=r"cannot resume .*: lr was 0.02, now 0.5; seed was 0, now 1; use the settings"
+    ):
         finetune(replace(settings, resume=True, lr=0.5, seed=1), quiet=True)
     (tmp_path / "run/notes.txt").write_text("mine")
     again = finetune(replace(settings, overwrite=True), quiet=True)
@@ -430,7 +432,9 @@ def test_other_directories_are_left_alone(photos: Path, tmp_path: Path, config: 
 
 @pytest.mark.parametrize("inside", ["", "run", "red/run", "../photos/runs/deep"])
 def test_a_run_does_not_lie_among_the_images(photos: Path, inside: str, config: Configure) -> None:
-    with pytest.raises(ValueError, match=r"directory .*photos.* lies inside the images' folder .*; give one .* --out"):
+    with pytest.raises(
+        ValueError, match=r"directory .*photos.* lies inside the images' folder .*; choose an out \(--out\) outside"
+    ):
         finetune(config(photos, photos / inside), quiet=True)
     assert sorted(path.name for path in photos.iterdir()) == ["blue", "green", "red"]
 
@@ -446,7 +450,7 @@ def test_a_file_in_place_of_the_runs_directory_is_named(
     photos: Path, tmp_path: Path, inside: str, config: Configure
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"/file is a file, no directory for a run; give another with --out"):
+    with pytest.raises(FileExistsError, match=r"/file is a file, not a run directory; choose another out \(--out\)"):
         finetune(config(photos, tmp_path / "file" / inside, overwrite=True), quiet=True)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -463,7 +467,9 @@ def test_a_run_starts_anew_over_one_without_a_checkpoint_only(
     changed = replace(settings, lr=0.01)
     stop_at(3, changed, monkeypatch)
     assert json.loads((tmp_path / "run/config.json").read_text())["lr"] == 0.01
-    with pytest.raises(FileExistsError, match="holds an unfinished run: add --resume to go on; --overwrite"):
+    with pytest.raises(
+        FileExistsError, match=r"holds an unfinished run; resume it with resume=True \(--resume\); .*overwrite=True"
+    ):
         finetune(changed, quiet=True)
 
 
@@ -497,13 +503,15 @@ def test_damaged_files_are_named_with_their_mend(
 
     for text in ("", "{", "[1]", '"method"', "{}"):
         run.config.write_text(text)
-        with pytest.raises(ValueError, match=r"/config.json is damaged, or not of a run; start anew .* --out DIR$"):
+        with pytest.raises(ValueError, match=r"/config.json is damaged or not of a run; choose another out \(--out\)"):
             finetune(again, quiet=True)
 
     run = Run(tmp_path / "other")
     run.open(config(photos, run.path))
     run.result.write_text("{")
-    with pytest.raises(ValueError, match=r"/result.json is damaged \(.+\); start anew with --overwrite$"):
+    with pytest.raises(
+        ValueError, match=r"/result.json is damaged \(.+\); replace the run with overwrite=True \(--overwrite\)$"
+    ):
         finetune(config(photos, run.path, resume=True), quiet=True)
 
 
@@ -637,8 +645,8 @@ def test_the_demo_says_where_it_has_nothing_to_compare(
     ]
     (photos / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     with (
-        pytest.warns(UserWarning, match="left out 1 of 50"),
-        pytest.raises(ValueError, match=r"list.csv: no readable test image, so nothing to compare"),
+        pytest.warns(UserWarning, match="skipped 1 of 50"),
+        pytest.raises(ValueError, match=r"list.csv: no readable test image, so the methods cannot be compared"),
     ):
         stochnorm.cli.demo.demo(data=str(photos / "list.csv"), steps=1, seeds=1, rate=100, image_size=32, out=tmp_path)
 
@@ -671,7 +679,7 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path, confi
     for image in (photos / "red").iterdir():
         image.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="left out 10 of 30"),
+        pytest.warns(UserWarning, match="skipped 10 of 30"),
         pytest.raises(ValueError, match="no readable training image of class red"),
     ):
         finetune(config(photos, out), quiet=True)
@@ -795,16 +803,16 @@ def test_predictions_of_a_run_are_those_of_its_test(
         assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
     unseen = write_images(tmp_path / "new", 3, (210, 50, 50))
     unseen[1].write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"left out 1 of 3 images: .*001.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 of 3 images: .*001.png"):
         assert [p.label for p in predict(tmp_path / "run", [tmp_path / "new"])] == ["red", "red"]
     with pytest.raises(ValueError, match=r"001.png: cannot be read as an image"):
         predict(tmp_path / "run", [tmp_path / "new"], strict=True)
     with pytest.raises(FileNotFoundError, match=r"nothing.png: no such image"):
         predict(tmp_path / "run", ["nothing.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"/empty: this folder holds no images"):
+    with pytest.raises(ValueError, match=r"/empty: the folder has no images"):
         predict(tmp_path / "run", [tmp_path / "new", tmp_path / "empty"])
-    with pytest.raises(ValueError, match=r"no images given; name image files"):
+    with pytest.raises(ValueError, match=r"no images given; list image files"):
         predict(tmp_path / "run", [])
     assert load_classifier(tmp_path / "run").classes == ("blue", "green", "red")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,19 +21,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from stochnorm.evaluation.table import metrics_table
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
-from stochnorm.runs.scores import MEAN_AUC, SCORES, TOP1
-from stochnorm.text import interval
+from stochnorm.runs.scores import SCORES
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
     from stochnorm.training.job import Job
 
-__all__ = ["Display", "metrics_table"]
+__all__ = ["Display"]
 
 T = TypeVar("T")
 
@@ -188,31 +187,5 @@ def describe(config: FinetuneConfig) -> str:
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
 
 
-def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A line a split; those that select models are dim."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("split", no_wrap=True)
-    score = MEAN_AUC if all(MEAN_AUC.key in metrics for metrics in splits.values()) else TOP1
-    columns = {"images": "images", score.key: f"{score.short} %", "interval": "95 % interval"}
-    columns |= {"average_precision": "AP %"} if score.multi_label else {"mean_per_class": "per class %"}
-    columns |= {"ece": "ECE %", "loss": "loss"}
-    for title in columns.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for split, metrics in splits.items():
-        values = {**metrics, "interval": metrics[f"{score.key}_interval"]}
-        style = "dim" if split == "validation" else "bold"
-        table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
-    return table
-
-
 def _sample(config: FinetuneConfig) -> str:
     return f"lists {config.split_lists}" if config.split_lists else f"rate {config.rate:g} %"
-
-
-def _value(name: str, value: Any) -> str:
-    """A cell of the result's table."""
-    if value is None:
-        return "-"
-    if name == "interval":
-        return interval(value)
-    return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"

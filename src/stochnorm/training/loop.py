@@ -59,6 +59,7 @@ def fit(job: Job) -> list[dict[str, Any]]:
         workers=config.workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        device=fabric.device,
     )
     with (
         job.trackers.recording(state["history"]),
