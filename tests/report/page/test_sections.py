@@ -223,6 +223,6 @@ def test_a_setting_of_another_method_is_left_blank(
     records = [single(variant=s["method"], settings=s) for s in settings]
     text = words(format_report(records, root=tmp_path / "grid"))
     assert (
-        "Settings that differ method l2sp.alpha lr vanilla \N{EN DASH} 0.003 l2sp 0.1732 0.003 bss \N{EN DASH} 0.01"
+        "Settings that differ method lr l2sp.alpha vanilla 0.003 \N{EN DASH} l2sp 0.003 0.1732 bss 0.01 \N{EN DASH}"
         in text
     )
