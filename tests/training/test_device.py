@@ -25,7 +25,7 @@ def test_every_method_trains(
 ) -> None:
     if (job_device, precision) == ("cpu", "16"):
         pytest.skip("float16 needs a GPU")
-    settings = config(photos, tmp_path / "run", method=method, precision=precision, device=job_device)
+    settings = config(photos, tmp_path / "run", method=method, precision=precision, device=job_device, lr=0.001)
     result = finetune(settings, quiet=True)
     assert job_device == "cpu" or "cpu" not in result.record["environment"]["device"]
     layers = set(result.record["method"]["normalization"])
@@ -55,6 +55,6 @@ def test_a_model_of_the_device_is_evaluated_alike_on_a_cpu(
 ) -> None:
     finetune(config(photos, tmp_path / "run", device=job_device), quiet=True)
     test = json.loads((tmp_path / "run/result.json").read_text())["test"]
-    again = evaluate(tmp_path / "run", device="cpu", precision="32", quiet=True)
+    again = evaluate(tmp_path / "run", device="cpu", precision="32")
     assert again.metrics["loss"] == pytest.approx(test["loss"], rel=1e-3)
     assert again.metrics["images"] == test["images"]

@@ -60,7 +60,7 @@ def test_a_model_of_nans_is_neither_kept_nor_a_result(
 ) -> None:
     data = with_findings(photos) if findings else photos
     message = (
-        r"logits must be finite, those of \d+ of \d+ images are not after step 1: training diverged with lr 1e\+30"
+        r"logits must be finite, but those of \d+ of \d+ images are not after step 1: training diverged with lr 1e\+30"
     )
     with pytest.raises(FloatingPointError, match=message):
         finetune(config(data, tmp_path / "run", lr=1e30, steps=1), quiet=True)
@@ -141,7 +141,7 @@ def test_a_confusion_matrix_is_left_out_where_there_are_too_many_classes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     for most, written in ((3, True), (2, False)):
-        monkeypatch.setattr("stochnorm.evaluation.evaluate._MOST_CONFUSED", most)
+        monkeypatch.setattr("stochnorm.evaluation.result._MOST_CONFUSED", most)
         result = finetune(config(photos, tmp_path / str(most)), quiet=True)
         assert len(result.record["classes"]) == 3
         assert (result.run / "confusion_matrix.csv").exists() == written
