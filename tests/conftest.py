@@ -31,6 +31,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         yield device
 
 
+@pytest.fixture
+def job_device(request: pytest.FixtureRequest) -> str:
+    """Return the device of jobs: that of ``pytest --device``."""
+    return str(request.config.getoption("--device"))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cached is kept apart from the user's: decoded images, channel attention."""

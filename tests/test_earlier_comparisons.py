@@ -103,5 +103,5 @@ def test_the_records_of_a_figure_of_the_paper_are_read() -> None:
         assert runs[path] == replace(record, run=path)
     assert main(["report", "paper/figure4b/records.jsonl", "--out", "page.html"]) == 0
     assert "small" in Path("page.html").read_text()
-    with pytest.raises(ValueError, match="paper holds runs of small scale; give another directory"):
+    with pytest.raises(ValueError, match="paper holds runs of small scale, not of paper scale"):
         reproduce("figure4b", scale="paper", data_root=".", out="paper", quiet=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from stochnorm.plotting import save_figure, tidy
+from stochnorm.plotting import PALETTE, color_numbers, save_figure, tidy
 
 
 def test_a_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
@@ -16,3 +16,12 @@ def test_a_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
     save_figure(figure, tmp_path / "plot")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "plot.svg"]
     assert not axes.spines["top"].get_visible() and axes.spines["left"].get_visible()
+
+
+def test_colors_go_by_order_and_the_reference_is_the_first_of_the_palette() -> None:
+    names = [f"method {i}" for i in range(12)]
+    numbers = color_numbers(names, "method 3")
+    assert numbers["method 3"] == 0
+    assert [numbers[name] for name in names if name != "method 3"] == [*range(1, 10), 1, 2]
+    assert len(set(PALETTE)) == len(PALETTE) == 10
+    assert color_numbers(names, "none of them")["method 0"] == 1

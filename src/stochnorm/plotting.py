@@ -1,17 +1,37 @@
-"""Figures, as PNG and SVG."""
+"""The colors of all figures, and figures as PNG and SVG."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from stochnorm.files import atomic_path
 
-__all__ = ["save_figure", "tidy"]
+if TYPE_CHECKING:  # the page needs the colors alone
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = "#2563a8", "#d9731a", "#8a8f98"
+__all__ = ["PALETTE", "color_numbers", "save_figure", "tidy"]
+
+PALETTE = (
+    "#7b8694", "#0b6bcb", "#d9570a", "#0a8f68", "#a3459b", "#b58600", "#3fa2d9", "#8c2257", "#76771f", "#43389c",
+)  # fmt: skip
+"""Colors on white: first the grey of a reference, then those of everything that is compared with it."""
+
+GREY, BLUE, ORANGE = PALETTE[:3]
+
+
+def color_numbers(names: Iterable[str], reference: str) -> dict[str, int]:
+    """Return the place of each name's color in the palette, by order: 0 for the reference, then 1 to 9 in turn.
+
+    Example:
+        >>> color_numbers(["stochnorm", "vanilla", "bss"], "vanilla")
+        {'stochnorm': 1, 'vanilla': 0, 'bss': 2}
+    """
+    hues = len(PALETTE) - 1
+    others = [name for name in dict.fromkeys(names) if name != reference]
+    return {name: 0 if name == reference else others.index(name) % hues + 1 for name in names}
 
 
 def save_figure(figure: Figure, path: Path) -> None:

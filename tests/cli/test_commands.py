@@ -114,7 +114,7 @@ def test_verify_prints_whole_lines_and_then_the_error(
     assert main(["verify", str(root)]) == 1
     output = capsys.readouterr()
     assert output.out.splitlines() == verify(root).lines()
-    assert output.err == f"error: {root} is not the whole official data set; see above\n"
+    assert output.err == f"error: {root} is not the complete official data set; see above\n"
 
 
 def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
@@ -128,7 +128,7 @@ def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
     assert main(["verify", str(manifest)]) == 1
     output = capsys.readouterr()
     assert "no file for 1 listed image: red/000.png" in output.out
-    assert output.err == f"error: {manifest} is not whole; see above\n"
+    assert output.err == f"error: {manifest} is not complete; see above\n"
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the official set")
@@ -189,7 +189,7 @@ def test_too_few_images_are_said_with_the_lists_that_chose_them(
     for image in [image for image in photos.glob("*/*.png") if image.stem not in ("000", "001")]:
         image.unlink()
     assert main(arguments) == 1  # two images a class are not enough: one trains, one tests
-    message = f"{photos}: no readable validation image; add images: a class needs one to train, one to valid"
+    message = f"{photos}: no readable validation image; add images: a class needs one for training, one for valid"
     assert message in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_a_search_that_was_stopped_says_how_to_go_on(
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "stopped after 1 of 2 trials; the study is in search",
-        "go on with: stochnorm tune 'my photos' --trials 2",
+        "resume with: stochnorm tune 'my photos' --trials 2",
     ]
 
 

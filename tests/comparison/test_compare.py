@@ -18,11 +18,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 import warm
 from stochnorm import FinetuneConfig, Grid, Record, Variant, compare, read_records
-from stochnorm.comparison.compare import tune_variants
+from stochnorm.comparison.tune import tune_variants
 from stochnorm.files import write_text
 from stochnorm.runs.directory import Run, RunInUseError
 from stochnorm.runs.records import write_records
@@ -81,7 +80,7 @@ def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path:
     found = {record.run: record for record in read_records([out])}
     assert found == {str(out / record.run): replace(record, run=str(out / record.run)) for record in more.records}
     (out / "labels.json").write_text("{half")
-    with pytest.raises(ValueError, match=r"labels.json is damaged .*; start the same comparison again"):
+    with pytest.raises(ValueError, match=r"labels.json is damaged .*; rerun the same comparison"):
         read_records([out])
     compare(grid(photos, repeats=3), out, quiet=True)
     assert read_records([out]) == list(found.values())
@@ -112,51 +111,6 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(photos: Path, tmp_path: 
     assert not directory.failure.exists()
 
 
-def test_a_worker_that_is_killed_fails_its_run_alone(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid
-) -> None:
-    """Its images come from a pipe that never ends, so that it can be killed while it works."""
-    from stochnorm.comparison.executors import Job, executor
-
-    (photos / "red/pipe.png").unlink(missing_ok=True)
-    os.mkfifo(photos / "red/pipe.png")
-    (run, *_) = grid(photos).runs()
-    workers = executor("local", workers=1, threads=1, processes=1, logs=tmp_path / "logs")
-    try:
-        job = Job(replace(run.config, out=str(tmp_path / "stuck")))
-        workers.start(job)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / ".stuck.lock").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGKILL)
-        ((ended, how),) = workers.wait(60)
-        assert ended == job
-        assert how.state == "failed"
-        assert how.reason.startswith("its process was killed by SIGKILL; out of memory?")
-        (photos / "red/pipe.png").unlink()
-        workers.start(job)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (job, "done")
-
-        # One that is asked to stop answers so, and takes the next job.
-        long = Job(replace(run.config, steps=4000, out=str(tmp_path / "long")))
-        workers.start(long)
-        while not (tmp_path / "long/metrics.jsonl").exists():
-            assert time.monotonic() < deadline + 60
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGTERM)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (long, "stopped")
-        workers.start(replace(job, config=replace(job.config, out=str(tmp_path / "next"))))
-        ((_, how),) = workers.wait(60)
-        assert how.state == "done"
-    finally:
-        workers.close()
-
-
 def test_a_run_that_another_process_holds_is_waited_for(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid
 ) -> None:
@@ -183,8 +137,8 @@ def test_a_run_that_another_process_holds_is_waited_for(
             print(file=holder.stdin, flush=True)
         time.sleep(seconds)
 
-    monkeypatch.setattr("stochnorm.comparison.compare.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    monkeypatch.setattr("stochnorm.comparison.compare._PATIENCE", 0.5)
+    monkeypatch.setattr("stochnorm.comparison.queue.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr("stochnorm.comparison.queue._PATIENCE", 0.5)
     assert len(compare(one, tmp_path, workers=1, quiet=True).records) == 1
     assert waits
     assert holder.wait(60) == 0
@@ -232,47 +186,10 @@ def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    assert "stopping: running ones write their checkpoints" in output
-    assert errors.startswith("stopped after 0 of 6 runs; nothing is lost\ngo on with: stochnorm compare ")
+    assert "stopping: running jobs write their checkpoints" in output
+    assert errors.startswith("stopped after 0 of 6 runs; no work is lost\nresume with: stochnorm compare ")
     (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
     assert Run(checkpoint.parent).state == "stopped"
-
-
-@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
-def test_closing_an_executor_stops_its_jobs_after_their_last_step(
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    name: str,
-    processes: int,
-    config: Callable[..., FinetuneConfig],
-) -> None:
-    """Not at their last validation."""
-    from stochnorm.comparison.executors import Job, executor
-
-    if name == "ray":
-        pytest.importorskip("ray")
-        monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as what nohup starts in the background
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    run = Run(tmp_path / "run")
-    settings = config(photos, run.path, steps=10**6, eval_every=300)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own
-        jobs = executor(name, workers=1, threads=1, processes=processes, logs=tmp_path / "logs")
-        jobs.start(Job(settings, processes=processes))
-        try:
-            deadline = time.monotonic() + 120
-            while not run.checkpoint.exists():
-                assert not jobs.wait(0.05)
-                assert time.monotonic() < deadline
-            time.sleep(1)
-        finally:
-            jobs.close()
-    assert torch.load(run.checkpoint, weights_only=False)["step"] > run.read_metrics()[-1]["step"]
-    assert run.state == "stopped"
-    assert not list(tmp_path.glob(".*.json"))
 
 
 def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
@@ -293,7 +210,7 @@ def test_runs_span_processes(photos: Path, tmp_path: Path, grid: MakeGrid) -> No
 def test_a_failure_of_a_run_that_spans_processes_has_its_reason(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     odd = Variant("odd", {"method": "vanilla", "batch_size": 7})
     comparison = compare(grid(photos, odd, repeats=1), tmp_path, workers=1, threads=1, processes=2, quiet=True)
-    assert "batch_size 7 does not divide among 2 processes" in comparison.failures[0].reason
+    assert "batch_size 7 is not a multiple of the 2 processes" in comparison.failures[0].reason
 
 
 def test_ray_does_the_same_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid) -> None:

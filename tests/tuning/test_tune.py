@@ -46,7 +46,7 @@ def instant(monkeypatch: pytest.MonkeyPatch, scores: list[float], losses: list[f
         return type("Result", (), {"validation": validation, "record": {"score": "top1"}})()
 
     monkeypatch.setattr(stochnorm.tuning.tune, "finetune", fake)
-    monkeypatch.setattr("stochnorm.plotting.plot_search", lambda *_: None)
+    monkeypatch.setattr("stochnorm.tuning.plot.plot_search", lambda *_: None)
     return seen
 
 
@@ -173,7 +173,7 @@ def test_another_search_in_the_same_directory_is_an_error(photos: Path, tmp_path
     settings = config(photos, tmp_path / "search", method="vanilla")
     tune(settings, trials=1, quiet=True)
     for changed, message in (({"steps": 7}, "steps was 6, now 7"), ({"bss": BSSConfig(k=2)}, "bss.k was 1, now 2")):
-        with pytest.raises(ValueError, match=rf"cannot go on with the study in \S+: {message}; give another --out"):
+        with pytest.raises(ValueError, match=rf"cannot resume the study in \S+: {message}; choose another out"):
             tune(replace(settings, **changed), trials=1, quiet=True)
 
 
@@ -285,9 +285,8 @@ def test_two_searches_of_one_name_do_not_become_one(
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     settings = config(photos, tmp_path / "a/search", method="vanilla")
     tune(settings, trials=1, storage=url, quiet=True)
-    message = (
-        rf"'search' in --storage is of the search in {tmp_path}/a/search, not of {tmp_path}/b/search; give an --out"
-    )
+    message = rf"'search' in the storage belongs to the search in {tmp_path}/a/search, not in {tmp_path}/b/search"
+    message += "; choose an out"
     with pytest.raises(ValueError, match=message):
         tune(replace(settings, out=str(tmp_path / "b/search")), trials=2, storage=url, quiet=True)
     assert not (tmp_path / "b/search").exists()
@@ -405,7 +404,7 @@ def test_a_damaged_study_is_named(
     tune(settings, trials=1, quiet=True)
     (tmp_path / "search/study.db").write_bytes(b"no database" * 500)
     with pytest.raises(
-        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it: fin"
+        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it; fin"
     ):
         tune(settings, trials=1, quiet=True)
 

@@ -25,8 +25,8 @@ class DELTAConfig:
     """Method delta: penalty on the distance of feature maps to those of the pre-trained network."""
 
     alpha: Annotated[float, Range(0), Search(1e-6, 1e-2)] = 1e-4
-    """Strength of the penalty on the feature maps, summed over the batch
-    (the published 0.01 is for other layers, see docs/methods/delta.md)."""
+    """Strength of the penalty on the feature maps, summed over the batch.
+    (The published 0.01 is for other layers, see docs/methods/delta.md.)"""
     beta: Annotated[float, Range(0)] = 0.01
     """Strength of the weight decay of the new head."""
     attention: Literal["channel", "uniform"] = "channel"

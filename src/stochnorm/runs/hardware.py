@@ -1,4 +1,4 @@
-"""The device, precision and processes of a run, through Lightning Fabric."""
+"""Device, precision and processes of a run, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_device(device: str, precision: str) -> str:
     """Return the device, with auto resolved.
 
     Args:
-        device: auto, cpu, cuda or mps.
+        device: `auto`, `cpu`, `cuda` or `mps`.
         precision: As for [stochnorm.runs.hardware.launch][].
 
     Raises:
@@ -52,11 +52,12 @@ def check_device(device: str, precision: str) -> str:
 
 
 def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
-    """Return a Fabric on one device, or on those of the processes that torchrun started.
+    """Return a launched Fabric on one device, or on those of the processes that torchrun started.
 
     Args:
-        device: auto, cpu, cuda or mps.
-        precision: 32, bf16, 16 (autocast), or auto: bf16 where the hardware supports it and it is not slower, else 32.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `32`, `bf16`, `16` (autocast), or `auto`: bf16 where the hardware supports it and it is not slower,
+            else 32.
         model: Network that auto chooses for; on CPUs the choice depends on its convolutions.
 
     Raises:
@@ -80,7 +81,7 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
 
 
 def environment(fabric: Fabric) -> dict[str, Any]:
-    """What a result was computed with."""
+    """Return versions, device, processes and precision of a run, for its result."""
     return {
         **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
         "python": platform.python_version(),
@@ -99,18 +100,18 @@ def _device_name(device: torch.device) -> str:
 
 
 class PeakMemory:
-    """The most memory held at once since the object was made: the GPU's, else on Linux that of the process."""
+    """The peak memory since the object was made: of the GPU, or on Linux of the process."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._device = fabric.device
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         elif sys.platform == "linux":
-            with suppress(OSError):  # not every container may start the count anew
+            with suppress(OSError):  # not every container may reset the count
                 Path("/proc/self/clear_refs").write_text("5")
 
     def gigabytes(self) -> float | None:
-        """In units of 1e9 bytes; None where the system does not say."""
+        """Return the peak memory in units of 1e9 bytes; None where it is unknown."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e9
         if sys.platform == "linux":
@@ -120,14 +121,15 @@ class PeakMemory:
 
 
 def precision_of(fabric: Fabric) -> str:
+    """Return the name of the precision, such as `bf16-mixed`."""
     return str(fabric._precision.precision)
 
 
 def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
-    """Whether bfloat16 is computed in hardware, and does not make the network slower.
+    """Return whether the hardware supports bfloat16 and the model is not slower in it.
 
-    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network
-    of depthwise convolutions, which waits for memory, is as fast there in half of the memory.
+    A CPU without AMX multiplies in bfloat16 no faster than in float32 (half as fast on a measured Intel CPU). A network
+    of depthwise convolutions is limited by memory: it is as fast in bfloat16, with half of the memory.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

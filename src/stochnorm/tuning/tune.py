@@ -108,8 +108,8 @@ def tune(
         raise ValueError(f"trials must be at least 1, got {trials}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
-            "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to share "
-            "the work"
+            "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to "
+            "share the work"
         )
     config = replace(config, resume=False, overwrite=False)
     if space is search_space:

@@ -24,7 +24,7 @@ def test_a_run_ends_with_its_page(
     page = (out / "report.html").read_text()
     assert "stochnorm on photos" in page
     assert page.count('class="chart"') == 5
-    assert "is gone" not in page
+    assert "is missing or damaged" not in page
 
 
 def test_a_page_that_cannot_be_written_loses_no_result(
@@ -35,7 +35,7 @@ def test_a_page_that_cannot_be_written_loses_no_result(
 
     monkeypatch.setattr("stochnorm.report.write_report", fails)
     settings = config(photos, tmp_path / "run", report=True)
-    with pytest.warns(UserWarning, match=r"report\.html was not written \(no page today\); the result is whole"):
+    with pytest.warns(UserWarning, match=r"report\.html was not written \(no page today\); the result is complete"):
         result = finetune(settings, quiet=True)
     assert result.test is not None
     assert (result.run / "result.json").is_file()
