@@ -87,7 +87,7 @@ def test_a_pass_at_p_1_leaves_nothing_older_to_repeat() -> None:
     set_p(model, 1.0)
     model(x)
     set_p(model, 0.5)
-    with hold_statistics(model), pytest.raises(RuntimeError, match="there was none"):
+    with hold_statistics(model), pytest.raises(RuntimeError, match="it has none"):
         model(x)
 
 
@@ -118,7 +118,7 @@ def test_a_compiled_pass_leaves_nothing_to_repeat(request: pytest.FixtureRequest
     compiled = torch.compile(model, backend="eager")
     compiled(2 * x)
     request.addfinalizer(torch.compiler.reset)  # it gives up on layers that raise
-    with hold_statistics(model), pytest.raises(RuntimeError, match=r"not under torch\.compile, which keeps none"):
+    with hold_statistics(model), pytest.raises(RuntimeError, match=r"without torch\.compile, which keeps no steps"):
         compiled(2 * x)
 
 

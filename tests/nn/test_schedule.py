@@ -59,7 +59,7 @@ def test_set_p_reaches_every_layer_and_is_what_training_uses() -> None:
 
 
 def test_set_p_without_a_layer_or_with_a_wrong_p_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Sequential has no StochNorm layer whose p could be set"):
+    with pytest.raises(ValueError, match="Sequential has no StochNorm layer; call convert"):
         set_p(nn.Sequential(nn.BatchNorm2d(2)), 0.5)
     model = convert(nn.BatchNorm2d(2), p=0.5)
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 2"):

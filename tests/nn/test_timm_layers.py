@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stochnorm.nn import convert, restore
 from stochnorm.nn.cpu import kernel
-from stochnorm.nn.cpu.accelerate import accelerate, plain_class
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions, decelerate, plain_class
 from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d
 
 SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]
@@ -148,11 +148,11 @@ def test_what_the_kernel_is_not_made_for_is_timms() -> None:
 @pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
 def test_an_accelerated_layer_knows_what_it_was_and_is_it_again() -> None:
     model = nn.Sequential(BatchNormAct2d(3), nn.BatchNorm2d(3))
-    assert accelerate(model, normalization=False) == 0
+    assert accelerate_convolutions(model) == 0
     assert accelerate(model) == 1
     assert [type(layer) for layer in model] == [FusedBatchNormAct2d, nn.BatchNorm2d]
     assert [plain_class(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]
     with pytest.raises(TypeError, match="FusedBatchNormAct2d"):
         convert(model)
-    assert accelerate(model, enabled=False) == 1
+    assert decelerate(model) == 1
     assert [type(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]

@@ -14,7 +14,7 @@ from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.hooks.modes import evaluating
 from stochnorm.nn.hooks.stages import check_layers
 from stochnorm.nn.hooks.tail import Tail
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import InputTap
 
 __all__ = ["channel_attention", "image_losses", "loss_increases", "softmax_attention", "train_head"]
 
@@ -139,7 +139,7 @@ def train_head(
             "(--delta.attention uniform)"
         )
     features, targets = [], []
-    with torch.no_grad(), evaluating(model), Tap(model, names, inputs=True) as tap:
+    with torch.no_grad(), evaluating(model), InputTap(model, names) as tap:
         for images, wanted in batches:
             model(images)
             features.append(tap.values.pop(names[0]).detach().clone())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stochnorm.nn.hooks.stages import check_layers
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import OutputTap
 from stochnorm.regularizers.regularizer import Regularizer, Step, as_modules, wide
 
 __all__ = ["DELTA", "delta"]
@@ -123,7 +123,7 @@ class DELTA(Regularizer):
         self._head = as_modules(head)
         # In tuples, since what is an attribute of its own would be a child: trained, saved, switched to training mode.
         self._reference = (reference.eval().requires_grad_(False).to(memory_format=torch.channels_last),)
-        self._taps = (Tap(model, self.layers), Tap(reference, self.layers))
+        self._taps = (OutputTap(model, self.layers), OutputTap(reference, self.layers))
         self._sizes: list[int] | None = None
         if weights is not None:
             if set(weights) != set(self.layers):

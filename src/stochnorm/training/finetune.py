@@ -30,6 +30,7 @@ from stochnorm.files import write_text
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.cpu.accelerate import plain_class
+from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import DELTA, Regularizer
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
@@ -39,7 +40,7 @@ from stochnorm.text import some
 from stochnorm.training.display import Display
 from stochnorm.training.loop import fit, selected, weight_decay
 from stochnorm.training.objective import Objective
-from stochnorm.training.prepare import normalization_layers, prepare
+from stochnorm.training.prepare import prepare
 
 __all__ = ["Result", "finetune"]
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.data import Preprocessing, Split
 from stochnorm.data.images.preprocessing import stack
@@ -19,17 +18,17 @@ from stochnorm.files import cache_directory
 from stochnorm.methods.catalogue import METHODS, check_method
 from stochnorm.models import Classifier
 from stochnorm.nn import convert, convert_batch_instance, freeze, initialize_statistics, name_matches
-from stochnorm.nn.cpu.accelerate import accelerate
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 from stochnorm.nn.cpu.memory import keep_freed_memory
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.hooks.stages import check_layers, stage_names
-from stochnorm.nn.surgery import Where, pick
+from stochnorm.nn.select import Where, normalization_layers, pick
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer
 from stochnorm.regularizers.attention import channel_attention
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention
 from stochnorm.runs.config import FinetuneConfig
 
-__all__ = ["normalization_layers", "prepare"]
+__all__ = ["prepare"]
 
 _ATTENTION_BATCH = 32  # the paper's
 _RANDOM_STATISTICS = 64  # images that random weights get their first statistics from
@@ -66,7 +65,7 @@ def prepare(
         initialize_statistics(model, "target", _batches(config, classifier, train, some, fabric))
     if fabric.device.type == "cpu":
         keep_freed_memory()
-        accelerate(model, normalization=False)  # which conversions know only as it is
+        accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
     regularizers: dict[str, Regularizer] = {}
     if "delta" in methods:  # first: its reference is the network as it was pre-trained
         regularizers["delta"] = _delta(config, classifier, train, fabric, progress)
@@ -116,11 +115,6 @@ def _batches(
     config: FinetuneConfig, classifier: Classifier, train: Split, images: Sequence[int], fabric: Fabric
 ) -> _Batches:
     return _Batches(train, images, classifier.preprocessing, config.batch_size, fabric.device)
-
-
-def normalization_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Those with moving statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def _momentum(own: float | None, config: FinetuneConfig) -> float | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.nn.cpu import depthwise
-from stochnorm.nn.cpu.accelerate import accelerate
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions, decelerate
 from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
 
 needs_kernel = pytest.mark.skipif(depthwise.library is None, reason="the kernel was not built")
@@ -277,7 +277,7 @@ def test_accelerate_changes_classes_alone_and_back() -> None:
     assert isinstance(model[1], Conv2dSame)
     assert list(model.state_dict()) == keys
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
-    assert accelerate(model, enabled=False) == 2
+    assert decelerate(model) == 2
     assert [type(m) for m in model] == classes
 
 
@@ -296,7 +296,7 @@ def test_a_networks_loss_and_gradients_are_pytorchs(calls: Calls) -> None:
         return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
 
     loss, gradients = loss_and_gradients()
-    assert accelerate(model, normalization=False) == 16
+    assert accelerate_convolutions(model) == 16
     our_loss, our_gradients = loss_and_gradients()
     assert calls.count(("forward", ())) == calls.count(("backward", (True, True))) == 16
     torch.testing.assert_close(our_loss, loss, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from stochnorm.nn.hooks.stages import check_layers, stage_names
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import OutputTap
 
 KNOWN = {
     "timm/resnet50": ["layer1", "layer2", "layer3", "layer4"],
@@ -54,7 +54,7 @@ def test_stages_halve_the_resolution_and_the_model_is_left_as_it_was() -> None:
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    with Tap(model, names) as tap:
+    with OutputTap(model, names) as tap:
         model(torch.zeros(2, 3, 64, 64))
     assert [tuple(tap.values[n].shape) for n in names] == [
         (2, 64, 16, 16),
