@@ -159,7 +159,7 @@ def brute_force(model: nn.Module, layer: str, batches: list[tuple[Tensor, Tensor
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**25])
 def test_loss_increases_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
-    monkeypatch.setattr(attention, "_TAIL_BYTES", (chunk_bytes, chunk_bytes))
+    monkeypatch.setattr(attention, "_TAIL_BYTES", {"cpu": chunk_bytes, "cuda": chunk_bytes})
     model = network()
     increases = loss_increases(model, LAYERS, BATCHES)
     for layer in LAYERS:
@@ -190,7 +190,7 @@ def test_what_leads_past_the_layer_is_kept_too(kind: type[Net], count: int) -> N
 
 def test_a_network_that_cannot_be_cut_runs_whole_and_says_so() -> None:
     model = network(Remembering)
-    with pytest.warns(UserWarning, match="Remembering cannot be run from blocks.0 on: the whole network runs for each"):
+    with pytest.warns(UserWarning, match="Remembering cannot run from blocks.0 on: the whole network runs for each"):
         increases = loss_increases(model, ["blocks.0"], BATCHES)
     torch.testing.assert_close(increases["blocks.0"], brute_force(model, "blocks.0", BATCHES), rtol=0, atol=1e-5)
 
@@ -278,7 +278,7 @@ def test_what_cannot_be_measured_is_an_error() -> None:
     model = network()
     with pytest.raises(ValueError, match="got no batch"):
         loss_increases(model, ["stem"], [])
-    with pytest.raises(ValueError, match=r"head puts out \(5, 4\), no feature map \(b, c, h, w\)"):
+    with pytest.raises(ValueError, match=r"the output of head is \(5, 4\), not a feature map \(b, c, h, w\)"):
         loss_increases(model, ["head"], BATCHES)
     with pytest.raises(ValueError, match="act runs 8 times in a forward pass"):
         loss_increases(model, ["act"], BATCHES)
@@ -373,7 +373,7 @@ def test_a_damaged_or_stale_file_is_computed_anew(tmp_path: Path, damage: str) -
 
 def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.warns(UserWarning, match="not kept for the next run: .*set XDG_CACHE_HOME"):
+    with pytest.warns(UserWarning, match="not cached for the next run: .*set XDG_CACHE_HOME"):
         weights = cached_attention(tmp_path / "file", "k", Computed())
     assert set(weights) == {"layer1", "blocks.0"}
 

@@ -142,8 +142,8 @@ def test_k_beyond_the_number_of_singular_values_is_an_error(k: int) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"of shape \(b, d\).*got \(2, 3, 1, 1\); flatten"):
         batch_spectral_shrinkage(torch.ones(2, 3, 1, 1))
-    with pytest.raises(ValueError, match=r"eta is a strength, 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"eta must be 0 or more, got -1"):
         BSS(eta=-1)
     for k in (0, 1.5):
-        with pytest.raises(ValueError, match=f"a whole number from 1, got {k}"):
+        with pytest.raises(ValueError, match=rf"a whole number from 1 \(singular values to shrink\), got {k}"):
             BSS(k=k)  # type: ignore[arg-type]

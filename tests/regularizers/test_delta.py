@@ -91,7 +91,7 @@ def test_half_precision_maps_are_compared_in_float32() -> None:
     [
         ((2, 3), (2, 3), None, r"feature maps \(b, c, h, w\) of one shape, got \(2, 3\) and \(2, 3\)"),
         ((2, 3, 4, 4), (2, 3, 2, 2), None, r"got \(2, 3, 4, 4\) and \(2, 3, 2, 2\)"),
-        ((2, 3, 4, 4), (2, 3, 4, 4), [torch.ones(2)], r"3 channels takes channel weights \(3,\), got \(2,\)"),
+        ((2, 3, 4, 4), (2, 3, 4, 4), [torch.ones(2)], r"3 channels needs channel weights \(3,\), got \(2,\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_errors(
@@ -193,7 +193,7 @@ def test_maps_of_a_step_are_let_go_and_not_used_twice(model: nn.Sequential) -> N
 
 
 def test_a_network_that_cannot_move_is_an_error(model: nn.Sequential) -> None:
-    """Else DELTA would hold nothing, and say nothing."""
+    """Otherwise DELTA would silently have no effect."""
     regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
     model[:2].requires_grad_(False)
     with pytest.raises(ValueError, match=r"no feature map that DELTA compares has a gradient.*use_reentrant=False"):
@@ -206,7 +206,7 @@ def test_what_the_model_saw_since_is_an_error(model: nn.Sequential) -> None:
     regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
     step = take_step(model)
     model(IMAGES[:3])
-    with pytest.raises(ValueError, match="last forward pass was of 3 images, the step has 8"):
+    with pytest.raises(ValueError, match="last forward pass had 3 images, the step has 8"):
         regularizer(step)
     model[1](model[0](IMAGES))
     model[0](IMAGES)
@@ -223,7 +223,7 @@ def test_one_layer_and_one_head_are_given_as_they_are(model: nn.Sequential) -> N
     )
     step = take_step(model)
     assert one(step) == several(step) > 0
-    with pytest.raises(TypeError, match=r"head is the new layers themselves, such as \[model.fc\], got 'fc'"):
+    with pytest.raises(TypeError, match=r"head must be modules, such as \[model.fc\], got 'fc'"):
         DELTA(model, copy.deepcopy(model), ["fc"], layers="1")  # type: ignore[list-item]
 
 

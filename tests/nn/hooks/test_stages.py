@@ -109,7 +109,7 @@ def test_an_activation_in_place_is_the_end_not_what_it_overwrites() -> None:
 
 def test_a_model_without_feature_maps_is_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
-    with pytest.raises(ValueError, match=r"Sequential is no chain .* at 16 px it puts out .* of none; name layers"):
+    with pytest.raises(ValueError, match=r"Sequential is not a chain .* at 16 px its stages .* are none; name layers"):
         stage_names(model, image_size=16)
 
 
@@ -117,12 +117,12 @@ def test_a_model_without_feature_maps_is_an_error() -> None:
 def test_a_convolutional_stem_alone_is_an_error(name: str) -> None:
     """DELTA would hold next to nothing."""
     model = timm.create_model(name)
-    with pytest.raises(ValueError, match=r"is no chain of convolutional stages: .* only of (patch_embed|stem)"):
+    with pytest.raises(ValueError, match=r"is not a chain of convolutional stages: .* are only (patch_embed|stem)"):
         stage_names(model, image_size=model.default_cfg["input_size"][-1])
 
 
 def test_a_layer_named_twice_would_count_twice() -> None:
-    with pytest.raises(ValueError, match="layer last is named twice"):
+    with pytest.raises(ValueError, match="layer last is a duplicate"):
         check_layers(Odd(), ["last", "first", "last"])
     assert check_layers(Odd(), "last") == ["last"]
 
