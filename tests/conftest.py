@@ -19,13 +19,30 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Make the device to compute on the default one: ``pytest --device cuda`` runs the tests that take it on a GPU."""
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """Make the device of `--device` the default one: `pytest --device cuda` runs the tests that take it on a GPU.
+
+    On a GPU, float32 is float32 (no TF32) and cuDNN repeats its results bit for bit.
+    """
     device = torch.device(request.config.getoption("--device"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
+        for backend, name, value in (
+            (torch.backends.cuda.matmul, "allow_tf32", False),
+            (torch.backends.cudnn, "allow_tf32", False),
+            (torch.backends.cudnn, "deterministic", True),
+            (torch.backends.cudnn, "benchmark", False),
+        ):
+            monkeypatch.setattr(backend, name, value)
     with device:
         yield device
+
+
+@pytest.fixture
+def random_state(device: torch.device) -> Callable[[], torch.Tensor]:
+    """Return a function that returns the state of the device's random generator."""
+    return torch.cuda.get_rng_state if device.type == "cuda" else torch.get_rng_state
 
 
 @pytest.fixture(autouse=True)

@@ -24,13 +24,15 @@ from stochnorm.nn import (
 )
 from stochnorm.nn.timm_layers import FrozenNormAct2d
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
 
 
 def images() -> Tensor:
-    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) + 2
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator(torch.get_default_device()).manual_seed(0)) + 2
 
 
 def copied_by_pickle(model: nn.Module) -> nn.Module:

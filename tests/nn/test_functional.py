@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from stochnorm.nn import stoch_norm
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CASES = [
     "2d_p0.0", "2d_p0.5", "2d_p1.0", "1d_nc", "1d_ncl", "3d", "2d_noaffine", "2d_momentum0.001", "2d_single_image",
 ]  # fmt: skip

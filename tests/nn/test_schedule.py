@@ -10,6 +10,8 @@ from torch import nn
 
 from stochnorm.nn import convert, schedule, set_p
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def test_constant_is_the_start() -> None:
     assert {schedule("constant", 0.3, 0.9, step, 10) for step in range(12)} == {0.3}

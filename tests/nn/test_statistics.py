@@ -14,9 +14,11 @@ from torch.optim.swa_utils import update_bn
 from stochnorm import convert, update_statistics
 from stochnorm.nn import freeze, initialize_statistics
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def batches() -> list[Tensor]:
-    return list(torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 2)
+    return list(torch.randn(3, 4, 3, 32, 32, generator=torch.Generator(torch.get_default_device()).manual_seed(0)) + 2)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
@@ -81,7 +83,7 @@ def inherited() -> nn.Sequential:
 
 
 def images() -> list[Tensor]:
-    return list(torch.randn(3, 4, 2, 5, 5, generator=torch.Generator().manual_seed(0)) + 2)
+    return list(torch.randn(3, 4, 2, 5, 5, generator=torch.Generator(torch.get_default_device()).manual_seed(0)) + 2)
 
 
 def test_initial_pretrained_changes_nothing() -> None:

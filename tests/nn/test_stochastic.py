@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stochnorm.nn import StochNorm1d, StochNorm2d, StochNorm3d
+
+pytestmark = pytest.mark.usefixtures("device")
 
 LAYERS = [
     pytest.param(StochNorm1d, nn.BatchNorm1d, (8, 5), id="(b, c)"),
@@ -113,10 +116,10 @@ def test_other_generators_are_untouched() -> None:
     assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
 
 
-def test_evaluation_draws_nothing() -> None:
-    layer, state = StochNorm1d(64).eval(), torch.get_rng_state()
+def test_evaluation_draws_nothing(random_state: Callable[[], Tensor]) -> None:
+    layer, state = StochNorm1d(64).eval(), random_state()
     layer(torch.ones(8, 64))
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(random_state(), state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -125,7 +128,7 @@ def test_evaluation_draws_nothing() -> None:
 def test_dtype_and_memory_format_come_out_as_they_go_in(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     x = torch.randn(4, 6, 5, 3).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
     layer = StochNorm2d(6)
-    with torch.autocast("cpu", dtype=torch.bfloat16 if dtype is torch.float32 else dtype):
+    with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16 if dtype is torch.float32 else dtype):
         y = layer(x)
     y.backward(torch.randn_like(y))
     assert x.grad is not None

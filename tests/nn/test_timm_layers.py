@@ -18,7 +18,7 @@ SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]
 
 
 def layer_of(channels: int, activation: type[nn.Module], dtype: torch.dtype = torch.float32) -> BatchNormAct2d:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     layer = BatchNormAct2d(channels, act_layer=activation).to(dtype)
     for vector in (layer.weight, layer.bias, layer.running_mean):
         vector.data = torch.randn(channels, generator=generator, dtype=torch.float64).to(dtype) * 3

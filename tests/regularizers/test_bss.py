@@ -10,6 +10,8 @@ from torch import Tensor
 
 from stochnorm.regularizers import BSS, Step, batch_spectral_shrinkage
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def by_svd(features: Tensor, k: int = 1) -> Tensor:
     """The written formula, in float64."""
@@ -25,7 +27,7 @@ def value_and_grad(function: Callable[[Tensor, int], Tensor], features: Tensor, 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Non-negative with a common mean, as pooled features are: one singular value is far above the others."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     return torch.randn(shape, generator=generator, dtype=torch.float64).relu().add(0.5).to(dtype)
 
 
@@ -90,7 +92,7 @@ def test_repeated_singular_values_have_the_formulas_gradient() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     features = draw(16, 64).to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         value, grad = value_and_grad(batch_spectral_shrinkage, features, 1)
     expected, expected_grad = value_and_grad(by_svd, features, 1)
     assert value.dtype == torch.float32

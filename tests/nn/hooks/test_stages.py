@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from stochnorm.nn.hooks.stages import check_layers, stage_names
 from stochnorm.nn.hooks.taps import OutputTap
 
+pytestmark = pytest.mark.usefixtures("device")
+
 KNOWN = {
     "timm/resnet50": ["layer1", "layer2", "layer3", "layer4"],
     "torchvision/resnet50": ["layer1", "layer2", "layer3", "layer4"],

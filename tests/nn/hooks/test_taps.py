@@ -11,6 +11,8 @@ from torch import nn
 
 from stochnorm.nn.hooks.taps import InputTap, OutputTap
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.fixture
 def model() -> nn.Module:
