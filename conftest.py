@@ -12,11 +12,11 @@ import stochnorm.nn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device of the tests that take one: cpu (default) or cuda")
+    parser.addoption("--device", default="cpu", help="device of the tests with the mark gpu: cpu (default) or cuda")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that run on a GPU, too: those that take the fixture ``device``. ``make test-gpu`` selects them."""
+    """Mark the tests that also run on a GPU: those that use the fixture `device`. `make test-gpu` selects them."""
     for item in items:
         if "device" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.gpu)

@@ -19,24 +19,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Make the device of `--device` the default one: `pytest --device cuda` runs the tests that take it on a GPU.
 
     On a GPU, float32 is float32 (no TF32) and cuDNN repeats its results bit for bit.
     """
     device = torch.device(request.config.getoption("--device"))
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
-        for backend, name, value in (
-            (torch.backends.cuda.matmul, "allow_tf32", False),
-            (torch.backends.cudnn, "allow_tf32", False),
-            (torch.backends.cudnn, "deterministic", True),
-            (torch.backends.cudnn, "benchmark", False),
-        ):
-            monkeypatch.setattr(backend, name, value)
-    with device:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with device, torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
         yield device
+    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.fixture

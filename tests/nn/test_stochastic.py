@@ -250,6 +250,32 @@ def test_checkpointing_an_earlier_pass_is_an_error(use_reentrant: bool) -> None:
         (first + second).mean().backward()
 
 
+def test_a_cuda_graph_captures_a_training_step(device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU")
+    layer, x, grad = StochNorm2d(6), torch.randn(8, 6, 5, 5, requires_grad=True), torch.randn(8, 6, 5, 5)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            layer(x).backward(grad)
+    torch.cuda.current_stream().wait_stream(side)
+    layer.zero_grad(set_to_none=True)
+    x.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        layer(x).backward(grad)
+    masks, counted = set(), layer.num_batches_tracked.item()
+    for _ in range(20):
+        graph.replay()
+        masks.add(tuple(layer._last_step[0].tolist()))  # type: ignore[index]
+    assert len(masks) > 1  # each replay draws
+    assert layer.num_batches_tracked.item() == counted + 20
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert x.grad.any()
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("training", [True, False])
 @torch._inductor.config.patch(fallback_random=True)  # draw the same mask as eager

@@ -40,6 +40,7 @@ def trained(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, [x, *module.parameters()], grad), *module.buffers()]
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU, nn.Identity])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -65,6 +66,7 @@ def test_relu6_runs_in_the_kernel() -> None:
     assert [function.name() for function, _ in node.next_functions[:1]] == ["torch::autograd::AccumulateGrad"]
 
 
+@pytest.mark.usefixtures("device")
 def test_hooks_of_the_activation_run() -> None:
     layer, seen = layer_of(3, nn.ReLU), []
     layer.act.register_forward_hook(lambda module, taken, put: seen.append(put.min().item()))
@@ -72,6 +74,7 @@ def test_hooks_of_the_activation_run() -> None:
     assert seen == [0.0]
 
 
+@pytest.mark.usefixtures("device")
 def test_the_gradient_is_zero_on_the_bounds_and_passes_nan() -> None:
     layer = layer_of(1, nn.ReLU6)
     nn.init.zeros_(layer.weight)
@@ -92,6 +95,7 @@ def test_what_bfloat16_rounds_onto_a_bound_is_on_it() -> None:
         assert grad_bias.item() == (32 if 0 < stored < 6 else 0), bias
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
 def test_gradients_of_the_first_and_second_order(activation: type[nn.Module]) -> None:
     layer = layer_of(3, activation, torch.float64)
