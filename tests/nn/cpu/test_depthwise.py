@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.nn.cpu import depthwise
-from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions, decelerate
-from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 
 needs_kernel = pytest.mark.skipif(depthwise.library is None, reason="the kernel was not built")
 
@@ -262,28 +261,6 @@ def test_a_layer_can_be_copied_and_pickled() -> None:
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
             assert type(other) is type(layer)
             torch.testing.assert_close(other(x), layer(x))
-
-
-@needs_kernel
-def test_accelerate_changes_classes_alone_and_back() -> None:
-    model = nn.Sequential(
-        *[conv(4, 3), conv(4, 3, 2, same=True), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=2)],
-        *[nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 16, 3, dilation=2, groups=16), nn.Conv2d(16, 16, 9, groups=16)],
-    )
-    classes, parameters, keys = [type(m) for m in model], list(model.parameters()), list(model.state_dict())
-    assert accelerate(model) == 2
-    assert accelerate(model) == 0
-    assert [isinstance(m, DepthwiseConv2d) for m in model] == [True, True, *[False] * 5]
-    assert isinstance(model[1], Conv2dSame)
-    assert list(model.state_dict()) == keys
-    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
-    assert decelerate(model) == 2
-    assert [type(m) for m in model] == classes
-
-
-def test_without_the_library_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise, "library", None)
-    assert accelerate(conv(4, 3)) == 0
 
 
 @needs_kernel
