@@ -12,7 +12,7 @@ import stochnorm.nn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device of the tests that take one: cpu (default) or cuda")
+    parser.addoption("--device", default="cpu", help="device of the tests with the mark gpu: cpu (default) or cuda")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,5 +18,6 @@ def kernel(name: str, *depends: str) -> Extension:
     )
 
 
-kernels = [kernel("kernel"), kernel("depthwise", "depthwise.inc")]
+headers = [f"kernel_{part}.h" for part in ("values", "rows", "blocks", "processors")]
+kernels = [kernel("kernel", *headers), kernel("depthwise", "depthwise.inc")]
 setup(ext_modules=kernels if sys.platform == "linux" else [])  # elsewhere OpenMP would come as a second runtime

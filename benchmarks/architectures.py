@@ -44,6 +44,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import stochnorm.nn.stochastic
 from stochnorm.nn import convert, restore
+from stochnorm.nn.select import has_moving_statistics
 
 LADDER = (64, 96, 128, 160, 192, 224, 256, 288, 299, 320, 384, 448, 512)
 STAGES = ("build", "convert", "train", "restore")
@@ -104,7 +105,7 @@ def tensors(output: Any) -> Iterator[Tensor]:
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """The layers with moving statistics, BatchNorm or StochNorm."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
+    return {n: m for n, m in model.named_modules() if has_moving_statistics(m)}
 
 
 def expect(condition: bool, reason: str) -> None:

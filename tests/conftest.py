@@ -23,12 +23,24 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Make the device to compute on the default one: ``pytest --device cuda`` runs the tests that take it on a GPU."""
+    """Make the device of `--device` the default one: `pytest --device cuda` runs the tests that take it on a GPU.
+
+    On a GPU, float32 is float32 (no TF32) and cuDNN repeats its results bit for bit.
+    """
     device = torch.device(request.config.getoption("--device"))
     if device.type == "cuda" and not torch.cuda.is_available():
         pytest.fail("--device cuda was given, but this machine, or this PyTorch, has no GPU")
-    with device:
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with device, torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
         yield device
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.fixture
+def random_state(device: torch.device) -> Callable[[], torch.Tensor]:
+    """Return a function that returns the state of the device's random generator."""
+    return torch.cuda.get_rng_state if device.type == "cuda" else torch.get_rng_state
 
 
 @pytest.fixture

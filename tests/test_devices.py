@@ -1,7 +1,7 @@
-"""No step of training mixes devices or reads from one: shown on the device ``meta``, which has shapes and no data.
+"""No training step mixes devices or reads from one: shown on the device `meta`, which has shapes and no data.
 
-An operation on tensors of ``meta`` and of the CPU raises, and so does reading a value (``.item()``, ``if tensor``).
-``make test-gpu`` tests what a GPU computes.
+An operation on tensors of `meta` and of the CPU raises, and so does reading a value (`.item()`, `if tensor`).
+`make test-gpu` tests what a GPU computes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import stochnorm
 from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn import StochNorm2d, convert_batch_instance, freeze, hold_statistics, set_p
-from stochnorm.regularizers import DELTA, L2SP
+from stochnorm.regularizers import DELTA, L2SP, Step
 from stochnorm.training.objective import Objective
 
 META = torch.device("meta")
@@ -67,6 +67,25 @@ def test_a_training_step_stays_on_its_device(method: str, task: Task, targets: t
     assert set(terms.penalties) == {"l2sp", "delta"}
     for tensor in (terms.loss, terms.logits, *(p.grad for p in model.parameters() if p.requires_grad)):
         assert tensor is not None and tensor.device == META
+
+
+def test_a_training_step_on_a_gpu_does_not_wait_for_it(device: torch.device) -> None:
+    """CUDA itself raises when the processor reads from the GPU; BSS does, in its eigenvalue solver."""
+    if device.type != "cuda":
+        pytest.skip("needs a GPU; the device meta shows it above")
+    model = stochnorm.convert(timm.create_model("test_resnet", num_classes=3))
+    reference = copy.deepcopy(model)
+    regularizers = [L2SP(model, model.fc), DELTA(model, reference, model.fc, layers=["layer4"])]
+    images, targets = torch.randn(8, 3, 32, 32), torch.arange(8) % 3
+    for mode in ("default", "error"):  # the first step may initialize libraries
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            logits = model(images)
+            step = Step(images, targets, logits, logits)
+            loss = nn.functional.cross_entropy(logits, targets) + sum(each(step) for each in regularizers)
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_second_pass_of_held_statistics_stays_on_its_device() -> None:

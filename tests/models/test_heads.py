@@ -10,7 +10,7 @@ from torch import nn
 
 from stochnorm import build_classifier
 from stochnorm.models import Classifier, pooled
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import InputTap, OutputTap
 
 CLASSES = ("a", "b", "c")
 
@@ -51,7 +51,7 @@ def test_the_head_is_new_and_its_input_are_the_features(
     assert (head.in_features, head.out_features) == (width, 3)
     assert classifier.head_name == name
     size = classifier.preprocessing.image_size
-    with Tap(classifier.model, [name], inputs=True) as tap, torch.no_grad():
+    with InputTap(classifier.model, [name]) as tap, torch.no_grad():
         logits, auxiliary = classifier.outputs(classifier.model.eval()(torch.randn(2, 3, size, size)))
     assert torch.equal(head(tap.values[name]), logits)
     assert pooled(tap.values[name]).shape == (2, width)
@@ -91,7 +91,7 @@ def test_inception_v3_trains_an_auxiliary_classifier_and_evaluates_without(
     assert classifier.auxiliary_weight == 0.4
     assert classifier.auxiliary_heads == [model.AuxLogits.fc]
     x = torch.randn(2, 3, 299, 299)
-    with Tap(model, ["fc", "AuxLogits.fc"]) as tap, torch.no_grad():
+    with OutputTap(model, ["fc", "AuxLogits.fc"]) as tap, torch.no_grad():
         logits, auxiliary = classifier.outputs(model.train()(x))
         assert logits is tap.values["fc"]
         assert len(auxiliary) == 1
@@ -141,7 +141,7 @@ def test_auxiliary_classifiers_can_be_left_out(backbone: str) -> None:
 def test_backbones_of_both_libraries_train_a_new_head(backbone: str, size: int, name: str, width: int) -> None:
     classifier = build_classifier(backbone, "random", CLASSES, image_size=size)
     assert classifier.head_name == name
-    with Tap(classifier.model, [name], inputs=True) as tap:
+    with InputTap(classifier.model, [name]) as tap:
         logits, _ = classifier.outputs(classifier.model(torch.randn(2, 3, size, size)))
         assert pooled(tap.values[name]).shape == (2, width)
     assert logits.shape == (2, 3)

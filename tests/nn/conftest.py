@@ -10,7 +10,7 @@ from stochnorm.nn.cpu import kernel
 
 @pytest.fixture(params=["kernel", "aten", "gpu"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> str:
-    """Every way to compute the layer on the device, one after the other.
+    """Return the name of a way to compute the layer on the device; a test runs once for each way.
 
     Without a GPU, the composition for GPUs runs on the CPU, with the kernels that only GPUs have written out below.
     """
@@ -34,42 +34,61 @@ def _channels(vector: Tensor, like: Tensor) -> Tensor:
     return vector.view(-1, *[1] * (like.dim() - 2))
 
 
-def _check_parameters(input: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None) -> None:
-    """What the kernels take: statistics, scale and shift in float32 for half precision, else in the input's dtype."""
-    wide = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
-    assert {mean.dtype, invstd.dtype, wide if weight is None else weight.dtype} == {wide}
+def _check(tensors: tuple[Tensor, ...], vectors: tuple[Tensor | None, ...]) -> None:
+    """Check the arguments of a kernel.
+
+    Statistics, scale and shift must be float32 for half precision, else of the input's dtype, and without gaps. The
+    kernels for channels_last, (b, c) included, ignore strides: both tensors must then have that memory order.
+    """
+    dtype = tensors[0].dtype
+    wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    given = [vector for vector in vectors if vector is not None]
+    assert {vector.dtype for vector in given} == {wide}
+    assert all(vector.is_contiguous() and vector.dim() == 1 for vector in given)
+    assert {tensor.dtype for tensor in tensors} == {dtype}
+    assert len({tensor.shape for tensor in tensors}) == 1
+    assert any(all(order(tensor) for tensor in tensors) for order in (Tensor.is_contiguous, _channels_last))
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
 
 
 def _batch_norm_elemt(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor, eps: float
 ) -> Tensor:
-    """As synchronized batch normalization calls it; ``eps`` is not used."""
-    _check_parameters(input, mean, invstd, weight)
+    """Normalize as synchronized batch normalization does; `eps` is not used."""
+    _check((input,), (mean, invstd, weight, bias))
     output = (input.to(mean.dtype) - _channels(mean, input)) * _channels(invstd, input)
     output = output if weight is None else output * _channels(weight, input)
     return (output if bias is None else output + _channels(bias, input)).to(input.dtype)
 
 
 def _batch_norm_backward_reduce(
-    grad: Tensor, input: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None, *needs: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The sums of the gradient and of gradient times centered input; gradients of scale and shift."""
-    _check_parameters(input, mean, invstd, weight)
-    assert grad.stride() == input.stride() or min(grad.shape) == 1
+    grad: Tensor, input: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None,
+    input_g: bool, weight_g: bool, bias_g: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Return the sums of the gradient and of gradient times centered input; gradients of scale and shift."""
+    _check((grad, input), (mean, invstd, weight))
+    if weight is None and (weight_g or bias_g):
+        raise RuntimeError("tensor does not have a device")
     reduced = [dim for dim in range(input.dim()) if dim != 1]
     wide = grad.to(mean.dtype)
     sum_g = wide.sum(reduced)
     sum_g_centered = (wide * (input.to(mean.dtype) - _channels(mean, input))).sum(reduced)
-    return sum_g, sum_g_centered, sum_g_centered * invstd, sum_g.clone()
+    sums = (sum_g, sum_g_centered) if input_g else (None, None)
+    return (*sums, sum_g_centered * invstd if weight_g else None, sum_g.clone() if bias_g else None)
 
 
 def _batch_norm_backward_elemt(
     grad: Tensor, input: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None,
     sum_g: Tensor, sum_g_centered: Tensor, count: Tensor,
 ) -> Tensor:  # fmt: skip
-    """The gradient of the input of a batch normalization with these sums over ``count`` values."""
-    _check_parameters(input, mean, invstd, weight)
+    """Return the gradient of the input of a batch normalization with these sums over `count` values."""
+    _check((grad, input), (mean, invstd, weight, sum_g, sum_g_centered))
     assert count.dtype is torch.int32
+    assert count.device == input.device
     m = count.sum()
     centered = input.to(mean.dtype) - _channels(mean, input)
     through = _channels(sum_g / m, input) + centered * _channels(invstd.square() * sum_g_centered / m, input)

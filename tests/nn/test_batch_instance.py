@@ -24,6 +24,8 @@ from stochnorm.nn import (
 )
 from stochnorm.nn.timm_layers import BatchInstanceNormAct2d
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def written_formula(x: Tensor, rho: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Equations 1 to 4 of the paper, term by term."""
@@ -57,7 +59,7 @@ def test_golden_value() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 3, 5), (4, 3, 2, 3), (4, 3, 2, 3, 2)])
 def test_value_and_gradients_are_those_of_the_written_formula(shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
     rho, weight, bias = (torch.rand(3, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3))
     upstream = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -72,7 +74,15 @@ def test_value_and_gradients_are_those_of_the_written_formula(shape: tuple[int, 
 
 
 def test_gradcheck() -> None:
-    x = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(
+        3,
+        2,
+        2,
+        2,
+        dtype=torch.float64,
+        requires_grad=True,
+        generator=torch.Generator(torch.get_default_device()).manual_seed(0),
+    )
     rho = torch.tensor([0.3, 1.0], dtype=torch.float64, requires_grad=True)
     for training in (True, False):
         mean, var = torch.full((2,), 0.5, dtype=torch.float64), torch.full((2,), 2.0, dtype=torch.float64)
@@ -142,7 +152,7 @@ def test_two_forward_passes_before_backward() -> None:
 
 def test_training_lowers_rho_where_image_style_is_noise() -> None:
     # The label is a spatial pattern; each image has an offset of its own that hides it from batch normalization.
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     layer = layer_with(torch.ones(1))
     optimizer = torch.optim.SGD([layer.rho], lr=0.5)
@@ -199,7 +209,7 @@ def test_dtype_and_device_of_rho_are_the_layers() -> None:
 def test_output_keeps_dtype_and_memory_format_under_autocast() -> None:
     layer = layer_with(torch.tensor([0.5, 0.25]))
     x = torch.randn(4, 2, 3, 3).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16):
         y = layer(x.bfloat16())
     assert y.dtype == torch.bfloat16
     assert y.is_contiguous(memory_format=torch.channels_last)

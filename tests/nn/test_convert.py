@@ -15,6 +15,8 @@ from torchvision.ops import Conv2dNormActivation
 from stochnorm import StochNorm1d, StochNorm2d, StochNorm3d, convert, restore
 from stochnorm.nn.timm_layers import StochNormAct2d
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(6), nn.BatchNorm1d(6))

@@ -15,10 +15,12 @@ from stochnorm.nn.cpu.accelerate import accelerate
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.freeze import freeze
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def seasoned(model: nn.Module) -> nn.Module:
     """With statistics and affine parameters that are not those of a new layer; in evaluation."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
             for tensor in (module.running_var, module.weight, module.bias, module.running_mean):
@@ -27,7 +29,7 @@ def seasoned(model: nn.Module) -> nn.Module:
 
 
 def outputs(model: nn.Module, size: int = 64) -> Tensor:
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(2, 3, size, size, generator=torch.Generator(torch.get_default_device()).manual_seed(1))
     with torch.no_grad():
         return model(images)
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from stochnorm.nn import stoch_norm
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CASES = [
     "2d_p0.0", "2d_p0.5", "2d_p1.0", "1d_nc", "1d_ncl", "3d", "2d_noaffine", "2d_momentum0.001", "2d_single_image",
 ]  # fmt: skip
@@ -160,6 +162,67 @@ def test_strides_do_not_matter(dtype: torch.dtype, affine: bool) -> None:
             torch.testing.assert_close(theirs, plain, rtol=tolerance, atol=tolerance)
     if not affine:
         torch.testing.assert_close(results["expanded"][3], x.grad, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("scaled", "shifted"), [(True, False), (False, True)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.usefixtures("implementation")
+def test_scale_and_shift_are_optional_one_by_one(
+    memory_format: torch.memory_format, dtype: torch.dtype, scaled: bool, shifted: bool
+) -> None:
+    x, weight, bias, mean, var = (tensor.detach().to(dtype) for tensor in arguments((4, 3, 5, 2)))
+    x = x.contiguous(memory_format=memory_format)
+    use_batch, grad = torch.tensor([True, False, True]), torch.randn_like(x)
+
+    def gradients(weight: Tensor | None, bias: Tensor | None) -> list[Tensor]:
+        leaves = [leaf.clone().requires_grad_() for leaf in (x, weight, bias) if leaf is not None]
+        vectors = iter(leaves[1:])
+        given = [None if vector is None else next(vectors) for vector in (weight, bias)]
+        y = stoch_norm(leaves[0], mean, var, *given, use_batch=use_batch)[0]
+        return [y, *torch.autograd.grad(y, leaves, grad)]
+
+    y, grad_x, grad_vector = gradients(weight if scaled else None, bias if shifted else None)
+    full = gradients(weight if scaled else torch.ones_like(weight), bias if shifted else torch.zeros_like(bias))
+    tolerance = 4 * torch.finfo(dtype).eps
+    for ours, theirs in zip((y, grad_x, grad_vector), (*full[:2], full[2 if scaled else 3]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 3), (6, 3, 1), (6, 3, 4), (3, 3, 2, 3), (6, 3, 1, 1), (6, 1, 2, 2), (2, 3, 2, 3, 2)]
+)
+@pytest.mark.usefixtures("implementation")
+def test_every_memory_order_gives_the_same(shape: tuple[int, ...]) -> None:
+    """Channels first and last, of the input and of its gradient; vectors with gaps."""
+    x, weight, bias, mean, var = (tensor.detach() for tensor in arguments(shape))
+    use_batch, grad = (torch.arange(shape[1]) % 2).bool(), torch.randn_like(x)
+
+    def last(tensor: Tensor) -> Tensor:
+        return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+
+    results = []
+    for input, upstream in ((x, grad), (last(x), last(grad)), (x, last(grad)), (last(x), grad)):
+        leaves = [leaf.clone().requires_grad_() for leaf in (input, weight, bias)]
+        gaps = [torch.stack([leaf, leaf.detach()], 1)[:, 0] for leaf in leaves[1:]]
+        y = stoch_norm(leaves[0], mean, var, *gaps, use_batch=use_batch)[0]
+        results.append([y, *torch.autograd.grad(y, leaves, upstream)])
+    for others in results[1:]:
+        for ours, theirs in zip(others, results[0], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_gradients_can_be_computed_in_batches() -> None:
+    x, weight, bias, mean, var = arguments()
+    y = stoch_norm(x, mean, var, weight, bias, use_batch=torch.tensor([True, False, True]))[0]
+    grads = torch.randn(2, *y.shape, dtype=torch.float64)
+    batched = torch.autograd.grad(y, (x, weight, bias), grads, is_grads_batched=True, retain_graph=True)
+    for i, grad in enumerate(grads):
+        for ours, theirs in zip(
+            batched, torch.autograd.grad(y, (x, weight, bias), grad, retain_graph=True), strict=True
+        ):
+            torch.testing.assert_close(ours[i], theirs)
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -1,14 +1,19 @@
+"""A second pass with the masks and statistics of the first."""
+
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 from stochnorm.nn import convert, set_p
 from stochnorm.nn.hold import hold_statistics
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def network(p: float | None) -> nn.Module:
@@ -18,15 +23,17 @@ def network(p: float | None) -> nn.Module:
 
 
 @pytest.mark.parametrize("p", [None, 0.0, 0.5, 1.0])
-def test_a_second_pass_repeats_the_first_and_updates_nothing(p: float | None) -> None:
+def test_a_second_pass_repeats_the_first_and_updates_nothing(
+    p: float | None, random_state: Callable[[], Tensor]
+) -> None:
     model, x = network(p), torch.randn(4, 3, 8, 8)
     first = model(x)
     buffers = copy.deepcopy(dict(model.named_buffers()))
-    generator = torch.random.get_rng_state()
+    state = random_state()
     with hold_statistics(model):
         second = model(x)
     assert torch.equal(first, second)
-    assert torch.equal(generator, torch.random.get_rng_state())
+    assert torch.equal(state, random_state())
     assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
     assert all(m.momentum == 0.1 for m in model if isinstance(m, nn.BatchNorm2d))
 
@@ -87,7 +94,7 @@ def test_a_pass_at_p_1_leaves_nothing_older_to_repeat() -> None:
     set_p(model, 1.0)
     model(x)
     set_p(model, 0.5)
-    with hold_statistics(model), pytest.raises(RuntimeError, match="there was none"):
+    with hold_statistics(model), pytest.raises(RuntimeError, match="it has none"):
         model(x)
 
 
@@ -118,7 +125,7 @@ def test_a_compiled_pass_leaves_nothing_to_repeat(request: pytest.FixtureRequest
     compiled = torch.compile(model, backend="eager")
     compiled(2 * x)
     request.addfinalizer(torch.compiler.reset)  # it gives up on layers that raise
-    with hold_statistics(model), pytest.raises(RuntimeError, match=r"not under torch\.compile, which keeps none"):
+    with hold_statistics(model), pytest.raises(RuntimeError, match=r"without torch\.compile, which keeps no steps"):
         compiled(2 * x)
 
 

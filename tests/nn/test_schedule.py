@@ -10,6 +10,8 @@ from torch import nn
 
 from stochnorm.nn import convert, schedule, set_p
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def test_constant_is_the_start() -> None:
     assert {schedule("constant", 0.3, 0.9, step, 10) for step in range(12)} == {0.3}
@@ -59,7 +61,7 @@ def test_set_p_reaches_every_layer_and_is_what_training_uses() -> None:
 
 
 def test_set_p_without_a_layer_or_with_a_wrong_p_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Sequential has no StochNorm layer whose p could be set"):
+    with pytest.raises(ValueError, match="Sequential has no StochNorm layer; call convert"):
         set_p(nn.Sequential(nn.BatchNorm2d(2)), 0.5)
     model = convert(nn.BatchNorm2d(2), p=0.5)
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 2"):

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from stochnorm.nn import convert, restore
 from stochnorm.nn.cpu import kernel
-from stochnorm.nn.cpu.accelerate import accelerate, plain_class
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions, decelerate, plain_class
 from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d
 
 SHAPES = [(5, 3, 9, 9), (7, 65, 1, 1), (5, 70, 17, 19)]
 
 
 def layer_of(channels: int, activation: type[nn.Module], dtype: torch.dtype = torch.float32) -> BatchNormAct2d:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     layer = BatchNormAct2d(channels, act_layer=activation).to(dtype)
     for vector in (layer.weight, layer.bias, layer.running_mean):
         vector.data = torch.randn(channels, generator=generator, dtype=torch.float64).to(dtype) * 3
@@ -40,6 +40,7 @@ def trained(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, [x, *module.parameters()], grad), *module.buffers()]
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU, nn.Identity])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -65,6 +66,7 @@ def test_relu6_runs_in_the_kernel() -> None:
     assert [function.name() for function, _ in node.next_functions[:1]] == ["torch::autograd::AccumulateGrad"]
 
 
+@pytest.mark.usefixtures("device")
 def test_hooks_of_the_activation_run() -> None:
     layer, seen = layer_of(3, nn.ReLU), []
     layer.act.register_forward_hook(lambda module, taken, put: seen.append(put.min().item()))
@@ -72,6 +74,7 @@ def test_hooks_of_the_activation_run() -> None:
     assert seen == [0.0]
 
 
+@pytest.mark.usefixtures("device")
 def test_the_gradient_is_zero_on_the_bounds_and_passes_nan() -> None:
     layer = layer_of(1, nn.ReLU6)
     nn.init.zeros_(layer.weight)
@@ -92,6 +95,7 @@ def test_what_bfloat16_rounds_onto_a_bound_is_on_it() -> None:
         assert grad_bias.item() == (32 if 0 < stored < 6 else 0), bias
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
 def test_gradients_of_the_first_and_second_order(activation: type[nn.Module]) -> None:
     layer = layer_of(3, activation, torch.float64)
@@ -148,11 +152,11 @@ def test_what_the_kernel_is_not_made_for_is_timms() -> None:
 @pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
 def test_an_accelerated_layer_knows_what_it_was_and_is_it_again() -> None:
     model = nn.Sequential(BatchNormAct2d(3), nn.BatchNorm2d(3))
-    assert accelerate(model, normalization=False) == 0
+    assert accelerate_convolutions(model) == 0
     assert accelerate(model) == 1
     assert [type(layer) for layer in model] == [FusedBatchNormAct2d, nn.BatchNorm2d]
     assert [plain_class(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]
     with pytest.raises(TypeError, match="FusedBatchNormAct2d"):
         convert(model)
-    assert accelerate(model, enabled=False) == 1
+    assert decelerate(model) == 1
     assert [type(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from stochnorm.regularizers import BSS, Step, batch_spectral_shrinkage
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def by_svd(features: Tensor, k: int = 1) -> Tensor:
     """The written formula, in float64."""
@@ -25,7 +27,7 @@ def value_and_grad(function: Callable[[Tensor, int], Tensor], features: Tensor, 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Non-negative with a common mean, as pooled features are: one singular value is far above the others."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     return torch.randn(shape, generator=generator, dtype=torch.float64).relu().add(0.5).to(dtype)
 
 
@@ -90,7 +92,7 @@ def test_repeated_singular_values_have_the_formulas_gradient() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     features = draw(16, 64).to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         value, grad = value_and_grad(batch_spectral_shrinkage, features, 1)
     expected, expected_grad = value_and_grad(by_svd, features, 1)
     assert value.dtype == torch.float32
@@ -142,8 +144,8 @@ def test_k_beyond_the_number_of_singular_values_is_an_error(k: int) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"of shape \(b, d\).*got \(2, 3, 1, 1\); flatten"):
         batch_spectral_shrinkage(torch.ones(2, 3, 1, 1))
-    with pytest.raises(ValueError, match=r"eta is a strength, 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"eta must be 0 or more, got -1"):
         BSS(eta=-1)
     for k in (0, 1.5):
-        with pytest.raises(ValueError, match=f"a whole number from 1, got {k}"):
+        with pytest.raises(ValueError, match=rf"a whole number from 1 \(singular values to shrink\), got {k}"):
             BSS(k=k)  # type: ignore[arg-type]

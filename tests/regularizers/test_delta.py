@@ -16,11 +16,15 @@ import stochnorm
 from stochnorm.regularizers.delta import DELTA, delta
 from stochnorm.regularizers.regularizer import Step
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CARD = Path(__file__).parents[2] / "docs/methods/delta.md"
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        shape, generator=torch.Generator(torch.get_default_device()).manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.fixture
@@ -36,13 +40,14 @@ def model() -> nn.Sequential:
         )
 
 
-IMAGES = random(8, 3, 9, 9).float()
-TARGETS = torch.arange(8) % 5
+def images() -> Tensor:
+    return random(8, 3, 9, 9).float()
 
 
-def take_step(model: nn.Module, images: Tensor = IMAGES) -> Step:
-    logits = model(images)
-    return Step(images, TARGETS[: len(images)], logits, logits)
+def take_step(model: nn.Module) -> Step:
+    inputs = images()
+    logits = model(inputs)
+    return Step(inputs, torch.arange(8) % 5, logits, logits)
 
 
 def test_golden_value() -> None:
@@ -91,7 +96,7 @@ def test_half_precision_maps_are_compared_in_float32() -> None:
     [
         ((2, 3), (2, 3), None, r"feature maps \(b, c, h, w\) of one shape, got \(2, 3\) and \(2, 3\)"),
         ((2, 3, 4, 4), (2, 3, 2, 2), None, r"got \(2, 3, 4, 4\) and \(2, 3, 2, 2\)"),
-        ((2, 3, 4, 4), (2, 3, 4, 4), [torch.ones(2)], r"3 channels takes channel weights \(3,\), got \(2,\)"),
+        ((2, 3, 4, 4), (2, 3, 4, 4), [torch.ones(2)], r"3 channels needs channel weights \(3,\), got \(2,\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_errors(
@@ -112,7 +117,7 @@ def test_penalty_is_alpha_times_delta_plus_half_beta_times_the_squared_head(mode
     weights = {"0": torch.tensor([0.1, 0.2, 0.3, 0.4]), "1": torch.full((6,), 1 / 6)}
     regularizer = DELTA(model, reference, [model[4]], layers=["1", "0"], weights=weights, alpha=0.5, beta=0.2)
     value = regularizer(take_step(model))
-    maps, fixed = [model[0](IMAGES)], [reference[0](IMAGES)]
+    maps, fixed = [model[0](images())], [reference[0](images())]
     maps.append(model[1](maps[0]))
     fixed.append(reference[1](fixed[0]))
     head = sum(p.square().sum() for p in model[4].parameters())
@@ -157,7 +162,7 @@ def test_it_holds_a_model_near_its_feature_maps(model: nn.Sequential) -> None:
             (nn.functional.cross_entropy(step.logits, step.targets) + regularizer(step)).backward()
             optimizer.step()
         with torch.no_grad():
-            return float(delta([live[:2](IMAGES)], [reference[:2](IMAGES)]))
+            return float(delta([live[:2](images())], [reference[:2](images())]))
 
     assert distance(alpha=0.3) < 0.5 * distance(alpha=0.0)
 
@@ -176,7 +181,7 @@ def test_the_state_dict_holds_the_channel_weights_and_all_of_it_moves(model: nn.
 def test_under_autocast_the_penalty_is_float32(model: nn.Sequential) -> None:
     regularizer = DELTA(model, copy.deepcopy(model), [model[4]], layers=["0", "1"])
     exact = regularizer(take_step(model))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         rounded = regularizer(take_step(model))
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0)
@@ -193,7 +198,7 @@ def test_maps_of_a_step_are_let_go_and_not_used_twice(model: nn.Sequential) -> N
 
 
 def test_a_network_that_cannot_move_is_an_error(model: nn.Sequential) -> None:
-    """Else DELTA would hold nothing, and say nothing."""
+    """Otherwise DELTA would silently have no effect."""
     regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
     model[:2].requires_grad_(False)
     with pytest.raises(ValueError, match=r"no feature map that DELTA compares has a gradient.*use_reentrant=False"):
@@ -205,13 +210,13 @@ def test_a_network_that_cannot_move_is_an_error(model: nn.Sequential) -> None:
 def test_what_the_model_saw_since_is_an_error(model: nn.Sequential) -> None:
     regularizer = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
     step = take_step(model)
-    model(IMAGES[:3])
-    with pytest.raises(ValueError, match="last forward pass was of 3 images, the step has 8"):
+    model(images()[:3])
+    with pytest.raises(ValueError, match="last forward pass had 3 images, the step has 8"):
         regularizer(step)
-    model[1](model[0](IMAGES))
-    model[0](IMAGES)
+    model[1](model[0](images()))
+    model[0](images())
     partly = DELTA(model, copy.deepcopy(model), model[4], layers=["0", "1"])
-    model[0](IMAGES)
+    model[0](images())
     with pytest.raises(ValueError, match="last forward pass did not call 1: gradient checkpointing"):
         partly(step)
 
@@ -223,7 +228,7 @@ def test_one_layer_and_one_head_are_given_as_they_are(model: nn.Sequential) -> N
     )
     step = take_step(model)
     assert one(step) == several(step) > 0
-    with pytest.raises(TypeError, match=r"head is the new layers themselves, such as \[model.fc\], got 'fc'"):
+    with pytest.raises(TypeError, match=r"head must be modules, such as \[model.fc\], got 'fc'"):
         DELTA(model, copy.deepcopy(model), ["fc"], layers="1")  # type: ignore[list-item]
 
 

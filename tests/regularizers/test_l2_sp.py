@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from stochnorm.regularizers import L2SP, l2_sp
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class Net(nn.Module):
     """A convolution, its normalization, a layer shared with itself, and a head."""
@@ -37,7 +39,7 @@ def drift(model: nn.Module, by: float = 0.5) -> None:
 
 
 def tensors(*shapes: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
 
 

@@ -15,8 +15,9 @@ from stochnorm.data import Split
 from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.methods.catalogue import check_method
 from stochnorm.models import Classifier
+from stochnorm.nn.select import normalization_layers
 from stochnorm.training.objective import Objective
-from stochnorm.training.prepare import normalization_layers, prepare
+from stochnorm.training.prepare import prepare
 
 CLASSES = ("a", "b", "c")
 METHODS = ["vanilla", "stochnorm", "bin", "frozen", "l2sp", "delta", "bss", "stochnorm+l2sp+delta+bss"]

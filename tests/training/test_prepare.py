@@ -14,9 +14,10 @@ from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, build_
 from stochnorm.data import Split
 from stochnorm.models import Classifier
 from stochnorm.nn.cpu import kernel
+from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer, Step
 from stochnorm.regularizers.attention import channel_attention
-from stochnorm.training.prepare import normalization_layers, prepare
+from stochnorm.training.prepare import prepare
 
 CLASSES = ("a", "b", "c")
 

@@ -19,6 +19,7 @@ from stochnorm.doctor.moments import Moments, check_finite, compare
 from stochnorm.models import Classifier, build_classifier, check_forward, load_classifier
 from stochnorm.models.backbones import find_backbone
 from stochnorm.nn.hooks.modes import evaluating
+from stochnorm.nn.select import has_moving_statistics
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
@@ -199,4 +200,4 @@ def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Class
 
 
 def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
-    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
+    return {n: m for n, m in model.named_modules() if has_moving_statistics(m)}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stochnorm.data.images.batches import CenterCrops
     from stochnorm.models.classifier import Classifier
-    from stochnorm.nn.surgery import Where
+    from stochnorm.nn.select import Where
     from stochnorm.regularizers import Regularizer
 
 __all__ = ["Method", "Setup"]

@@ -1,4 +1,4 @@
-"""The layers, and what turns a model's BatchNorm into them; needs torch alone."""
+"""Normalization layers, and the functions that convert a model's BatchNorm to them; needs only torch."""
 
 from stochnorm.nn.batch_instance import (
     BatchInstanceNorm1d,
@@ -11,10 +11,9 @@ from stochnorm.nn.freeze import freeze, unfreeze
 from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d
 from stochnorm.nn.functional import stoch_norm
 from stochnorm.nn.hold import hold_statistics
-from stochnorm.nn.initial import initialize_statistics
 from stochnorm.nn.schedule import schedule, set_p
 from stochnorm.nn.select import name_matches
-from stochnorm.nn.statistics import update_statistics
+from stochnorm.nn.statistics import initialize_statistics, update_statistics
 from stochnorm.nn.stochastic import StochNorm1d, StochNorm2d, StochNorm3d
 
 __all__ = [

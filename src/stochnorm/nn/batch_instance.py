@@ -24,35 +24,34 @@ def batch_instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    r"""Mix batch and instance normalization, each channel in its own proportion (equations 1 to 4).
+    r"""Mix batch and instance normalization, with a learned proportion for each channel (equations 1 to 4).
 
-    .. math::
-        y = \gamma \left( \rho \, \hat x^{(B)} + (1 - \rho) \, \hat x^{(I)} \right) + \beta
+    $$ y = \gamma \left( \rho \, \hat x^{(B)} + (1 - \rho) \, \hat x^{(I)} \right) + \beta $$
 
-    The first is batch normalization: batch statistics in training, moving statistics otherwise. The second normalizes
-    each image's channel by its own mean and variance, in training and inference alike. Of a single value per image and
-    channel (a 1x1 map, or an input without spatial axes) it is 0, since a value is its own mean.
+    The first term is batch normalization: batch statistics in training, moving statistics otherwise. The second term
+    normalizes each channel of each image by its own mean and variance, in training and inference. If an image has one
+    value per channel (a 1x1 map, or an input without spatial axes), the second term is 0.
 
     Args:
         input: The feature map x.
-        running_mean: Moving mean; updated in place in training, as by :func:`torch.nn.functional.batch_norm`.
+        running_mean: Moving mean; updated in place in training, as by `torch.nn.functional.batch_norm`.
         running_var: Moving variance, likewise. Both may be None in training.
         weight: Scale gamma; None is 1.
         bias: Shift beta; None is 0.
-        rho: Share of batch normalization, in [0, 1] (not checked); 1 is batch normalization bit for bit.
-        training: Normalize the first part by batch statistics.
+        rho: Proportion of batch normalization, in [0, 1] (not checked); 1 is batch normalization bit for bit.
+        training: Normalize the first term by batch statistics.
         momentum: Weight of the batch statistics in the updated moving statistics.
-        eps: Added to all variances.
+        eps: Constant added to all variances.
 
     Shape:
         - input: (b, c), (b, c, l), (b, c, h, w) or (b, c, d, h, w), floating.
         - running_mean, running_var, weight, bias, rho: (c,).
 
     Returns:
-        The output, in the input's shape and dtype. Gradients flow to ``input``, ``weight``, ``bias`` and ``rho``.
+        The output, in the input's shape and dtype. Gradients flow to `input`, `weight`, `bias` and `rho`.
 
     Raises:
-        ValueError: In training, the input has one value per channel; ``rho`` is not of shape (c,).
+        ValueError: The input has one value per channel in training, or `rho` is not of shape (c,).
 
     Example:
         >>> x = torch.randn(8, 3, 4, 4)
@@ -62,7 +61,7 @@ def batch_instance_norm(
     """
     if rho.shape != (input.size(1),):
         raise ValueError(f"rho must be of shape ({input.size(1)},), a value per channel, got {tuple(rho.shape)}")
-    # Both halves by fused kernels, which take rho with gamma; at rho = 1 the second one adds exactly 0.
+    # Both terms use fused kernels, with rho inside gamma; at rho = 1 the second term is exactly 0.
     batch_scale = rho if weight is None else rho * weight
     output = F.batch_norm(input, running_mean, running_var, batch_scale, bias, training, momentum, eps)
     if input.shape[2:].numel() == 1:
@@ -73,7 +72,7 @@ def batch_instance_norm(
 
 
 class _BatchInstanceNorm(_BatchNorm):
-    """What the three layers share."""
+    """Shared code of the three layers."""
 
     rho: nn.Parameter
 
@@ -82,7 +81,7 @@ class _BatchInstanceNorm(_BatchNorm):
         self._add_rho()
 
     def _add_rho(self) -> None:
-        """The mixing parameter, all 1, where the layer's tensors are."""
+        """Add the mixing parameter, all 1, with the device and dtype of the layer."""
         like = next((t for t in (self.weight, self.running_mean) if t is not None), torch.empty(0))
         self.rho = nn.Parameter(torch.ones(self.num_features, dtype=like.dtype, device=like.device))
 
@@ -93,8 +92,8 @@ class _BatchInstanceNorm(_BatchNorm):
     def _mixed_forward(self, input: Tensor) -> Tensor:
         tracks = self.training and self.track_running_stats
         if self.training:
-            # The paper clips rho after each update; here before its next use, so that no optimizer needs to know.
-            # By .data, since autograd would take the clipping for a change of what an earlier pass has saved.
+            # The paper clips rho after each update; clipping it before its next use works with every optimizer.
+            # With .data, because autograd would see the clipping as a change of a tensor that an earlier pass saved.
             self.rho.data.clamp_(0, 1)
         constant = self.rho.detach()
         clipped = constant.clamp(0, 1) + (self.rho - constant)  # clamp's own gradient is 0 at the bounds
@@ -111,29 +110,33 @@ class _BatchInstanceNorm(_BatchNorm):
         )
 
     def _count_batch(self) -> float:
-        """Counts this step's batch and returns its weight in the moving statistics."""
+        """Count this step's batch; return its weight in the moving statistics."""
         if self.num_batches_tracked is None:
             return self.momentum or 0.0
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
 
-_DOCSTRING = """A mixture of batch and instance normalization, learned per channel; starts as BatchNorm.
+_DOCSTRING = r"""A mixture of batch and instance normalization, learned per channel; it starts as BatchNorm.
 
-``y = weight * (rho * batch_norm(x) + (1 - rho) * instance_norm(x)) + bias``. Where the style of an image (its own
-mean and contrast in a channel) does not matter to the task, rho falls below 1 and removes it. *Batch-Instance
-Normalization for Adaptively Style-Invariant Neural Networks*, Nam and Kim, NeurIPS 2018.
+$$ y = \gamma \left( \rho \, \hat x^{{(B)}} + (1 - \rho) \, \hat x^{{(I)}} \right) + \beta $$
 
-One parameter more than :class:`torch.nn.BatchNorm{n}d`: ``rho``, of ones. It is kept in [0, 1] as in the paper, by
-clipping what the optimizer's step made of it, at the next forward pass; what is normalized with is in range always.
-Its gradient is that of the formula, at 0 and 1 too. Give rho its own parameter group without weight decay, which would
-pull it towards instance normalization; the authors also let it learn ten times as fast. Instance statistics are those
-of the image in eval mode too, so the layer cannot be folded into a convolution. Where an image has one value per
-channel, its instance-normalized value is 0.
+If the style of an image (its own mean and contrast in a channel) does not matter for the task, training moves rho below
+1, which removes the style. *Batch-Instance Normalization for Adaptively Style-Invariant Neural Networks*, Nam and Kim,
+NeurIPS 2018.
+
+The layer has one parameter more than `torch.nn.BatchNorm{n}d`: `rho`, initialized with ones. As in the paper, rho stays
+in [0, 1]: each forward pass clips it, so the layer always normalizes with a valid value. Its gradient is that of the
+formula, also at 0 and 1. Put rho into its own parameter group without weight decay, which would pull it towards
+instance normalization; in the authors' code its learning rate is ten times higher.
+
+At inference (eval mode) the batch term uses the moving statistics; the instance term always uses the image's own
+statistics, so the layer cannot be folded into a convolution. If an image has one value per channel, the instance term
+is 0.
 
 Args:
     num_features: Number of channels c.
-    *args: As for :class:`torch.nn.BatchNorm{n}d`, as are keyword arguments.
+    *args: As for `torch.nn.BatchNorm{n}d`, like the keyword arguments.
 
 Shape:
     - Input: {shape}; at least 2 values per channel in training.

@@ -1,4 +1,4 @@
-"""Turn the BatchNorm layers of a model into another method's and back, in place."""
+"""Convert the BatchNorm layers of a model to another method's layers and back, in place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
+from stochnorm.nn.select import Where, pick
 from stochnorm.nn.stochastic import _StochNorm, check_p
-from stochnorm.nn.surgery import BATCH_INSTANCE, STOCH, Where, change_class, family_of, pick, to_batch_norm
+from stochnorm.nn.surgery import BATCH_INSTANCE, STOCH, change_class, family_of, to_batch_norm
 
 __all__ = ["convert", "convert_batch_instance", "restore"]
 
@@ -19,30 +20,29 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, where: Where | None = None) -> ModelT:
     """Replace BatchNorm by StochNorm, in place.
 
-    The layers stay the same objects and only change their class, so parameters, buffers (the pre-trained moving
-    statistics), hooks, sharing, ``requires_grad``, ``training``, device, dtype and every optimizer's references are
-    as before. A second call changes p. Layers without moving statistics to inherit (``track_running_stats=False``)
-    and frozen or synchronized kinds (:func:`stochnorm.nn.freeze`, ``FrozenBatchNorm2d``, ``SyncBatchNorm``) are left
-    alone.
+    The layers stay the same objects and only change their class. So parameters, buffers (the pre-trained moving
+    statistics), hooks, sharing, `requires_grad`, `training`, device, dtype and every optimizer's references stay as
+    they are. A second call changes p. Layers without moving statistics (`track_running_stats=False`) and frozen or
+    synchronized layers ([stochnorm.nn.freeze][], `FrozenBatchNorm2d`, `SyncBatchNorm`) are skipped.
 
-    Known are ``nn.BatchNorm1d/2d/3d`` and timm's ``BatchNormAct2d``, thereby every architecture of torchvision and
-    timm that normalizes by batch.
+    It converts `nn.BatchNorm1d/2d/3d` and timm's `BatchNormAct2d`, so it supports every architecture of torchvision and
+    timm with batch normalization.
 
     Args:
-        model: Any module; a single BatchNorm works too.
+        model: Any module; a single BatchNorm works, too.
         p: Probability that a channel is normalized by batch statistics, in [0, 1].
-        momentum: Weight of the batch statistics in the moving ones (the paper's alpha). None keeps each layer's own.
-        where: ``where(name, module)`` picks layers, with the name as in ``model.named_modules()``; see
-            :func:`stochnorm.nn.name_matches`. None is all.
+        momentum: Weight of the batch statistics in the moving ones (the paper's alpha). None keeps each layer's value.
+        where: `where(name, module)` picks layers, with the name as in `model.named_modules()`; see
+            [stochnorm.nn.name_matches][]. None picks all.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: p or momentum outside [0, 1]; no layer to convert; an uninitialized lazy layer; a layer of another
-            method.
-        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, ``torch.compile``) or a
-            BatchNorm subclass of unknown forward pass.
+        ValueError: p or momentum outside [0, 1], no layer to convert, a lazy layer that is not initialized, or a layer
+            of another method.
+        TypeError: The model, or a part of it, is wrapped (DDP, FSDP, `torch.compile`), or it has a BatchNorm subclass
+            with an unknown forward pass.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
@@ -51,7 +51,7 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
     """
     check_p(p)
     if momentum is not None and not 0.0 <= momentum <= 1.0:
-        raise ValueError(f"momentum must be in [0, 1], got {momentum}: it is the weight of a batch's statistics")
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}: it is the weight of the batch statistics")
     picked = pick(model, where)
     change_class(picked, STOCH)
     for _, module in picked:
@@ -62,23 +62,23 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
 
 
 def convert_batch_instance(model: ModelT, *, where: Where | None = None) -> ModelT:
-    """Replace BatchNorm by Batch-Instance Normalization, in place; the model computes the same at first.
+    """Replace BatchNorm by Batch-Instance Normalization, in place; the output does not change before training.
 
-    What :func:`convert` keeps is kept, and the same layers are left alone. Each layer gains a parameter ``rho`` of
-    ones, so convert **before** the optimizer is made, which would not know it, and before loading a state dict
-    that has it. rho wants no weight decay, and learns ten times as fast in the authors' code:
-    ``[p for name, p in model.named_parameters() if name.endswith("rho")]``.
+    It keeps and skips the same things as [stochnorm.nn.convert][]. Each layer gets a parameter `rho` of ones, so
+    convert **before** you make the optimizer, and before you load a state dict that has `rho`. Use no weight decay for
+    rho; its learning rate is ten times higher in the authors' code. To select it:
+    `[p for name, p in model.named_parameters() if name.endswith("rho")]`.
 
     Args:
-        model: Any module; a single BatchNorm works too.
-        where: ``where(name, module)`` picks layers. None is all.
+        model: Any module; a single BatchNorm works, too.
+        where: `where(name, module)` picks layers. None picks all.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: No layer to convert; an uninitialized lazy layer; a layer of another method.
-        TypeError: As for :func:`convert`.
+        ValueError: No layer to convert, a lazy layer that is not initialized, or a layer of another method.
+        TypeError: As for [stochnorm.nn.convert][].
 
     Example:
         >>> model = convert_batch_instance(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)))
@@ -94,20 +94,20 @@ def convert_batch_instance(model: ModelT, *, where: Where | None = None) -> Mode
 
 
 def restore(model: ModelT) -> ModelT:
-    """Replace StochNorm, frozen and Batch-Instance layers by plain BatchNorm again, in place, for deployment.
+    """Replace StochNorm, frozen and Batch-Instance layers by plain BatchNorm, in place, for deployment.
 
-    The output in eval mode is bit for bit the same. Everything :func:`convert` keeps is kept; ``momentum`` stays what
-    it was set to, and frozen parameters stay frozen (:func:`stochnorm.nn.unfreeze` lets them learn).
+    The output in eval mode is bit for bit the same. It keeps the same things as [stochnorm.nn.convert][]. `momentum`
+    keeps its present value, and frozen parameters stay frozen ([stochnorm.nn.unfreeze][] makes them trainable).
 
     Args:
-        model: A module that a conversion converted, or that was built of such layers.
+        model: A module with layers of a conversion.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: The model has no such layer, or a Batch-Instance layer that has learned: with rho below 1 it
-            computes what no BatchNorm does.
+        ValueError: The model has no such layer, or it has a Batch-Instance layer with rho below 1, which BatchNorm
+            cannot replace.
 
     Example:
         >>> restore(convert(nn.Sequential(nn.BatchNorm2d(8))))[0]
@@ -119,8 +119,8 @@ def restore(model: ModelT) -> ModelT:
     for name, module in layers:
         if isinstance(module, _BatchInstanceNorm) and (module.rho < 1).any():
             raise ValueError(
-                f"cannot restore {name or 'the layer'}: its rho fell to {module.rho.min().item():.3g}, so it "
-                "normalizes in part by each image's own statistics, which BatchNorm cannot. Deploy the model as it is"
+                f"cannot restore {name or 'the layer'}: its rho fell to {module.rho.min().item():.3g}, so it partly "
+                "normalizes by the statistics of each image, which BatchNorm cannot do. Deploy the model as it is"
             )
     for _, module in layers:
         to_batch_norm(module)

@@ -1,4 +1,4 @@
-"""The gradient of Stochastic Normalization as a function that autograd can differentiate again."""
+"""Compute the gradient of Stochastic Normalization so that autograd can differentiate it again."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ def twice_differentiable_backward(
     eps: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """By autograd through the written formula, for ``create_graph=True``; several passes.
+    """Return the gradients by autograd through the written formula, for `create_graph=True`; takes several passes.
 
     Args:
-        grad_output: Of the output.
-        input, weight, use_batch, eps: As passed in.
-        mean, var: What each channel was normalized by.
-        needs: Whether the gradients of input, weight and bias are wanted.
+        grad_output: Gradient of the output.
+        input: As in the forward pass.
+        mean: Mean that each channel was normalized by.
+        var: Variance that each channel was normalized by.
+        weight: Scale gamma; None is 1.
+        use_batch: True where the channel was normalized by batch statistics.
+        eps: As in the forward pass.
+        needs: Whether the gradients of input, weight and bias are needed.
 
     Returns:
-        Those gradients, or None.
+        The gradients of input, weight and bias; None if not needed.
     """
     dtype = mean.dtype
     reduced = [dim for dim in range(input.dim()) if dim != 1]

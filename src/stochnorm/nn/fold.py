@@ -10,27 +10,29 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from stochnorm.nn.cpu.accelerate import plain_class
+from stochnorm.nn.select import has_moving_statistics
 from stochnorm.nn.timm_names import is_timms
 
 __all__ = ["fold_batch_norm"]
 
 
 def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
-    """Give convolutions the scale and shift of the BatchNorm behind them, in place: one pass less over each map.
+    """Move the scale and shift of BatchNorm into the convolutions before it, in place; saves a pass over each map.
 
-    In evaluation the network computes what it computed before, to rounding; it can no longer be trained as it was.
-    Folded is a BatchNorm of moving statistics (timm's ``BatchNormAct2d`` too, of which the activation stays) that alone
-    takes what one call of one ``nn.Conv2d`` (or timm's ``Conv2dSame``) puts out; derived classes are left alone.
-    ``torch.fx`` finds these; a network that it cannot follow is left as it is.
+    In eval mode the network computes the same as before, to rounding; its training behavior changes. A BatchNorm with
+    moving statistics (or timm's `BatchNormAct2d`, whose activation stays) is folded if it is the only reader of the
+    output of one `nn.Conv2d` (or timm's `Conv2dSame`) that runs once. Derived classes are skipped. `torch.fx` finds the
+    pairs; a network that it cannot trace is left as it is.
 
     Args:
-        model: In eval mode. The folded layers become ``nn.Identity`` or their activation, under the same names.
-        keep: Modules whose outputs must stay what they are, as in ``model.named_modules()``. (What a folded layer puts
-            out does; what its convolution puts out does not, nor what a block does that ends in the convolution.)
-            Layers with hooks are left alone anyway.
+        model: Any module in eval mode. The folded layers become `nn.Identity` or their activation, under the same
+            names.
+        keep: Names of modules whose outputs must not change, as in `model.named_modules()`. Folding keeps the output of
+            the normalization layer, but changes the output of the convolution and of a block that ends in it. Layers
+            with hooks are always skipped.
 
     Returns:
-        How many layers were folded.
+        The number of folded layers.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
@@ -52,17 +54,17 @@ def fold_batch_norm(model: nn.Module, *, keep: Collection[str] = ()) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """Does not look into convolutions and normalization, which timm derives from PyTorch's."""
+    """A tracer that does not trace into convolutions and normalization, which timm derives from PyTorch's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of convolutions and of the BatchNorm that alone follows, each called once."""
+    """Yield the names of convolutions and of their only reader, a BatchNorm; each of the two is called once."""
     try:
         graph = _Tracer().trace(model)
-    except Exception:  # a model's own code may raise anything when it is given no tensors
+    except Exception:  # the model's code may raise any error when it gets no tensors
         return
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
@@ -79,23 +81,21 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _looks_between(kept: str, conv: str, norm: str) -> bool:
-    """Whether a module puts out what the convolution does, being it or ending in it, or is a part of the norm."""
+    """Return whether a kept module has the convolution's output (it is it, or ends in it) or is inside the norm."""
     ends_in_conv = f"{conv}.".startswith(f"{kept}.") and not norm.startswith(f"{kept}.")
     return ends_in_conv or kept.startswith(f"{norm}.")
 
 
-# Of known forward pass: a derived class may make something else of its weight, such as timm's StdConv2d.
-
-
 def _is_conv(module: nn.Module) -> bool:
+    """Return whether a module is a convolution with a known forward pass; timm's StdConv2d changes its weight."""
     kind = plain_class(module)
     return kind is nn.Conv2d or is_timms(kind, "Conv2dSame")
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """By moving statistics."""
+    """Return whether a module is a BatchNorm with moving statistics and a known forward pass."""
     kind = plain_class(module)
-    return (kind is nn.BatchNorm2d or is_timms(kind, "BatchNormAct2d")) and module.running_mean is not None
+    return has_moving_statistics(module) and (kind is nn.BatchNorm2d or is_timms(kind, "BatchNormAct2d"))
 
 
 def _hooked(*modules: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Keep the normalization as pre-training left it: its statistics, its scale and shift, or both."""
+"""Freeze normalization layers: their statistics, their scale and shift, or both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.frozen import _FrozenNorm
-from stochnorm.nn.surgery import FROZEN, STOCH, Where, change_class, pick, to_batch_norm
+from stochnorm.nn.select import Where, pick
+from stochnorm.nn.surgery import FROZEN, STOCH, change_class, to_batch_norm
 
 __all__ = ["freeze", "unfreeze"]
 
@@ -20,26 +21,26 @@ What = Literal["statistics", "affine", "both"]
 def freeze(model: ModelT, *, what: What = "both", where: Where | None = None) -> ModelT:
     """Freeze normalization layers, in place.
 
-    ``statistics``: the layer normalizes by its moving statistics in training too and does not update them, whatever
-    ``model.train()`` says. It changes its class as in :func:`stochnorm.nn.convert` and keeps all that is kept there.
-    ``affine``: weight and bias no longer require a gradient; the gradient they hold is dropped, so that an optimizer
-    made before does not move them.
+    `statistics`: the layer normalizes by its moving statistics in training, too, and does not update them, also after
+    `model.train()`. Its class changes as in [stochnorm.nn.convert][], which lists what is kept. `affine`: weight and
+    bias no longer require a gradient. Their present gradient is dropped, so that an existing optimizer does not change
+    them.
 
-    Frozen statistics and StochNorm exclude each other in a layer, and freezing wins in either order: it replaces
-    StochNorm, and ``convert`` leaves frozen layers alone. So ``freeze(model, where=name_matches("layer1"))`` before or
-    after ``convert(model)`` is the same. Freezing ``affine`` goes with StochNorm and with Batch-Instance layers.
+    A layer has either frozen statistics or StochNorm, and freezing wins in either order: it replaces StochNorm, and
+    `convert` skips frozen layers. So `freeze(model, where=name_matches("layer1"))` has the same effect before and after
+    `convert(model)`. Freezing `affine` can be combined with StochNorm and Batch-Instance layers.
 
     Args:
-        model: Any module; a single BatchNorm works too.
-        what: ``statistics``, ``affine`` or ``both``.
-        where: ``where(name, module)`` picks layers; see :func:`stochnorm.nn.name_matches`. None is all.
+        model: Any module; a single BatchNorm works, too.
+        what: `statistics`, `affine` or `both`.
+        where: `where(name, module)` picks layers; see [stochnorm.nn.name_matches][]. None picks all.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: Unknown ``what``; no layer to freeze; the statistics of a Batch-Instance layer.
-        TypeError: As for :func:`stochnorm.nn.convert`.
+        ValueError: Unknown `what`, no layer to freeze, or the statistics of a Batch-Instance layer.
+        TypeError: As for [stochnorm.nn.convert][].
 
     Example:
         >>> model = freeze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), what="statistics").train()
@@ -60,21 +61,21 @@ def freeze(model: ModelT, *, what: What = "both", where: Where | None = None) ->
 
 
 def unfreeze(model: ModelT, *, what: What = "both", where: Where | None = None) -> ModelT:
-    """Undo :func:`freeze`, in place.
+    """Undo [stochnorm.nn.freeze][], in place.
 
-    Layers with frozen statistics become BatchNorm (StochNorm that was frozen does not come back: convert again), in
-    the mode that ``train()`` or ``eval()`` last asked for. Weight and bias of all picked layers require a gradient.
+    Layers with frozen statistics become BatchNorm, in the mode that `train()` or `eval()` last requested. StochNorm
+    that was frozen does not return: convert again. Weight and bias of all picked layers require a gradient.
 
     Args:
         model: Any module.
-        what: ``statistics``, ``affine`` or ``both``.
-        where: ``where(name, module)`` picks layers. None is all.
+        what: `statistics`, `affine` or `both`.
+        where: `where(name, module)` picks layers. None picks all.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: Unknown ``what``; no normalization layer.
+        ValueError: Unknown `what`, or no normalization layer.
 
     Example:
         >>> unfreeze(freeze(nn.Sequential(nn.BatchNorm2d(8))))[0]

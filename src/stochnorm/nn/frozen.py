@@ -1,4 +1,4 @@
-"""FrozenNorm1d, FrozenNorm2d, FrozenNorm3d: BatchNorm that normalizes by its moving statistics in training too."""
+"""FrozenNorm1d, FrozenNorm2d, FrozenNorm3d: BatchNorm that uses its moving statistics in training, too."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["FrozenNorm1d", "FrozenNorm2d", "FrozenNorm3d"]
 
 
 class _FrozenNorm(_BatchNorm):
-    """What the three layers share: ``training`` stays False, so that the parent's forward is that of inference."""
+    """Shared code of the three layers: `training` stays False, so that the parent's forward is that of inference."""
 
-    # What train() and eval() last asked for; unfreezing goes back to it.
+    # The mode that train() or eval() last requested; unfreezing restores it.
     _asked = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,26 +24,36 @@ class _FrozenNorm(_BatchNorm):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        super().train(mode)  # children, such as the dropout of timm's layers, do as they are told
+        super().train(mode)  # children, such as the dropout of timm's layers, follow the mode
         self._asked = mode
         self.training = False
         return self
 
 
-_DOCSTRING = """BatchNorm with frozen statistics: normalizes by the moving ones in training too, and keeps them.
+_DOCSTRING = r"""BatchNorm with frozen statistics: training and inference normalize by the moving statistics.
 
-Scale and shift are parameters as ever. A ``torch.nn.BatchNorm{n}d`` with the same state dict; made by
-:func:`stochnorm.nn.freeze`, undone by :func:`stochnorm.nn.unfreeze`.
+$$ y = \gamma \frac{{x - \tilde\mu}}{{\sqrt{{\tilde\sigma^2 + \epsilon}}}} + \beta $$
+
+No forward pass updates the moving statistics. Scale and shift are parameters as in `torch.nn.BatchNorm{n}d`, and the
+state dict is the same. [stochnorm.nn.freeze][] makes such layers and [stochnorm.nn.unfreeze][] makes them BatchNorm
+again. Training and inference do not differ.
+
+Args:
+    *args: As for `torch.nn.BatchNorm{n}d`, like the keyword arguments.
+
+Shape:
+    - Input: {shape}.
+    - Output: the input's shape and dtype.
 """
 
 
 class FrozenNorm1d(_FrozenNorm, nn.BatchNorm1d):
-    __doc__ = _DOCSTRING.format(n=1)
+    __doc__ = _DOCSTRING.format(n=1, shape="(b, c) or (b, c, l)")
 
 
 class FrozenNorm2d(_FrozenNorm, nn.BatchNorm2d):
-    __doc__ = _DOCSTRING.format(n=2)
+    __doc__ = _DOCSTRING.format(n=2, shape="(b, c, h, w)")
 
 
 class FrozenNorm3d(_FrozenNorm, nn.BatchNorm3d):
-    __doc__ = _DOCSTRING.format(n=3)
+    __doc__ = _DOCSTRING.format(n=3, shape="(b, c, d, h, w)")

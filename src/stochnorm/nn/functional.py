@@ -30,18 +30,19 @@ def stoch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Normalize each channel by its batch or by its moving statistics (Algorithm 1, training).
 
-    With :math:`s_c` = ``use_batch[c]``, and everything but :math:`x` and :math:`y` one number per channel:
+    With $s_c$ = `use_batch[c]`; all symbols except $x$ and $y$ have one value per channel:
 
-    .. math::
-        y = \gamma \left( s \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
-          + (1 - s) \frac{x - \tilde\mu}{\sqrt{\tilde\sigma^2 + \epsilon}} \right) + \beta
+    $$
+    y = \gamma \left( s \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
+      + (1 - s) \frac{x - \tilde\mu}{\sqrt{\tilde\sigma^2 + \epsilon}} \right) + \beta
+    $$
 
     The function changes none of its arguments and draws no random number. Output and gradients use the moving
-    statistics as they were passed in; their update is returned. Gradients flow to ``input``, ``weight`` and ``bias``
-    (not to the statistics) and are twice differentiable.
+    statistics that were passed in; the updated ones are returned. Gradients flow to `input`, `weight` and `bias` (not
+    to the statistics) and are twice differentiable.
 
-    The statistics take one pass over the input and the normalization another, as in batch normalization: the
-    statistics are chosen per channel before anything of the input's size is computed.
+    One pass over the input computes the statistics and one pass normalizes, as in batch normalization: the statistics
+    are chosen per channel before the normalization.
 
     Args:
         input: The feature map x.
@@ -49,22 +50,22 @@ def stoch_norm(
         running_var: Moving variance, before this step.
         weight: Scale gamma; None is 1.
         bias: Shift beta; None is 0.
-        use_batch: The drawn s: True where the channel is normalized by batch statistics.
+        use_batch: The mask s: True where the channel is normalized by batch statistics.
         momentum: Weight alpha of the batch statistics in the updated moving statistics.
-        eps: Added to both variances.
+        eps: Constant added to both variances.
 
     Shape:
         - input: (b, c), (b, c, l), (b, c, h, w) or (b, c, d, h, w), any floating dtype and memory format.
         - running_mean, running_var, weight, bias: (c,); use_batch: (c,), bool.
 
     Returns:
-        ``(output, running_mean, running_var)``: the output in the input's shape, dtype and memory format, and the
-        updated moving statistics. The moving variance is updated with the unbiased batch variance, as in
-        :class:`torch.nn.BatchNorm2d`, so that an all-True ``use_batch`` is batch normalization.
+        `(output, running_mean, running_var)`: the output in the input's shape, dtype and memory format, and the updated
+        moving statistics. The moving variance is updated with the unbiased batch variance, as in
+        `torch.nn.BatchNorm2d`, so an all-True `use_batch` is batch normalization.
 
     Raises:
         ValueError: The input has fewer than two values per channel, or a per-channel tensor is not of shape (c,).
-        TypeError: ``use_batch`` is not bool.
+        TypeError: `use_batch` is not bool.
 
     Example:
         >>> x = torch.randn(8, 3, 4, 4)
@@ -88,7 +89,7 @@ def stoch_norm(
 
 
 def check_values_per_channel(input: Tensor) -> None:
-    """Raises ValueError, as batch normalization does, where a channel has fewer than two values."""
+    """Raise ValueError, as batch normalization does, if a channel has fewer than two values."""
     if input.dim() < 2 or input.numel() < 2 * input.size(1):
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
 
@@ -105,13 +106,13 @@ def stoch_norm_(
     eps: float,
     activation: nn.Module | None = None,
 ) -> tuple[Tensor, Iterable[Tensor]]:
-    """What :func:`stoch_norm` computes, with the moving statistics updated in place and no argument checked.
+    """Compute [stochnorm.nn.stoch_norm][] with the moving statistics updated in place and without checks.
 
     Args:
-        activation: Applied to the output; the kernel does it in the same pass if it can.
+        activation: Module applied to the output; the kernel does it in the same pass if it can.
 
     Returns:
-        ``(output, (mean, var, batch_mean))``, where mean and var are those that each channel was normalized by.
+        `(output, (mean, var, batch_mean))`; mean and var are the statistics that each channel was normalized by.
     """
     if kernel.fits(input, running_mean, running_var, weight, bias):
         within = kernel.range_of(activation)
@@ -139,9 +140,9 @@ def stoch_norm_(
 def _batch_statistics_(
     input: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Batch mean and biased variance in one pass, without gradient; updates the moving statistics in place."""
+    """Return batch mean and biased variance, without gradient; update the moving statistics in place. One pass."""
     input = input.detach()
-    # The fused kernel exists for CPU and CUDA and has no decomposition; the compiler fuses what stands below.
+    # The fused kernel exists for CPU and CUDA and has no decomposition; the compiler fuses the lines below.
     if input.device.type in ("cpu", "cuda") and running_mean.dtype == dtype and not torch.compiler.is_compiling():
         return torch.batch_norm_update_stats(input, running_mean, running_var, momentum)
     reduced = [dim for dim in range(input.dim()) if dim != 1]
@@ -155,8 +156,8 @@ def _batch_statistics_(
 class _Normalize(torch.autograd.Function):
     """A composition of ATen's batch-norm kernels.
 
-    Saved for backward: the input and vectors of length c, as for batch normalization. (No ``setup_context``: PyTorch
-    binds its arguments by ``inspect.signature`` at each call, which costs as much as a small layer.)
+    It saves the input and vectors of length c for backward, as batch normalization does. It has no `setup_context`,
+    because PyTorch would then call `inspect.signature` at each step, which costs as much as a small layer.
     """
 
     @staticmethod
@@ -181,18 +182,21 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, mean, var, weight, use_batch = ctx.saved_tensors
         needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
-        backward = _backward_of(input)
+        backward = _backward_of(input, grad_output)
         grad_input, grad_weight, grad_bias = backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
         if weight is not None:
             grad_weight = _cast(grad_weight, weight.dtype)
         return grad_input, None, None, grad_weight, _cast(grad_bias, ctx.bias_dtype), None, None
 
 
-def _backward_of(input: Tensor) -> Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """Return the function that computes the gradients, by the input's device and by what autograd wants of it."""
+def _backward_of(
+    input: Tensor, grad_output: Tensor
+) -> Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """Return the function that computes the gradients: it depends on the device and on double backward."""
     if torch.compiler.is_compiling():
         return _backward  # has decompositions, which the compiler fuses
-    if torch.is_grad_enabled() or input.device.type not in ("cpu", "cuda"):
+    batched = not torch._C._has_storage(grad_output)  # a batch of gradients under vmap
+    if torch.is_grad_enabled() or batched or input.device.type not in ("cpu", "cuda"):
         return twice_differentiable_backward
     return composition.backward if _on_gpu(input) else _backward
 
@@ -207,10 +211,11 @@ def _backward(
     eps: float,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    r"""One pass for the two sums, :math:`\sum g` and :math:`\sum g \hat x`, and one for the input's gradient.
+    r"""Return the gradients: one pass for the sums $\sum g$ and $\sum g \hat x$, one for the input's gradient.
 
-    With m values per channel:  dx = gamma / sqrt(var + eps) * (g - s / m * (sum(g) + x_hat * sum(g * x_hat))).
-    A moving channel (s = 0) keeps the first term alone: its statistics do not depend on the input.
+    With m values per channel,
+    $dx = \gamma / \sqrt{\sigma^2 + \epsilon} \; (g - s / m \, (\sum g + \hat x \sum g \hat x))$.
+    A channel with moving statistics (s = 0) has only the first term: its statistics do not depend on the input.
     """
     weight = _cast(weight, mean.dtype)
     invstd = torch.rsqrt(var + eps)
@@ -246,7 +251,7 @@ def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """``weight * (input - mean) / sqrt(var + eps) + bias`` per channel, in one pass."""
+    """Return `weight * (input - mean) / sqrt(var + eps) + bias` per channel, in one pass."""
     if _on_gpu(input) and not torch.compiler.is_compiling():
         return composition.normalize(input, mean, var, weight, bias, eps)
     return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]

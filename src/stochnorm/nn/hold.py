@@ -1,4 +1,4 @@
-"""Masks and statistics held still for a second forward pass on the same batch."""
+"""Hold masks and statistics for a second forward pass on the same batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from stochnorm.nn.select import normalization_layers
 from stochnorm.nn.stochastic import _StochNorm, inside_backward
 
 __all__ = ["hold_statistics"]
@@ -17,22 +17,21 @@ __all__ = ["hold_statistics"]
 
 @contextmanager
 def hold_statistics(model: nn.Module) -> Iterator[None]:
-    """Within: StochNorm layers repeat the mask of their last training pass, and no moving statistics change.
+    """Repeat the masks of the last training pass and keep all moving statistics, within a `with` block.
 
-    For optimizers and losses that run a batch twice: SAM, R-Drop, consistency losses. As to normalization the second
-    pass is the same random function as the first: the same channels take batch statistics, computed anew from the
-    second pass, the others the moving statistics as they were before the first pass updated them. Other BatchNorm
-    layers normalize by the batch as always and update nothing. Run the second pass's backward inside too if it uses
-    activation checkpointing. Nothing is drawn from the random generator here; dropout and stochastic depth draw as
-    always.
+    This is for optimizers and losses that run a batch twice: SAM, R-Drop, consistency losses. The second pass
+    normalizes with the same random function as the first: the same channels use batch statistics, computed from the
+    second pass; the other channels use the moving statistics from before the first pass updated them. Other BatchNorm
+    layers normalize by the batch and update nothing. If the second pass uses activation checkpointing, run its backward
+    pass inside the block, too. StochNorm draws no random number here; dropout and stochastic depth still do.
 
     Args:
-        model: Any module; its StochNorm layers have run in training mode, not under ``torch.compile``, which keeps no
+        model: Any module whose StochNorm layers have run in training mode, not under `torch.compile`, which keeps no
             masks.
 
     Raises:
-        RuntimeError: From a StochNorm layer that has no training pass to repeat, or that runs twice in one pass of the
-            model, whose first mask is gone.
+        RuntimeError: A StochNorm layer has no training pass to repeat, or it runs twice in one pass of the model, so
+            its first mask is lost.
 
     Example:
         >>> import torch, stochnorm
@@ -44,10 +43,10 @@ def hold_statistics(model: nn.Module) -> Iterator[None]:
         >>> torch.equal(first, second)
         True
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    layers = normalization_layers(model)
     stochastic = [layer for layer in layers if isinstance(layer, _StochNorm)]
     momenta = [layer.momentum for layer in layers]
-    held = [layer._held for layer in stochastic]  # by a block around this one
+    held = [layer._held for layer in stochastic]  # True inside an outer block
     counters = [
         (m.num_batches_tracked, m.num_batches_tracked.clone()) for m in layers if m.num_batches_tracked is not None
     ]
@@ -71,8 +70,8 @@ def hold_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def _once_a_pass(model: nn.Module, layers: list[_StochNorm]) -> list[RemovableHandle]:
-    """Hooks that see to it that no layer runs twice in a pass of the model: of several masks the last one is kept."""
-    ran: set[nn.Module] | None = None  # outside of its passes
+    """Register hooks that raise when a layer runs twice in a pass of the model, because only the last mask is kept."""
+    ran: set[nn.Module] | None = None  # None outside the passes of the model
 
     def begin(*_: object) -> None:
         nonlocal ran
@@ -88,7 +87,7 @@ def _once_a_pass(model: nn.Module, layers: list[_StochNorm]) -> list[RemovableHa
         if layer in ran:
             raise RuntimeError(
                 "hold_statistics cannot repeat a StochNorm layer that runs twice in one forward pass: the mask of its "
-                "first run is gone; use a layer of its own for each place"
+                "first run is lost; use a separate layer for each place"
             )
         ran.add(layer)
 

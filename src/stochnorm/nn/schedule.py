@@ -1,4 +1,4 @@
-"""p as a function of the training step."""
+"""Change p during training."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["schedule", "set_p"]
 
 
 def schedule(kind: Literal["constant", "linear", "cosine"], start: float, end: float, step: int, steps: int) -> float:
-    r"""p at a training step: from ``start`` at step 0 to ``end`` at the last step, ``steps - 1``.
+    r"""Return p at a training step: from `start` at step 0 to `end` at the last step, `steps - 1`.
 
-    With :math:`t = \text{step} / (\text{steps} - 1)`, linear is :math:`(1 - t) \, \text{start} + t \, \text{end}` and
-    cosine the same with :math:`(1 - \cos \pi t) / 2` in place of t; constant is ``start`` throughout.
+    With $t = \text{step} / (\text{steps} - 1)$, linear is $(1 - t) \, \text{start} + t \, \text{end}$; cosine has
+    $(1 - \cos \pi t) / 2$ in place of $t$; constant is always `start`.
 
     Args:
-        kind: ``constant``, ``linear`` or ``cosine``.
+        kind: `constant`, `linear` or `cosine`.
         start: p at step 0, in [0, 1].
-        end: p at the last step, in [0, 1]; ``constant`` does not look at it.
-        step: Steps done so far, from 0; beyond the last one p stays at ``end``.
-        steps: Steps in all.
+        end: p at the last step, in [0, 1]; `constant` ignores it.
+        step: Number of finished steps, from 0; after the last step p stays at `end`.
+        steps: Total number of steps.
 
     Returns:
         p, in [0, 1].
 
     Raises:
-        ValueError: Unknown kind; ``start`` or ``end`` outside [0, 1]; negative step; fewer than one step in all.
+        ValueError: Unknown kind, `start` or `end` outside [0, 1], a negative step, or a total below one step.
 
     Example:
         >>> [schedule("linear", 1.0, 0.5, step, 6) for step in range(6)]
@@ -37,7 +37,7 @@ def schedule(kind: Literal["constant", "linear", "cosine"], start: float, end: f
     """
     check_p(start)
     if step < 0 or steps < 1:
-        raise ValueError(f"step must be 0 or more of 1 or more steps, got step {step} of {steps}")
+        raise ValueError(f"step must be 0 or more and steps 1 or more, got step {step} of {steps}")
     if kind == "constant":
         return start
     check_p(end)
@@ -45,21 +45,21 @@ def schedule(kind: Literal["constant", "linear", "cosine"], start: float, end: f
     if kind == "cosine":
         t = (1 - math.cos(math.pi * t)) / 2
     elif kind != "linear":
-        raise ValueError(f"a schedule of p is constant, linear or cosine, got {kind!r}")
+        raise ValueError(f"the schedule of p must be constant, linear or cosine, got {kind!r}")
     return (1 - t) * start + t * end
 
 
 def set_p(model: nn.Module, p: float) -> None:
-    """Set p of all StochNorm layers of a model; cheap enough for every step.
+    """Set p of all StochNorm layers of a model; fast enough for every step.
 
-    Under ``torch.compile`` p is a constant of the compiled code: a new value compiles anew, so change it rarely there.
+    Under `torch.compile` p is a constant of the compiled code: a new value recompiles the model, so change p rarely.
 
     Args:
         model: Any module with StochNorm layers.
         p: Probability that a channel is normalized by batch statistics, in [0, 1].
 
     Raises:
-        ValueError: p outside [0, 1]; the model has no StochNorm layer.
+        ValueError: p outside [0, 1], or the model has no StochNorm layer.
 
     Example:
         >>> from stochnorm.nn import StochNorm2d
@@ -71,8 +71,6 @@ def set_p(model: nn.Module, p: float) -> None:
     p = check_p(p)
     layers = [module for module in model.modules() if isinstance(module, _StochNorm)]
     if not layers:
-        raise ValueError(
-            f"{type(model).__name__} has no StochNorm layer whose p could be set; call convert(model) first"
-        )
+        raise ValueError(f"{type(model).__name__} has no StochNorm layer; call convert(model) before set_p")
     for layer in layers:
         layer.p = p

@@ -1,4 +1,4 @@
-"""StochNorm1d, StochNorm2d, StochNorm3d: the state around :func:`stoch_norm`."""
+"""StochNorm1d, StochNorm2d, StochNorm3d: the layers around [stochnorm.nn.stoch_norm][]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
 
 def check_p(p: float) -> float:
-    """Returns p as a float, or raises ValueError unless it is a probability."""
+    """Return p as a float; raise ValueError unless it is a probability."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(
             f"p must be in [0, 1], got {p!r}: it is the probability that a channel is normalized by batch "
@@ -25,14 +25,14 @@ def check_p(p: float) -> float:
 
 
 def inside_backward() -> bool:
-    """Whether autograd is running: a forward pass there is activation checkpointing's second one."""
+    """Return whether autograd is running; a forward pass inside it is the recomputation of activation checkpointing."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class _StochNorm(_BatchNorm):
-    """What the three layers share. In eval mode, and at p = 1, the parent class's forward runs untouched."""
+    """Shared code of the three layers. In eval mode, and at p = 1, the parent class's forward runs unchanged."""
 
-    # Of the last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
+    # The last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
     _last_step: tuple[Tensor, Iterable[Tensor]] | None = None
     _held = False  # see stochnorm.nn.hold_statistics
 
@@ -70,7 +70,7 @@ class _StochNorm(_BatchNorm):
             return super().forward(input)
         if self._p == 1.0:
             if self._last_step is not None:
-                self._last_step = None  # of a pass before this one
+                self._last_step = None  # it belongs to an earlier pass
             return super().forward(input)
         return self._stochastic_forward(input)
 
@@ -81,10 +81,10 @@ class _StochNorm(_BatchNorm):
         if input.size(1) != self.num_features:
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
         if self._held:
-            return self._repeat(input, expect_same=False)
+            return self._repeat(input)[0]
         use_batch = torch.rand(self.num_features, device=input.device) < self._p
         if inside_backward():
-            return self._repeat(input, expect_same=True)
+            return self._recompute(input)
         output, statistics = stoch_norm_(
             input,
             cast(Tensor, self.running_mean),
@@ -97,20 +97,24 @@ class _StochNorm(_BatchNorm):
             activation=self._activation(),
         )
         if torch.compiler.is_compiling():
-            self._last_step = None  # nothing is kept, so that nothing older is repeated
-        else:  # past nn.Module's own __setattr__, which is slow
+            self._last_step = None  # keep nothing, so that no older step is repeated
+        else:  # nn.Module.__setattr__ is slow
             object.__setattr__(self, "_last_step", (use_batch, statistics))
         return output
 
-    def _repeat(self, input: Tensor, *, expect_same: bool) -> Tensor:
-        """The last step over again: same mask, the moving statistics from before it, no update."""
+    def _repeat(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Repeat the last step: same mask, the moving statistics from before it, no update.
+
+        Returns:
+            The output, and the batch mean.
+        """
         if self._last_step is None:
             raise RuntimeError(
-                "a StochNorm layer was to repeat its last training step (for activation checkpointing, or within "
-                "hold_statistics), but there was none: run a forward pass in training mode first, with p below 1 and "
-                "not under torch.compile, which keeps none"
+                "a StochNorm layer must repeat its last training step (for activation checkpointing or inside "
+                "hold_statistics), but it has none: run a forward pass in training mode first, with p below 1 and "
+                "without torch.compile, which keeps no steps"
             )
-        use_batch, (mean, var, expected) = self._last_step
+        use_batch, (mean, var, _) = self._last_step
         output, (_, _, batch_mean) = stoch_norm_(
             input,
             mean.clone(),
@@ -122,20 +126,28 @@ class _StochNorm(_BatchNorm):
             eps=self.eps,
             activation=self._activation(),
         )
-        if expect_same and ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
+        return output, batch_mean
+
+    def _recompute(self, input: Tensor) -> Tensor:
+        """Repeat the last step for activation checkpointing; raise RuntimeError if the input is another one."""
+        output, batch_mean = self._repeat(input)
+        if input.is_cuda and torch.cuda.is_current_stream_capturing():
+            return output  # a CUDA graph cannot ask the GPU for the result of a comparison
+        _, (_, var, expected) = cast("tuple[Tensor, Iterable[Tensor]]", self._last_step)
+        if ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
             raise RuntimeError(
-                "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass: "
-                "the moving statistics that pass used are gone, so the gradient would be wrong. Run backward after "
-                "each forward pass, or leave this layer out of the checkpointed part"
+                "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass; the "
+                "moving statistics of the earlier pass are lost, so the gradient would be wrong. Run backward after "
+                "each forward pass, or exclude this layer from checkpointing"
             )
         return output
 
     def _activation(self) -> nn.Module | None:
-        """What the layer applies to its output in training."""
+        """Return the activation that the layer applies in training."""
         return None
 
     def _count_batch(self) -> float:
-        """Counts this step's batch and returns its weight in the moving statistics."""
+        """Count this step's batch; return its weight in the moving statistics."""
         count = self.num_batches_tracked
         if count is not None:
             count.add_(1)
@@ -147,36 +159,44 @@ class _StochNorm(_BatchNorm):
         return f"{super().extra_repr()}, p={self.p}"  # type: ignore[no-untyped-call]
 
 
-_DOCSTRING = """p is the probability that a channel is normalized by **batch** statistics; p = 1 is BatchNorm.
+_DOCSTRING = r"""p is the probability that a channel is normalized by **batch** statistics; p = 1 is BatchNorm.
 
-A drop-in replacement for :class:`torch.nn.BatchNorm{n}d` that regularizes fine-tuning on little data. In training,
-each channel at each step is normalized by the statistics of the mini-batch (probability p) or by the moving
-statistics inherited from pre-training (probability 1 - p). In eval mode it *is* BatchNorm, and its state dict has
+A drop-in replacement for `torch.nn.BatchNorm{n}d` that regularizes fine-tuning on small data sets. At each training
+step, each channel is normalized by the statistics of the mini-batch with probability p, and otherwise by the moving
+statistics inherited from pre-training. With the mask $s \in \{{0, 1\}}$, drawn for each channel and step:
+
+$$
+y = \gamma \left( s \frac{{x - \mu}}{{\sqrt{{\sigma^2 + \epsilon}}}}
+  + (1 - s) \frac{{x - \tilde\mu}}{{\sqrt{{\tilde\sigma^2 + \epsilon}}}} \right) + \beta, \qquad P(s = 1) = p
+$$
+
+At inference (eval mode) the layer *is* BatchNorm: every channel uses the moving statistics. Its state dict has
 BatchNorm's keys. *Stochastic Normalization*, Kou et al., NeurIPS 2020, Algorithm 1.
 
-The mask is drawn anew each training step from torch's default generator on the input's device, so
-``torch.manual_seed`` makes it reproducible. The gradient uses the moving statistics from before the step's update.
-Under activation checkpointing the recomputation reuses the step's mask and statistics and updates nothing. Under
-DistributedDataParallel every process draws its own mask and uses its own batch's statistics, as BatchNorm does.
+Each training step draws the mask from torch's default generator on the input's device, so `torch.manual_seed` makes it
+reproducible. The gradient uses the moving statistics from before the step's update. Under activation checkpointing the
+recomputation reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process
+draws its own mask and uses the statistics of its own batch, as BatchNorm does.
 
 Args:
     num_features: Number of channels c.
-    eps: Added to the variances.
-    momentum: Weight of the batch statistics in the moving ones (the paper's alpha; it uses 0.1). None keeps their
+    eps: Constant added to the variances.
+    momentum: Weight of the batch statistics in the moving ones (the paper's alpha, 0.1 there). None keeps their
         cumulative average.
     affine: Learn a scale and a shift per channel.
     track_running_stats: Must be True unless p = 1.
-    p: In [0, 1]; the paper uses 0.5. May be set at any time.
-    device: Of the parameters and buffers.
-    dtype: Of the parameters and buffers.
+    p: Probability in [0, 1], 0.5 in the paper. It can be set at any time.
+    device: Device of the parameters and buffers.
+    dtype: Dtype of the parameters and buffers.
 
 Shape:
     - Input: {shape}; at least 2 values per channel in training.
     - Output: the input's shape, dtype and memory format.
 
 Raises:
-    ValueError: p outside [0, 1]; p < 1 without tracked statistics; one value per channel in training.
-    RuntimeError: Checkpointing recomputes an earlier pass than the last one.
+    ValueError: p outside [0, 1], p < 1 without tracked statistics, or one value per channel in training.
+    RuntimeError: Checkpointing recomputes an earlier pass than the last one. (While a CUDA graph is captured, this is
+        not checked.)
 
 Example:
     >>> layer = StochNorm{n}d(3, p=0.5)

@@ -1,6 +1,6 @@
-"""The layers for timm's normalization that carries its activation; imported only where a model has such a layer.
+"""Layers for timm's normalization with a built-in activation; imported only if a model has such a layer.
 
-Each normalizes, then runs the layer's own ``drop`` and ``act``. Made by the conversions.
+Each layer normalizes and then applies its own `drop` and `act`. The conversions make them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["BatchInstanceNormAct2d", "FrozenNormAct2d", "StochNormAct2d"]
 
 
 class StochNormAct2d(_StochNorm, BatchNormAct2d):
-    """p is the probability that a channel is normalized by **batch** statistics; p = 1 is timm's BatchNormAct2d."""
+    """StochNorm with an activation: p is the probability of **batch** statistics, p = 1 is timm's BatchNormAct2d."""
 
     def _activation(self) -> nn.Module:
         if isinstance(self.drop, nn.Identity):
@@ -25,7 +25,7 @@ class StochNormAct2d(_StochNorm, BatchNormAct2d):
 
 
 class BatchInstanceNormAct2d(_BatchInstanceNorm, BatchNormAct2d):
-    """A learned mixture of batch and instance normalization; rho = 1 is timm's BatchNormAct2d."""
+    """A learned mixture of batch and instance normalization with an activation; rho = 1 is timm's BatchNormAct2d."""
 
     def _mixed_forward(self, input: Tensor) -> Tensor:
         output: Tensor = self.act(self.drop(super()._mixed_forward(input)))

@@ -1,4 +1,4 @@
-"""Knows timm's layers without importing timm."""
+"""Recognize timm's layers without importing timm."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ __all__ = ["is_timms"]
 
 
 def is_timms(kind: type, name: str) -> bool:
-    """Whether a class is the one of this name in timm itself, and none that is derived from it."""
+    """Return whether a class is timm's own class with this name, not one derived from it."""
     return kind.__name__ == name and kind.__module__.startswith("timm.")

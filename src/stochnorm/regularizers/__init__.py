@@ -1,4 +1,4 @@
-"""Terms of the loss against over-fitting, one paper a file: for any training loop; needs torch alone."""
+"""Terms of the loss against over-fitting, one file per paper, for any training loop; needs only torch."""
 
 from stochnorm.regularizers.bss import BSS, batch_spectral_shrinkage
 from stochnorm.regularizers.delta import DELTA, delta

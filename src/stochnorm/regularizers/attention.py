@@ -1,4 +1,4 @@
-"""DELTA's channel attention: which feature maps of a pre-trained network a new task needs."""
+"""DELTA's channel attention: measure which feature maps of a pre-trained network a new task needs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.hooks.modes import evaluating
 from stochnorm.nn.hooks.stages import check_layers
 from stochnorm.nn.hooks.tail import Tail
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import InputTap
 
 __all__ = ["channel_attention", "image_losses", "loss_increases", "softmax_attention", "train_head"]
 
-# Of the maps that go into a tail at once, on CPU and on GPU; what it makes of them takes a few times as much.
-_TAIL_BYTES = (2**25, 2**29)
+# Bytes of the maps that one call of a tail gets, by device; the call needs a few times as much memory.
+_TAIL_BYTES = {"cpu": 2**25, "cuda": 2**29}
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def image_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each image (b,): cross-entropy, or the mean of binary cross-entropies with several labels an image.
+    """Return the loss of each image (b,): cross-entropy, or mean binary cross-entropy with several labels per image.
 
     Args:
         logits: (b, num_classes).
@@ -38,13 +38,13 @@ def image_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def softmax_attention(increases: Tensor) -> Tensor:
-    """Channel weights W = softmax(z / 5), z the z-scored loss increases; uniform where all are alike.
+    r"""Return channel weights $W = \mathrm{softmax}(z / 5)$ of the z-scored loss increases; uniform if all are equal.
 
     Args:
-        increases: (c,), as :func:`loss_increases` gives them.
+        increases: Loss increases (c,).
 
     Returns:
-        (c,), positive, of sum 1.
+        (c,), positive, with sum 1.
 
     Example:
         >>> softmax_attention(torch.tensor([1.0, 3.0]))  # z = -1, 1
@@ -68,35 +68,35 @@ def channel_attention(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Channel weights of DELTA as in its paper, section 3.3: a channel weighs by the loss without it.
+    """Return the channel weights of DELTA (Section 3.3): a channel weighs more if the loss without it is higher.
 
-    A head is trained on the features of the frozen backbone; then the loss is measured with each channel of each
-    layer set to zero. The model is left as it is.
+    It trains a head on the features of the frozen backbone and then measures the loss with each channel of each layer
+    set to zero. The model does not change.
 
     Args:
         model: Pre-trained backbone and new head, on the device to compute on.
         head: The model's last layer.
-        layers: Whose output channels are weighed.
-        batches: All training images, normalized, with targets; gone through twice, so no generator. In random order,
-            since only the first are measured on; the paper's batches have 32 images.
-        loss: Loss of each image, (b,), of logits and targets.
-        epochs: Of the head.
-        lr: Of the head.
-        measured: On how many batches the loss increases are measured.
-        seed: Of the order in which the head sees the features.
-        progress: Told the fraction of the measurement that is done.
+        layers: Layers whose output channels are weighed.
+        batches: All training images, normalized, with targets. They are read twice, so a generator does not work. Use a
+            random order, because only the first batches are measured; the paper's batches have 32 images.
+        loss: Function of logits and targets that returns the loss of each image, (b,).
+        epochs: Number of epochs of the head.
+        lr: Learning rate of the head.
+        measured: Number of batches for the loss increases.
+        seed: Random seed for the order of the features.
+        progress: Function that gets the finished fraction of the measurement.
 
     Returns:
-        (c,) float32 for each layer, positive, of sum 1.
+        (c,) float32 for each layer, positive, with sum 1.
 
     Raises:
-        ValueError: No batches, a head that is not the model's linear layer, an unknown layer, or one without feature
-            maps.
+        ValueError: No batches, a head that is not the model's linear layer, an unknown layer, or a layer without
+            feature maps.
     """
     layers = check_layers(model, layers)  # before long work
     model, head = copy.deepcopy((model, head))
     head.load_state_dict(train_head(model, head, batches, loss=loss, epochs=epochs, lr=lr, seed=seed).state_dict())
-    fold_batch_norm(model.eval(), keep=layers)  # a copy, which is evaluated as often as it has channels
+    fold_batch_norm(model.eval(), keep=layers)  # the copy runs once per channel
     some = list(islice(batches, measured))
     return {
         layer: softmax_attention(increases)
@@ -114,19 +114,19 @@ def train_head(
     lr: float = 0.01,
     seed: int = 0,
 ) -> nn.Linear:
-    """A copy of a linear head, trained on the frozen backbone's features by SGD with momentum 0.9.
+    """Return a copy of a linear head, trained on the frozen backbone's features by SGD with momentum 0.9.
 
-    The backbone is in eval mode and does not change, so each image goes through it once. Features are shuffled into
-    new batches each epoch, as large as the first of ``batches``.
+    The backbone is in eval mode and does not change, so it runs once per image. Each epoch shuffles the features into
+    new batches of the size of the first one.
 
     Args:
-        model: Backbone and head; left as they are.
+        model: Backbone and head; they do not change.
         head: A layer of the model.
         batches: Images and targets.
-        loss: Loss of each image, (b,).
-        epochs: How often each image's features are seen.
+        loss: Function that returns the loss of each image, (b,).
+        epochs: Number of epochs.
         lr: Learning rate.
-        seed: Of the order.
+        seed: Random seed for the order.
 
     Raises:
         ValueError: No batches, or a head that is not the model's linear layer.
@@ -134,26 +134,27 @@ def train_head(
     names = [name for name, module in model.named_modules() if module is head]
     if not names or not isinstance(head, nn.Linear):
         raise ValueError(
-            f"DELTA's attention takes a model with a linear head, got {type(head).__name__}, "
+            f"DELTA's attention needs a model with a linear head, got {type(head).__name__}, "
             f"{'in' if names else 'not a part of'} {type(model).__name__}; use uniform channel weights "
             "(--delta.attention uniform)"
         )
     features, targets = [], []
-    with torch.no_grad(), evaluating(model), Tap(model, names, inputs=True) as tap:
+    with torch.no_grad(), evaluating(model), InputTap(model, names) as tap:
         for images, wanted in batches:
             model(images)
             features.append(tap.values.pop(names[0]).detach().clone())
             targets.append(wanted)
     if not features:
-        raise ValueError("DELTA's attention is measured on training images, got no batch of them")
+        raise ValueError("DELTA's attention needs training images, got no batch")
     batch_size = len(features[0])
     x, y = torch.cat(features), torch.cat(targets)
     trained = copy.deepcopy(head).requires_grad_(True)
     optimizer = torch.optim.SGD(trained.parameters(), lr=lr, momentum=0.9)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(seed)  # on the CPU: the same order on every device
     with torch.enable_grad():
         for _ in range(epochs):
-            for indices in torch.randperm(len(x), generator=order).to(x.device).split(batch_size):  # type: ignore[no-untyped-call]
+            shuffled = torch.randperm(len(x), generator=order, device="cpu").to(x.device)
+            for indices in shuffled.split(batch_size):  # type: ignore[no-untyped-call]
                 optimizer.zero_grad()
                 loss(trained(x[indices]), y[indices]).mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -169,17 +170,17 @@ def loss_increases(
     loss: Loss = image_losses,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Tensor]:
-    """By how much the loss grows when a channel of a layer's output is set to zero, averaged over batches.
+    """Return the increase of the loss when a channel of a layer's output is set to zero, averaged over batches.
 
-    Exactly, but without a pass through the whole network for each channel: only the tail behind the layer runs, for
-    many pairs of image and channel at once, and not at all for pairs whose channel is zero as it is.
+    The result is exact, but the whole network does not run for each channel. Only the tail behind the layer runs, for
+    many pairs of image and channel at once, and it skips pairs whose channel is already zero.
 
     Args:
-        model: Images to logits; measured in eval mode and left as it is.
-        layers: Names of modules that put out (b, c, h, w).
+        model: Maps images to logits; it runs in eval mode and does not change.
+        layers: Names of modules with outputs (b, c, h, w).
         batches: Images and targets.
-        loss: Loss of each image, (b,).
-        progress: Told the fraction that is done.
+        loss: Function that returns the loss of each image, (b,).
+        progress: Function that gets the finished fraction.
 
     Returns:
         (c,) float32 for each layer.
@@ -189,7 +190,7 @@ def loss_increases(
     """
     layers, batches = check_layers(model, layers), list(batches)
     if not batches:
-        raise ValueError("loss increases are measured on images, got no batch of them")
+        raise ValueError("loss increases need images, got no batch")
     sums: dict[str, Tensor] = {}
     with evaluating(model):
         for number, (images, targets) in enumerate(batches):
@@ -203,16 +204,17 @@ def loss_increases(
 
 
 def _pairs(maps: Tensor) -> Tensor:
-    """(n, 2): images and channels whose map is not zero as it is; without the others the loss stays what it is."""
+    """Return (n, 2): images and channels whose map is not zero; a zero map does not change the loss."""
     return (maps != 0).flatten(2).any(2).nonzero()
 
 
 def _batch_increases(tail: Tail, pairs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    """(c,) float64 on the CPU, mean over the images of a batch."""
+    """Return (c,) float64 on the CPU, the mean over the images of a batch."""
     b, c = tail.maps.shape[:2]
     plain = loss(tail.logits, targets)
-    increases = torch.zeros(c, dtype=torch.float64)  # on the CPU, since not every device has float64
-    at_once = max(1, _TAIL_BYTES[tail.maps.is_cuda] // (tail.maps[0].numel() * tail.maps.element_size()))
+    increases = torch.zeros(c, dtype=torch.float64, device="cpu")  # not every device has float64
+    most = _TAIL_BYTES.get(tail.maps.device.type, _TAIL_BYTES["cpu"])
+    at_once = max(1, most // (tail.maps[0].numel() * tail.maps.element_size()))
     for chunk in pairs.split(at_once):  # type: ignore[no-untyped-call]
         image, channel = chunk.unbind(1)
         maps = tail.maps[image]

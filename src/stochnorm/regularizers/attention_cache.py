@@ -1,4 +1,4 @@
-"""Channel attention that was computed once is read from a file afterwards, if nothing it depends on has changed."""
+"""Cache channel attention in a file and read it as long as nothing it depends on has changed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from stochnorm.files import atomic_path
 
 __all__ = ["attention_key", "cached_attention"]
 
-_VERSION = 2  # to be raised when the same settings give other weights
+_VERSION = 2  # increase it when the same settings give other weights
 
 
 def attention_key(model: nn.Module, data: Iterable[Tensor | str], settings: Mapping[str, Any]) -> str:
-    """SHA-256 of all that channel attention depends on, in hexadecimal.
+    """Return the SHA-256 of everything that channel attention depends on, in hexadecimal.
 
     Args:
-        model: The pre-trained network with its new head. Every parameter and buffer counts, and how the model is
-            printed, since the same weights do something else with another padding, epsilon or activation.
-        data: The training images and labels in their order: tensors, or what stands for them, as ``path size mtime``.
-        settings: Layers, epochs, learning rate, batches, seed, ...: whatever JSON can write.
+        model: The pre-trained network with its new head. The key depends on every parameter and buffer, and on the
+            printed model, because padding, epsilon and activation change the result, too.
+        data: The training images and labels in order: tensors, or strings that identify them, such as
+            `path size mtime`.
+        settings: Layers, epochs, learning rate, batches, seed, ..., in types that JSON can write.
     """
     digest = hashlib.sha256(json.dumps([_VERSION, dict(settings)], sort_keys=True).encode())
     _hash(digest, [repr(model)])
@@ -41,22 +42,22 @@ def attention_key(model: nn.Module, data: Iterable[Tensor | str], settings: Mapp
 
 
 def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What the file of a key holds, else what ``compute`` gives, which is written to the file.
+    """Return the cached weights of a key; if there are none, compute them and write the file.
 
-    A file of another key, and one that is damaged in any bit, is not read but computed anew. Processes that want the
-    same wait for the first of them. Where the file cannot be written, a warning says so.
+    A file of another key or with any damaged bit is ignored and computed again. Processes that need the same key wait
+    for the first of them. If the file cannot be written, there is a warning.
 
     Args:
-        directory: Made if need be; such as ``stochnorm.files.cache_directory("attention")``.
-        key: Of :func:`attention_key`.
-        compute: As ``lambda: channel_attention(...)``.
+        directory: Cache directory, made if needed, such as `stochnorm.files.cache_directory("attention")`.
+        key: Key from [stochnorm.regularizers.attention_cache.attention_key][].
+        compute: Function that computes the weights, such as `lambda: channel_attention(...)`.
 
     Returns:
         Channel weights by layer, on the CPU.
     """
     path = directory / f"{key}.safetensors"
     with ExitStack() as stack:
-        with suppress(OSError):  # said when the file is written
+        with suppress(OSError):  # writing the file reports it
             directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(directory / f".{key}.lock"))
         weights = _read(path, key)
@@ -67,8 +68,8 @@ def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, 
                     save_file(weights, temporary, metadata={"key": key, "content": _content(weights)})
             except (OSError, SafetensorError) as error:
                 warnings.warn(
-                    f"channel attention is not kept for the next run: {error}; set XDG_CACHE_HOME to a directory that "
-                    "can be written",
+                    f"channel attention is not cached for the next run: {error}; set XDG_CACHE_HOME to a writable "
+                    "directory",
                     stacklevel=2,
                 )
     return weights
@@ -78,7 +79,7 @@ def _read(path: Path, key: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            weights = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118 (it is no mapping)
+            weights = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError):
         return None
     return weights if metadata == {"key": key, "content": _content(weights)} else None
@@ -91,7 +92,7 @@ def _content(weights: Mapping[str, Tensor]) -> str:
 
 
 def _hash(digest: Any, items: Iterable[Tensor | str]) -> None:
-    """Each item with its kind and length, so that no two lists of items are one stream of bytes."""
+    """Hash each item with its kind and length, so that different lists never give the same bytes."""
     for item in items:
         if isinstance(item, Tensor):
             content = item.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

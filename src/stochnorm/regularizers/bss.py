@@ -11,27 +11,30 @@ __all__ = ["BSS", "batch_spectral_shrinkage"]
 
 
 def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:
-    r"""Sum of the squares of the k smallest singular values of a batch's features.
+    r"""Return the sum of the squares of the k smallest singular values of a batch's features.
 
-    .. math:: L(F) = \sum_{i=1}^{k} \sigma_{-i}(F)^2 = \sum_{i=1}^{k} \lambda_{-i}(F F^\top), \qquad
-        \nabla L = 2 U_k U_k^\top F
+    $$ L(F) = \sum_{i=1}^{k} \sigma_{-i}(F)^2 = \sum_{i=1}^{k} \lambda_{-i}(F F^\top), \qquad
+       \nabla L = 2 U_k U_k^\top F $$
 
-    where :math:`U_k` holds the eigenvectors of the k smallest eigenvalues. They are those of the smaller Gram matrix,
-    :math:`F F^\top` or :math:`F^\top F`, computed in float64 because squaring halves the digits (in float32 on devices
-    without float64): the value and gradient of the singular value decomposition, several times faster. The value is
-    exact to some 1e-15 of the *largest* squared singular value: what is smaller is rounding, and may be negative. The
-    gradient divides by no difference of eigenvalues, so it is finite where some are equal or zero; the second
-    derivative does, and is right where all differ. Features that are not finite give nan.
+    The columns of $U_k$ are the eigenvectors of the k smallest eigenvalues. They come from the smaller Gram matrix,
+    $F F^\top$ or $F^\top F$, in float64 because squaring halves the digits (in float32 on devices without float64).
+    Value and gradient are those of the singular value decomposition, several times faster. The value is exact to about
+    1e-15 of the *largest* squared singular value; smaller values are rounding errors and may be negative. The gradient
+    does not divide by differences of eigenvalues, so it is finite if some are equal or zero. The second derivative
+    does, so it needs distinct eigenvalues. Features that are not finite give nan.
+
+    On a GPU, `torch.linalg.eigvalsh` waits for the device once per call. So a step with this penalty waits once, and a
+    CUDA graph cannot capture it.
 
     Args:
-        features: What the head takes in, any floating dtype; also under autocast.
-        k: How many singular values are shrunk.
+        features: Input of the head, any floating dtype; also under autocast.
+        k: Number of singular values to shrink.
 
     Shape:
         - features: (b, d), images by features.
 
     Returns:
-        A scalar of float32; of float64 for float64 features.
+        A float32 scalar; float64 for float64 features.
 
     Raises:
         ValueError: The features are not of shape (b, d), or k is not in 1 ... min(b, d).
@@ -46,7 +49,7 @@ def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:
     if not 1 <= k <= min(b, d):
         raise ValueError(
             f"k must be in 1 ... min(b, d) = {min(b, d)}, the number of singular values, got {k} for features of shape "
-            f"({b}, {d}); give a smaller k or a larger batch"
+            f"({b}, {d}); choose a smaller k or a larger batch"
         )
     device = features.device.type
     with torch.autocast(device, enabled=False):
@@ -57,16 +60,16 @@ def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             if gram.isfinite().all():
                 raise
-            penalty = gram.sum() * torch.nan  # a diverged run is the training loop's to report
+            penalty = gram.sum() * torch.nan  # the training loop reports a diverged run
         return penalty.to(torch.promote_types(features.dtype, torch.float32))
 
 
 class BSS(Regularizer):
-    """Shrinks the weakest directions of the features, which transfer the least.
+    """A penalty that shrinks the weakest directions of the features, which transfer the least.
 
     Args:
         eta: Strength.
-        k: How many singular values of a batch; at most the batch size.
+        k: Number of singular values per batch; at most the batch size.
 
     Raises:
         ValueError: A negative strength, or k below 1.
@@ -80,11 +83,11 @@ class BSS(Regularizer):
     def __init__(self, *, eta: float = 1e-3, k: int = 1) -> None:
         super().__init__()
         if not eta >= 0:
-            raise ValueError(f"eta is a strength, 0 or more, got {eta}")
+            raise ValueError(f"eta must be 0 or more, got {eta}")
         if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k is how many singular values are shrunk, a whole number from 1, got {k!r}")
+            raise ValueError(f"k must be a whole number from 1 (singular values to shrink), got {k!r}")
         self.eta, self.k = eta, k
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty of the step's features."""
+        """Return the penalty of the step's features."""
         return self.eta * batch_spectral_shrinkage(step.features, self.k)

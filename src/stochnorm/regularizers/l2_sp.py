@@ -17,22 +17,23 @@ SCOPES = ("weights", "all")
 
 
 def l2_sp(parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
-    r"""Half the squared distance of parameters to where they started (Section 3).
+    r"""Return half the squared distance of parameters from their starting point (Section 3).
 
-    .. math:: \Omega(w) = \frac{1}{2} \sum_i \lVert w_i - w^0_i \rVert^2
+    $$ \Omega(w) = \frac{1}{2} \sum_i \lVert w_i - w^0_i \rVert^2 $$
 
-    The gradient, :math:`w_i - w^0_i`, flows to the parameters alone and is twice differentiable. Memory: one copy of
-    the parameters while the value is computed; nothing but the arguments is kept for backward.
+    The gradient, $w_i - w^0_i$, flows only to the parameters and is twice differentiable. It needs the memory of one
+    copy of the parameters while it computes the value, and saves only the arguments for backward. On a GPU it does not
+    wait for the device.
 
     Args:
-        parameters: w, any shapes and floating dtypes.
-        anchors: The starting point, on the parameters' device; a tensor of the same shape for each parameter.
+        parameters: Parameters w, any shapes and floating dtypes.
+        anchors: Starting point on the parameters' device: for each parameter a tensor of the same shape.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: There are no parameters, or the anchors' number or shapes are not the parameters'.
+        ValueError: There are no parameters, or the number or shapes of the anchors differ from the parameters'.
 
     Example:
         >>> l2_sp([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 0.0])])
@@ -40,7 +41,7 @@ def l2_sp(parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
     """
     if len(parameters) != len(anchors) or not parameters:
         raise ValueError(
-            f"l2_sp takes parameters and one anchor for each, got {len(parameters)} parameters and {len(anchors)} "
+            f"l2_sp needs parameters and one anchor for each, got {len(parameters)} parameters and {len(anchors)} "
             "anchors; clone the parameters before training"
         )
     for parameter, anchor in zip(parameters, anchors, strict=True):
@@ -54,26 +55,26 @@ def l2_sp(parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
 
 
 class L2SP(Regularizer):
-    r"""Holds the backbone at its pre-trained weights and the new head near zero.
+    r"""A penalty that keeps the backbone near its pre-trained weights and the new head near zero.
 
-    .. math:: \frac{\alpha}{2} \lVert w - w^0 \rVert^2 + \frac{\beta}{2} \lVert w_{head} \rVert^2
+    $$ \frac{\alpha}{2} \lVert w - w^0 \rVert^2 + \frac{\beta}{2} \lVert w_{head} \rVert^2 $$
 
-    The anchors :math:`w^0` are float32 copies (float64 of float64) made here, so build it after the weights are
-    loaded and before the first step. They are buffers: ``.to()`` and ``state_dict()`` reach them. The parameters stay
-    the model's, and are looked up at each step; those that do not require a gradient now are left out, and shared ones
-    count once. It takes the place of weight decay for what it covers: set that to 0, as the authors do. Under FSDP,
-    which flattens parameters, it does not work.
+    The constructor copies the anchors $w^0$ in float32 (float64 for float64 parameters), so build it after you load the
+    weights and before the first step. The anchors are buffers, so `.to()` and `state_dict()` include them. The model
+    keeps its parameters, which are looked up at each step. Parameters that do not require a gradient at construction
+    are skipped, and shared ones count once. The penalty replaces weight decay for the parameters that it covers: set
+    their weight decay to 0, as the authors do. It does not work under FSDP, which flattens parameters.
 
     Args:
         model: The network, with or without its head.
-        head: The new modules, which have no pre-trained weights, or the one; may be empty.
+        head: The new module or modules, without pre-trained weights; may be empty.
         alpha: Strength of the distance.
         beta: Strength on the head.
-        scope: ``weights``, those of convolution and linear layers alone (the authors' code); ``all``, also biases and
-            the affine parameters of normalization layers. For backbone and head alike.
+        scope: `weights`: only the weights of convolution and linear layers (the authors' code). `all`: also biases and
+            the affine parameters of normalization layers. It applies to backbone and head.
 
     Raises:
-        ValueError: An unknown scope, a negative strength, or a backbone without a parameter to hold.
+        ValueError: An unknown scope, a negative strength, or a backbone without a trainable parameter in the scope.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
@@ -94,7 +95,7 @@ class L2SP(Regularizer):
         if scope not in SCOPES:
             raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
         if not (alpha >= 0 and beta >= 0):
-            raise ValueError(f"alpha and beta are strengths, 0 or more, got alpha={alpha} and beta={beta}")
+            raise ValueError(f"alpha and beta must be 0 or more, got alpha={alpha} and beta={beta}")
         self.alpha, self.beta = alpha, beta
         modules = as_modules(head)
         new = {id(parameter) for module in modules for parameter in module.parameters()}
@@ -102,9 +103,9 @@ class L2SP(Regularizer):
         if not backbone:
             raise ValueError(
                 f"L2-SP found nothing to hold: outside the head, {type(model).__name__} has no parameter that requires "
-                f"a gradient in the scope {scope!r}; unfreeze some, or give scope='all'"
+                f"a gradient in the scope {scope!r}; unfreeze some, or set scope='all'"
             )
-        # In tuples, where nn.Module does not take them for its own.
+        # Tuples, so that nn.Module does not register the modules inside.
         self._backbone = tuple(backbone.values())
         self._head = tuple({id(getattr(*at)): at for module in modules for _, at in _covered(module, scope)}.values())
         for name, place in backbone.items():
@@ -114,7 +115,7 @@ class L2SP(Regularizer):
             self.register_buffer(f"anchor/{name.replace('.', '/')}", anchor)  # a buffer's name has no dots
 
     def forward(self, step: Step | None = None) -> Tensor:
-        """The penalty at the present parameters; the step is not looked at."""
+        """Return the penalty of the present parameters; the step is not used."""
         penalty = self.alpha * l2_sp([getattr(*place) for place in self._backbone], list(self.buffers()))
         for place in self._head:
             penalty = penalty + self.beta / 2 * wide(getattr(*place)).square().sum()
@@ -122,7 +123,7 @@ class L2SP(Regularizer):
 
 
 def _covered(module: nn.Module, scope: str) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
-    """The trainable parameters in the scope, each once: their names, and where they are an attribute of what."""
+    """Yield the trainable parameters in the scope, each once: the name, the module and its attribute."""
     weights = {
         id(parameter)
         for layer in module.modules()
@@ -137,7 +138,7 @@ def _covered(module: nn.Module, scope: str) -> Iterator[tuple[str, tuple[nn.Modu
 
 
 class _HalfSquaredDistance(torch.autograd.Function):
-    """A few kernels over all tensors at once; autograd would launch some for each tensor, both ways."""
+    """A few kernels over all tensors at once; autograd would launch several kernels per tensor and direction."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ class _HalfSquaredDistance(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         differences = torch._foreach_sub(tensors[:count], tensors[count:])
         torch._foreach_mul_(differences, differences)
-        # Not _foreach_norm: on CPUs it adds up in float32 without pairing, which is off by 1e-3 at a million values.
+        # Not _foreach_norm: on CPUs its plain float32 sum has an error of 1e-3 at a million values.
         return torch.stack([squares.sum() for squares in differences]).sum() / 2
 
     @staticmethod

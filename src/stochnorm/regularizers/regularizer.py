@@ -1,4 +1,4 @@
-"""What a regularizer is: a term of the loss that sees one training step."""
+"""The interface of a regularizer: a term of the loss that gets one training step."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ __all__ = ["Regularizer", "Step"]
 
 
 class Step(NamedTuple):
-    """One training step, all that a regularizer sees of it."""
+    """The parts of a training step that a regularizer gets."""
 
     inputs: Tensor
-    """(b, 3, h, w): the normalized images, as the model got them."""
+    """(b, 3, h, w): the normalized images, the input of the model."""
     targets: Tensor
-    """(b,) class indices, or (b, num_classes) in {0, 1} with several labels an image."""
+    """(b,) class indices, or (b, num_classes) in {0, 1} with several labels per image."""
     logits: Tensor
     """(b, num_classes), with gradient."""
     features: Tensor
-    """(b, d): what the head took in, with gradient."""
+    """(b, d): the input of the head, with gradient."""
     share: float = 1.0
-    """Of the batch that these images are, where it is computed part by part."""
+    """Fraction of the batch that these images are; below 1 if the batch is computed in parts."""
 
 
 class Regularizer(nn.Module, ABC):
     """A penalty that is added to the loss of any training loop.
 
-    The model is not a child: its parameters stay its own, and ``.to()`` and ``state_dict()`` here reach the
-    regularizer's anchors alone.
+    The model is not a child: it keeps its parameters, and `.to()` and `state_dict()` of a regularizer concern only the
+    regularizer's own anchors.
     """
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
-        """The penalty of a step, its strength included: a scalar of float32 with gradient.
+        """Return the penalty of a step, including its strength: a float32 scalar with gradient.
 
-        Of a part of a batch, what the whole would have if all of it were alike: parts count by their share.
+        For part of a batch, return the penalty of a full batch made of such parts; the caller weighs it by its share.
         """
 
 
 def as_modules(head: nn.Module | Iterable[nn.Module]) -> tuple[nn.Module, ...]:
-    """The new layers of a network, of which most have one."""
+    """Return the new layers of a network as a tuple; most networks have one."""
     modules = (head,) if isinstance(head, nn.Module) else tuple(head)
     for module in modules:
         if not isinstance(module, nn.Module):
-            raise TypeError(f"head is the new layers themselves, such as [model.fc], got {module!r}")
+            raise TypeError(f"head must be modules, such as [model.fc], got {module!r}")
     return modules
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """At least float32, so that sums of bfloat16 are exact enough."""
+    """Return a tensor in at least float32, so that sums of bfloat16 values are exact enough."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -13,6 +13,7 @@ from stochnorm.data import ImageStore, Split, format_manifest, read_source
 from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.cpu.accelerate import plain_class
+from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import DELTA, Regularizer
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
@@ -21,7 +22,7 @@ from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.display import Display
 from stochnorm.training.images import check_splits, split_rows, task_of
 from stochnorm.training.objective import Objective
-from stochnorm.training.prepare import normalization_layers, prepare
+from stochnorm.training.prepare import prepare
 
 __all__ = ["Job", "Validated", "assemble"]
 

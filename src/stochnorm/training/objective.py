@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier, pooled
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import InputTap
 from stochnorm.regularizers import Regularizer, Step
 
 __all__ = ["Objective", "Terms"]
@@ -51,7 +51,7 @@ class Objective:
         self.classifier, self.task, self.regularizers, self.autocast = classifier, task, regularizers, autocast
         self.processes = processes
         self._head = classifier.head_name
-        self._tap = Tap(classifier.model, [self._head], inputs=True) if regularizers else None
+        self._tap = InputTap(classifier.model, [self._head]) if regularizers else None
 
     def __call__(self, model: nn.Module, inputs: Tensor, targets: Tensor, share: float = 1.0) -> Terms:
         """Return the terms of a batch, or of a part of it.

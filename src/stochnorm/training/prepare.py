@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.data import Split
 from stochnorm.data.images.batches import CenterCrops
@@ -15,13 +14,13 @@ from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier
 from stochnorm.nn import initialize_statistics, name_matches
-from stochnorm.nn.cpu.accelerate import accelerate
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 from stochnorm.nn.cpu.memory import keep_freed_memory
-from stochnorm.nn.surgery import Where, pick
+from stochnorm.nn.select import Where, normalization_layers, pick
 from stochnorm.regularizers import Regularizer
 from stochnorm.runs.config import FinetuneConfig
 
-__all__ = ["normalization_layers", "prepare"]
+__all__ = ["prepare"]
 
 _RANDOM_STATISTICS = 64  # images that random weights get their first statistics from
 
@@ -61,7 +60,7 @@ def prepare(
         initialize_statistics(model, "target", crops(some, config.batch_size))
     if fabric.device.type == "cpu":
         keep_freed_memory()
-        accelerate(model, normalization=False)  # which conversions know only as it is
+        accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
     setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), progress)
 
     def apply(acts_on: str) -> dict[str, Regularizer | None]:
@@ -94,11 +93,6 @@ def _where(config: FinetuneConfig, methods: list[Method], model: nn.Module) -> W
         except ValueError as error:
             raise ValueError(f"norm_layers {config.norm_layers!r}: {error}" if where else str(error)) from error
     return where
-
-
-def normalization_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Those with moving statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def _momentum(own: float | None, config: FinetuneConfig) -> float | None:

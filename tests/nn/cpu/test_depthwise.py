@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.nn.cpu import depthwise
-from stochnorm.nn.cpu.accelerate import accelerate
-from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 
 needs_kernel = pytest.mark.skipif(depthwise.library is None, reason="the kernel was not built")
 
@@ -265,28 +264,6 @@ def test_a_layer_can_be_copied_and_pickled() -> None:
 
 
 @needs_kernel
-def test_accelerate_changes_classes_alone_and_back() -> None:
-    model = nn.Sequential(
-        *[conv(4, 3), conv(4, 3, 2, same=True), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=2)],
-        *[nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 16, 3, dilation=2, groups=16), nn.Conv2d(16, 16, 9, groups=16)],
-    )
-    classes, parameters, keys = [type(m) for m in model], list(model.parameters()), list(model.state_dict())
-    assert accelerate(model) == 2
-    assert accelerate(model) == 0
-    assert [isinstance(m, DepthwiseConv2d) for m in model] == [True, True, *[False] * 5]
-    assert isinstance(model[1], Conv2dSame)
-    assert list(model.state_dict()) == keys
-    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
-    assert accelerate(model, enabled=False) == 2
-    assert [type(m) for m in model] == classes
-
-
-def test_without_the_library_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depthwise, "library", None)
-    assert accelerate(conv(4, 3)) == 0
-
-
-@needs_kernel
 def test_a_networks_loss_and_gradients_are_pytorchs(calls: Calls) -> None:
     model = timm.create_model("tf_efficientnet_lite0", num_classes=5).to(memory_format=torch.channels_last)
     images, targets = last(4, 3, 64, 64), torch.arange(4)
@@ -296,7 +273,7 @@ def test_a_networks_loss_and_gradients_are_pytorchs(calls: Calls) -> None:
         return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
 
     loss, gradients = loss_and_gradients()
-    assert accelerate(model, normalization=False) == 16
+    assert accelerate_convolutions(model) == 16
     our_loss, our_gradients = loss_and_gradients()
     assert calls.count(("forward", ())) == calls.count(("backward", (True, True))) == 16
     torch.testing.assert_close(our_loss, loss, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,8 @@ from torch import nn
 
 from stochnorm.nn.hooks.modes import evaluating
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def test_flags_are_as_before_after_an_error_too() -> None:
     model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())

@@ -9,7 +9,9 @@ import torchvision
 from torch import Tensor, nn
 
 from stochnorm.nn.hooks.stages import check_layers, stage_names
-from stochnorm.nn.hooks.taps import Tap
+from stochnorm.nn.hooks.taps import OutputTap
+
+pytestmark = pytest.mark.usefixtures("device")
 
 KNOWN = {
     "timm/resnet50": ["layer1", "layer2", "layer3", "layer4"],
@@ -54,7 +56,7 @@ def test_stages_halve_the_resolution_and_the_model_is_left_as_it_was() -> None:
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    with Tap(model, names) as tap:
+    with OutputTap(model, names) as tap:
         model(torch.zeros(2, 3, 64, 64))
     assert [tuple(tap.values[n].shape) for n in names] == [
         (2, 64, 16, 16),
@@ -109,7 +111,7 @@ def test_an_activation_in_place_is_the_end_not_what_it_overwrites() -> None:
 
 def test_a_model_without_feature_maps_is_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
-    with pytest.raises(ValueError, match=r"Sequential is no chain .* at 16 px it puts out .* of none; name layers"):
+    with pytest.raises(ValueError, match=r"Sequential is not a chain .* at 16 px its stages .* are none; name layers"):
         stage_names(model, image_size=16)
 
 
@@ -117,12 +119,12 @@ def test_a_model_without_feature_maps_is_an_error() -> None:
 def test_a_convolutional_stem_alone_is_an_error(name: str) -> None:
     """DELTA would hold next to nothing."""
     model = timm.create_model(name)
-    with pytest.raises(ValueError, match=r"is no chain of convolutional stages: .* only of (patch_embed|stem)"):
+    with pytest.raises(ValueError, match=r"is not a chain of convolutional stages: .* are only (patch_embed|stem)"):
         stage_names(model, image_size=model.default_cfg["input_size"][-1])
 
 
 def test_a_layer_named_twice_would_count_twice() -> None:
-    with pytest.raises(ValueError, match="layer last is named twice"):
+    with pytest.raises(ValueError, match="layer last is a duplicate"):
         check_layers(Odd(), ["last", "first", "last"])
     assert check_layers(Odd(), "last") == ["last"]
 

@@ -1,1 +1,1 @@
-"""Compiled kernels for CPUs, and the layers that call them."""
+"""Compiled kernels for CPUs, and the layers that use them."""

@@ -1,7 +1,8 @@
-"""Let a model run through the compiled kernels on CPUs, in place."""
+"""Let a model run through the compiled CPU kernels, in place."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,25 +10,23 @@ from torch import nn
 from stochnorm.nn.cpu import depthwise, kernel
 from stochnorm.nn.timm_names import is_timms
 
-__all__ = ["accelerate", "plain_class"]
+__all__ = ["accelerate", "accelerate_convolutions", "decelerate", "plain_class"]
 
 
-def accelerate(model: nn.Module, *, normalization: bool = True, enabled: bool = True) -> int:
-    """Let a model's layers run through the compiled kernels, in place: a step of plain BatchNorm gets faster, too.
+def accelerate(model: nn.Module) -> int:
+    """Let a model's layers run through the compiled kernels, in place; plain BatchNorm gets faster, too.
 
     The objects stay, and with them parameters, state-dict keys, hooks, sharing and optimizer links. A layer computes
-    what it computed before, to rounding; it takes the kernel for what that was made for (plain tensors on CPUs), else
-    PyTorch's own.
+    the same as before, to rounding. It uses the kernel for plain tensors on CPUs and PyTorch's own code otherwise.
+
+    Convert first: conversions ([stochnorm.convert][] and the others) do not know timm's accelerated normalization.
 
     Args:
-        model: Any module. Changed are its ``nn.Conv2d`` and timm's ``Conv2dSame`` of one kernel a channel, up to 7 x 7,
-            stride 1 or 2, without dilation; and timm's ``BatchNormAct2d``, which then activates in the same pass.
-        normalization: False leaves the latter alone. Conversions (:func:`stochnorm.convert` and its like) know them
-            only as they are: convert first.
-        enabled: False makes all of them again what they were.
+        model: Any module. Layers that change: those of [stochnorm.nn.cpu.accelerate.accelerate_convolutions][], and
+            timm's `BatchNormAct2d`, which then activates in the same pass.
 
     Returns:
-        How many layers it changed; 0 where the kernels were not built.
+        The number of layers that changed; 0 if the kernels were not built.
 
     Example:
         >>> from stochnorm.nn.cpu import depthwise
@@ -35,31 +34,63 @@ def accelerate(model: nn.Module, *, normalization: bool = True, enabled: bool = 
         >>> accelerate(model) == int(depthwise.library is not None)
         True
     """
+    return _change(model, lambda module: _fused(module) or _depthwise(module))
+
+
+def accelerate_convolutions(model: nn.Module) -> int:
+    """Let only a model's depthwise convolutions run through the compiled kernel, in place; see `accelerate`.
+
+    Args:
+        model: Any module. Layers that change: `nn.Conv2d` and timm's `Conv2dSame` with one kernel per channel, up to
+            7 x 7, stride 1 or 2, without dilation.
+
+    Returns:
+        The number of layers that changed; 0 if the kernel was not built.
+    """
+    return _change(model, _depthwise)
+
+
+def decelerate(model: nn.Module) -> int:
+    """Make all accelerated layers plain ones again, in place.
+
+    Returns:
+        The number of layers that changed.
+    """
+    return _change(model, plain_class)
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class of a layer, or the class that it had before it was accelerated."""
+    kind: type[nn.Module] = getattr(type(module), "_accelerates", type(module))
+    return kind
+
+
+def _change(model: nn.Module, to: Callable[[nn.Module], type[nn.Module] | None]) -> int:
+    """Give each layer the class that `to` returns, if any; return the number of layers that changed."""
     changed = 0
     for module in model.modules():
-        kind = _counterpart(module, normalization) if enabled else plain_class(module)
-        if kind is not type(module):
+        kind = to(module)
+        if kind is not None and kind is not type(module):
             module.__class__ = kind
             changed += 1
     return changed
 
 
-def plain_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a layer, or the one that it had before it was accelerated."""
-    kind: type[nn.Module] = getattr(type(module), "_accelerates", type(module))
-    return kind
+def _fused(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class that normalizes and activates in one pass; None if a layer has none."""
+    if kernel.library is None or not is_timms(type(module), "BatchNormAct2d"):
+        return None
+    from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d
+
+    return FusedBatchNormAct2d
 
 
-def _counterpart(module: nn.Module, normalization: bool) -> type[nn.Module]:
-    """The class that a layer is to have."""
+def _depthwise(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class that runs through the compiled convolution; None if a layer has none."""
     kind = type(module)
-    if normalization and is_timms(kind, "BatchNormAct2d"):
-        from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d
-
-        return FusedBatchNormAct2d if kernel.library is not None else kind
     same = is_timms(kind, "Conv2dSame")
     if depthwise.library is None or not (kind is nn.Conv2d or same) or not _is_depthwise(module):
-        return kind
+        return None
     if same:
         from stochnorm.nn.cpu.depthwise_same import DepthwiseConv2dSame
 
@@ -68,7 +99,7 @@ def _counterpart(module: nn.Module, normalization: bool) -> type[nn.Module]:
 
 
 def _is_depthwise(conv: Any) -> bool:
-    """Whether a convolution is one that the kernel can do."""
+    """Return whether the kernel can compute a convolution."""
     return (
         1 < conv.groups == conv.in_channels == conv.out_channels
         and conv.stride in ((1, 1), (2, 2))

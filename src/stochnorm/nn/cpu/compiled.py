@@ -1,4 +1,4 @@
-"""What ``kernel.py`` and ``depthwise.py`` share: each loads a library that ``setup.py`` compiled for CPUs."""
+"""Load a library that `setup.py` compiled for CPUs; `kernel.py` and `depthwise.py` use it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 __all__ = ["load", "threads"]
 
 _Functions: TypeAlias = dict[torch.dtype, tuple[Callable[..., None], Callable[..., None]]]
-_ONE_THREAD = 32768  # values; below, other threads cost more than they bring, as in ATen
+_ONE_THREAD = 32768  # values; below, more threads cost more time than they save, as in ATen
 
 
 def load(
     extension: str, name: str, dtypes: Iterable[torch.dtype], *, forward: Sequence[Any], backward: Sequence[Any]
 ) -> _Functions | None:
-    """The functions ``NAME_forward_DTYPE`` and ``NAME_backward_DTYPE`` of a shared library.
+    """Return the functions `NAME_forward_DTYPE` and `NAME_backward_DTYPE` of a shared library.
 
     Args:
-        extension: The library, ``stochnorm.nn.cpu.EXTENSION``.
-        name: What its functions begin with.
-        dtypes: That it has functions for.
-        forward: Types of the arguments, as ctypes has them.
-        backward: The same, of the other direction.
+        extension: Module name of the library inside `stochnorm.nn.cpu`.
+        name: First part of the function names.
+        dtypes: Dtypes that the library supports.
+        forward: Argument types of the forward functions (ctypes).
+        backward: Argument types of the backward functions (ctypes).
 
     Returns:
-        Forward and backward by dtype; None where the library was not built.
+        Forward and backward functions by dtype; None if the library was not built.
     """
     spec = find_spec(f"stochnorm.nn.cpu.{extension}")
     if spec is None or spec.origin is None:
@@ -48,5 +48,5 @@ def load(
 
 
 def threads(input: Tensor) -> int:
-    """How many a compiled function is to use for an input."""
+    """Return the number of threads of a compiled function for an input."""
     return torch.get_num_threads() if input.numel() >= _ONE_THREAD else 1

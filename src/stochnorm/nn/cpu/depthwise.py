@@ -1,8 +1,8 @@
-"""Depthwise convolutions on CPUs by ``depthwise.cpp``, compiled at installation where there is a compiler.
+"""Depthwise convolutions on CPUs by `depthwise.cpp`, which the installation compiles if there is a compiler.
 
-PyTorch's own take most of a training step of the EfficientNets and MobileNets in bfloat16. The kernel computes the same
-to rounding, for plain channels_last tensors of float32 and bfloat16, and is left out where it was not built:
-``stochnorm.nn.cpu.depthwise.library`` is None then.
+In bfloat16, PyTorch's depthwise convolutions take most of a training step of EfficientNets and MobileNets. The kernel
+computes the same to rounding, for plain channels_last tensors in float32 and bfloat16. If it was not built,
+`stochnorm.nn.cpu.depthwise.library` is None and PyTorch's convolution is used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _pointer, _shape = ctypes.c_void_p, ctypes.c_int64 * 11
 _FORWARD = [_shape, *[_pointer] * 4, ctypes.c_int]
 _BACKWARD = [_shape, *[_pointer] * 5, ctypes.c_int]
 MOST = 7
-"""Rows and columns of a kernel, as in depthwise.cpp."""
+"""Maximum number of rows and columns of a kernel, as in depthwise.cpp."""
 
 library = load("_depthwise", "depthwise", (torch.float32, torch.bfloat16), forward=_FORWARD, backward=_BACKWARD)
 _functions = library or {}
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with a compiled kernel for depthwise convolutions on CPUs; see :mod:`.accelerate`."""
+    """`nn.Conv2d` with a compiled kernel for depthwise convolutions on CPUs; see `accelerate.py`."""
 
     _accelerates: type[nn.Conv2d] = nn.Conv2d
 
@@ -43,7 +43,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return output
 
     def _dtype(self, input: Tensor) -> torch.dtype | None:
-        """What to compute in, as ``nn.Conv2d`` would; None for what the kernel does not take."""
+        """Return the dtype to compute in, as in `nn.Conv2d`; None if the kernel does not support the input."""
         weight, bias = self.weight, self.bias
         if not (
             type(input) in (Tensor, Parameter)
@@ -63,7 +63,7 @@ class DepthwiseConv2d(nn.Conv2d):
         others = [weight.dtype] if bias is None else [weight.dtype, bias.dtype]
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-            if any(each not in _functions for each in (input.dtype, *others)):  # it leaves float64 as it is
+            if any(each not in _functions for each in (input.dtype, *others)):  # autocast keeps float64
                 return None
         elif any(each is not dtype for each in others):
             return None
@@ -85,14 +85,17 @@ class _Geometry(NamedTuple):
     output_size: tuple[int, int]
     stride: int
     before: tuple[int, int]
-    """Zeros above and to the left; below and to the right there are as many as the output size needs."""
+    """Number of zeros above and to the left; below and to the right the output size determines it."""
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
         output = torch.empty(
-            (*input.shape[:2], *geometry.output_size), dtype=input.dtype, memory_format=torch.channels_last
+            (*input.shape[:2], *geometry.output_size),
+            dtype=input.dtype,
+            device=input.device,
+            memory_format=torch.channels_last,
         )
         rounded = _rounded(weight, input.dtype)
         start = None if bias is None else _rounded(bias, input.dtype)
@@ -112,7 +115,7 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):  # the latter: batched gradients
+        if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):  # no storage: batched gradients
             return (*_twice_differentiable_backward(grad_output, input, weight, bias, ctx.geometry, needs), None)
         grad_output = grad_output.contiguous(memory_format=torch.channels_last)
         grad_input = torch.empty_like(input) if needs[0] else None
@@ -142,7 +145,7 @@ def _twice_differentiable_backward(
     geometry: _Geometry,
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
-    """By autograd through PyTorch's convolution, for ``create_graph=True`` and batched gradients."""
+    """Return the gradients by autograd through PyTorch's convolution, for `create_graph=True` and batched gradients."""
     (oh, ow), stride, (top, left) = geometry
     (h, w), (kh, kw) = input.shape[2:], weight.shape[2:]
     with torch.enable_grad(), torch.autocast("cpu", enabled=False):
@@ -155,10 +158,10 @@ def _twice_differentiable_backward(
 
 
 def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """As autocast would pass them, in float32."""
+    """Return the values rounded as autocast does it, in float32."""
     return values.to(dtype).to(torch.float32).contiguous()
 
 
 def _described(input: Tensor, weight: Tensor, geometry: _Geometry) -> ctypes.Array[ctypes.c_int64]:
-    """``Shape`` of depthwise.cpp."""
+    """Return the `Shape` of depthwise.cpp."""
     return _shape(*input.shape, *geometry.output_size, *weight.shape[2:], geometry.stride, *geometry.before)

@@ -1,4 +1,4 @@
-"""The layer for timm's convolution with TensorFlow's padding; imported only where a model has such a layer."""
+"""The layer for timm's convolution with TensorFlow's padding; imported only if a model has such a layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["DepthwiseConv2dSame"]
 
 
 class DepthwiseConv2dSame(DepthwiseConv2d, Conv2dSame):
-    """timm's ``Conv2dSame`` with a compiled kernel; its padding depends on the input's size and is not copied."""
+    """timm's `Conv2dSame` with a compiled kernel; the padding depends on the input's size and makes no copy."""
 
     _accelerates = Conv2dSame
 

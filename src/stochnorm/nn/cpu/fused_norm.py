@@ -1,6 +1,6 @@
-"""The compiled kernel for timm's normalization that carries its activation; imported only where a model has it.
+"""The layer for timm's normalization with a built-in activation on CPUs; imported only if a model has such a layer.
 
-Made by :mod:`stochnorm.nn.cpu.accelerate`.
+`accelerate.py` makes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["FusedBatchNormAct2d"]
 
 
 class FusedBatchNormAct2d(BatchNormAct2d):
-    """timm's BatchNormAct2d that normalizes and activates in one pass in training, by the compiled kernel."""
+    """timm's BatchNormAct2d with a compiled kernel that normalizes and activates in one pass in training."""
 
     _accelerates = BatchNormAct2d
 
@@ -36,7 +36,7 @@ class FusedBatchNormAct2d(BatchNormAct2d):
             return output
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        every = torch.ones(x.size(1), dtype=torch.bool)
+        every = torch.ones(x.size(1), dtype=torch.bool, device=x.device)
         output, _ = kernel.stoch_norm_(
             x, *vectors, use_batch=every, momentum=self.momentum, eps=self.eps, output_range=within
         )

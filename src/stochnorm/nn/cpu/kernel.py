@@ -1,8 +1,8 @@
-"""Algorithm 1 on CPUs in one call per direction: ``kernel.cpp``, compiled at installation where there is a compiler.
+"""Algorithm 1 on CPUs in one call per direction, by `kernel.cpp`, which the installation compiles if it can.
 
-It computes what :mod:`stochnorm.nn.functional` composes of ATen's kernels, for plain tensors of float32, float64 and
-bfloat16, with a ReLU behind it if there is one, and is left out where it was not built:
-``stochnorm.nn.cpu.kernel.library`` is None then.
+It computes the same as the composition of ATen's kernels in `functional.py`, for plain tensors in float32, float64 and
+bfloat16, and includes a ReLU behind the layer. If it was not built, `stochnorm.nn.cpu.kernel.library` is None and the
+composition is used.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["UNBOUNDED", "fits", "range_of", "stoch_norm_"]
 _pointer, _int, _index, _double = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 _FORWARD = [_pointer] * 2 + [_index] * 3 + [_int] + [_pointer] * 5 + [_double] * 4 + [_pointer, _int]
 _BACKWARD = [_pointer] * 3 + [_index] * 3 + [_int] + [_pointer] * 4 + [_double] * 3 + [_pointer, _int]
-_STATISTICS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}  # and vectors
+_VECTORS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 
 UNBOUNDED = (-math.inf, math.inf)
 _RANGES = {nn.Identity: UNBOUNDED, nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0)}
 
-library = load("_kernel", "stoch_norm", _STATISTICS, forward=_FORWARD, backward=_BACKWARD)
+library = load("_kernel", "stoch_norm", _VECTORS, forward=_FORWARD, backward=_BACKWARD)
 _functions = library or {}
 
 
 def range_of(activation: nn.Module | None) -> tuple[float, float] | None:
-    """What an activation clamps to, of those that the kernel can do; None for the others."""
+    """Return the range that an activation clamps to; None if the kernel cannot compute the activation."""
     if activation is None:
         return UNBOUNDED
     hooked = activation._forward_hooks or activation._forward_pre_hooks or activation._backward_hooks
@@ -41,10 +41,10 @@ def range_of(activation: nn.Module | None) -> tuple[float, float] | None:
 
 
 def fits(input: Tensor, *vectors: Tensor | None) -> bool:
-    """Whether the kernel was built and takes these tensors: on the CPU, of its dtypes, neither traced nor wrapped."""
+    """Return whether the kernel was built and supports these tensors: on the CPU, its dtypes, not traced or wrapped."""
     if input.dtype not in _functions or input.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    dtype, channels = _STATISTICS[input.dtype], input.size(1)
+    dtype, channels = _VECTORS[input.dtype], input.size(1)
     for vector in vectors:
         if vector is not None and not (
             vector.dtype is dtype and vector.is_cpu and vector.numel() == channels and vector.is_contiguous()
@@ -52,7 +52,7 @@ def fits(input: Tensor, *vectors: Tensor | None) -> bool:
             return False
     return (
         type(input) in (Tensor, Parameter)
-        and torch._C._has_storage(input)  # which the batched tensors of vmap have not
+        and torch._C._has_storage(input)  # batched tensors of vmap have none
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._get_tracing_state() is None
     )
@@ -70,7 +70,7 @@ def stoch_norm_(
     eps: float,
     output_range: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`stochnorm.nn.functional.stoch_norm_`, for arguments that :func:`fits`; the activation by its range."""
+    """Compute `stochnorm.nn.functional.stoch_norm_` for arguments that `fits` accepts; the activation is a range."""
     statistics = running_mean.new_empty(3, input.size(1))
     use_batch = use_batch.contiguous()
     output: Tensor = _Fused.apply(
@@ -80,7 +80,7 @@ def stoch_norm_(
 
 
 class _Fused(torch.autograd.Function):
-    """Fills ``statistics`` and updates the moving ones; saves what the composition of ATen's kernels saves."""
+    """The kernel with its gradient; it fills `statistics` and updates the moving statistics in place."""
 
     @staticmethod
     def forward(
@@ -153,10 +153,10 @@ class _Fused(torch.autograd.Function):
 
 
 def _layout(input: Tensor) -> tuple[tuple[int, int, int, bool], torch.memory_format]:
-    """``(n, c, s, channels_last)`` as in ``kernel.cpp``, and the memory format that the input must be brought to."""
+    """Return `(n, c, s, channels_last)` as in `kernel.cpp`, and the memory format that the input must have."""
     b, c = input.shape[:2]
     values = input.numel() // c
-    if values == b:  # one value per channel and image: rows of channels whatever the strides are called
+    if values == b:  # one value per channel and image: rows of channels in every memory format
         return (1, c, b, True), torch.contiguous_format
     if not input.is_contiguous():
         for memory_format in (torch.channels_last, torch.channels_last_3d):

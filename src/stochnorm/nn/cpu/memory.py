@@ -1,4 +1,4 @@
-"""Where the memory of a step's tensors comes from on CPUs."""
+"""Keep freed memory in the process on CPUs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep up to 2 GiB of the memory that it frees, instead of returning it to the system at once.
+    """Let the process keep up to 2 GiB of freed memory instead of returning it to the system at once.
 
-    A training step frees what it allocated, and the next one needs as much again; each page that went back and forth is
-    a page fault. Results and the peak do not change. For glibc; its environment variables go before.
+    Each training step frees its memory and the next step needs the same amount again; each returned page costs a page
+    fault. Results and peak memory do not change. It works with glibc, whose environment variables have priority.
 
     Returns:
-        Whether it was set.
+        Whether the setting took effect.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

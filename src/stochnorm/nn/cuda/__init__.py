@@ -1,1 +1,1 @@
-"""Algorithm 1 on CUDA devices."""
+"""Stochastic Normalization on GPUs."""

@@ -1,9 +1,8 @@
-"""Algorithm 1 on GPUs, composed of the ATen kernels that synchronized batch normalization consists of.
+"""Algorithm 1 on GPUs, composed of the ATen kernels of synchronized batch normalization.
 
-CUDA's ``native_batch_norm_backward`` wants the statistics of a whole batch normalization and raises without them. These
-kernels take a mean and an inverse deviation per channel, whichever statistics they come from. Each direction takes two
-passes over the data, as batch normalization does, synchronizes nothing with the host, and can be captured in a CUDA
-graph.
+CUDA's `native_batch_norm_backward` needs the statistics of a whole batch normalization and raises without them. The
+kernels here take a mean and an inverse deviation per channel, from batch or moving statistics. Each direction takes two
+passes over the data, as in batch normalization. Nothing waits for the GPU, so a CUDA graph can capture it.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ __all__ = ["backward", "dense", "normalize"]
 
 
 def dense(input: Tensor) -> Tensor:
-    """Return the input without gaps in memory: the kernels for channels_last do not look at strides."""
+    """Return the input without gaps in memory: the kernels for channels_last ignore strides."""
     return input.contiguous(memory_format=_format_of(input))
 
 
 def normalize(
     input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Return ``weight * (input - mean) / sqrt(var + eps) + bias`` per channel, in one pass.
+    """Return `weight * (input - mean) / sqrt(var + eps) + bias` per channel, in one pass.
 
     Shape:
-        - input: (b, c, ...), any floating dtype, :func:`dense`.
-        - mean, var, weight, bias: (c,), in float32 for half precision.
+        - input: (b, c, ...), any floating dtype, made `dense`.
+        - mean, var, weight, bias: (c,), in float32 for half precision, else in the input's dtype.
         - Returns: the input's shape, dtype and memory format.
     """
-    return torch.batch_norm_elemt(input, weight, bias, mean, torch.rsqrt(var + eps), eps)
+    return torch.batch_norm_elemt(input, _plain(weight), _plain(bias), mean, torch.rsqrt(var + eps), eps)
 
 
 def backward(
@@ -46,24 +45,27 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""Return the gradients of input, weight and bias.
 
-    One pass sums :math:`g` and :math:`g (x - \mu)`; the other one computes
-    :math:`\gamma / \sqrt{\sigma^2 + \epsilon} \; (g - s / m \, (\sum g + \hat x \sum g \hat x))` with m values per
-    channel. The two sums are multiplied by the mask s in between, because moving statistics do not depend on the input.
+    One pass sums $g$ and $g (x - \mu)$. The other pass computes
+    $\gamma / \sqrt{\sigma^2 + \epsilon} \; (g - s / m \, (\sum g + \hat x \sum g \hat x))$ with m values per channel.
+    Between the passes the two sums are multiplied by the mask s, because moving statistics do not depend on the input.
 
     Args:
         grad_output: Gradient of the output.
-        input: As in the forward pass, :func:`dense`.
-        mean, var: Statistics that each channel was normalized by.
+        input: As in the forward pass, made `dense`.
+        mean: Mean that each channel was normalized by.
+        var: Variance that each channel was normalized by.
         weight: Scale gamma; None is 1.
-        use_batch, eps: As in the forward pass.
+        use_batch: As in the forward pass.
+        eps: As in the forward pass.
         needs: Whether the gradients of input, weight and bias are needed.
     """
     needs_input, needs_weight, needs_bias = needs
-    weight = None if weight is None else weight.to(mean.dtype)
+    weight = _plain(None if weight is None else weight.to(mean.dtype))
     grad_output = grad_output.contiguous(memory_format=_format_of(input))
     invstd = torch.rsqrt(var + eps)
-    sum_g, sum_g_centered, grad_weight, grad_bias = torch.batch_norm_backward_reduce(
-        grad_output, input, mean, invstd, weight, needs_input, needs_weight, needs_bias
+    # The kernel computes no gradients of weight and bias without a weight, so they come from the two sums.
+    sum_g, sum_g_centered, *_ = torch.batch_norm_backward_reduce(
+        grad_output, input, mean, invstd, weight, True, False, False
     )
     grad_input = None
     if needs_input:
@@ -72,7 +74,12 @@ def backward(
         grad_input = torch.batch_norm_backward_elemt(
             grad_output, input, mean, invstd, weight, sum_g * mask, sum_g_centered * mask, values
         )
-    return grad_input, grad_weight if needs_weight else None, grad_bias if needs_bias else None
+    return grad_input, sum_g_centered * invstd if needs_weight else None, sum_g if needs_bias else None
+
+
+def _plain(vector: Tensor | None) -> Tensor | None:
+    """Return a vector without gaps in memory: some of the kernels ignore strides."""
+    return None if vector is None else vector.contiguous()
 
 
 def _format_of(input: Tensor) -> torch.memory_format:

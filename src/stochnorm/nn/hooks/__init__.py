@@ -1,1 +1,1 @@
-"""Looking inside a model while it runs."""
+"""Read from a model, or change it for a while, while it runs."""

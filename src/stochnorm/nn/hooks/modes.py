@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Put a model into eval mode for a while."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode; afterwards every module's ``training`` flag is as before.
+    """Put a model into eval mode within a `with` block; afterwards every `training` flag is as before.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())

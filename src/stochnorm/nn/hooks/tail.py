@@ -1,4 +1,4 @@
-"""The part of a network behind one of its layers, run again and again on changed feature maps."""
+"""Run the part of a network behind one of its layers, many times, on changed feature maps."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ __all__ = ["Tail"]
 
 
 class Tail:
-    """What a network in eval mode makes of a layer's output, without computing what came before the layer again.
+    """The part of a network in eval mode behind a layer; it does not repeat the computation before the layer.
 
-    The network's own ``forward`` runs, so any architecture will do: every module that had ended before the layer
-    returns what it returned for the images, the layer returns the maps it is told to, and what comes after is
-    computed. Where something leads past the layer, as in a residual block, what was kept is brought to the maps' images
-    first. Which way is right is tried out when a tail is made; where none is, a warning says so and the whole network
-    runs, as slow and as right as the obvious way.
+    The network's own `forward` runs, so this works for any architecture: each module that ended before the layer
+    returns its recorded output, the layer returns the given maps, and the rest is computed. If an output bypasses the
+    layer, as in a residual block, the recorded outputs are first gathered for the images of the maps. The constructor
+    tries both ways. If neither reproduces the logits, it warns and runs the whole network, which is slower but exact.
 
     Args:
-        model: Images to logits; in eval mode, under ``torch.inference_mode``.
-        layer: As in ``model.named_modules()``.
+        model: Maps images to logits; in eval mode, under `torch.inference_mode`.
+        layer: Name as in `model.named_modules()`.
         images: (b, 3, h, w).
 
     Attributes:
-        logits: (b, num_classes), of the images.
-        maps: (b, c, h, w), what the layer puts out for the images.
+        logits: (b, num_classes), the logits of the images.
+        maps: (b, c, h, w), the layer's output for the images.
 
     Raises:
-        ValueError: The layer's output is no feature map (b, c, h, w), or it runs more than once.
+        ValueError: The layer's output is not a feature map (b, c, h, w), or the layer runs more than once.
     """
 
     def __init__(self, model: nn.Module, layer: str, images: Tensor) -> None:
@@ -43,17 +42,17 @@ class Tail:
         self.maps, self.logits = self._record(layer)
         if not self._reproduces():
             self._gather = True
-            self._record(layer)  # anew, since the network may have written into what was kept
+            self._record(layer)  # again, because the network may have changed the recorded outputs in place
             if not self._reproduces():
                 warnings.warn(
-                    f"{type(model).__name__} cannot be run from {layer} on: the whole network runs for each of its "
-                    "channels, which takes long; another layer, or uniform channel weights, would not",
+                    f"{type(model).__name__} cannot run from {layer} on: the whole network runs for each of its "
+                    "channels, which is slow; choose another layer or uniform channel weights",
                     stacklevel=2,
                 )
                 self._kept.clear()
 
     def __call__(self, maps: Tensor, indices: Tensor) -> Tensor:
-        """Logits (n, num_classes) for other feature maps (n, c, h, w), of the images of these indices (n,)."""
+        """Return logits (n, num_classes) for feature maps (n, c, h, w) of the images with the indices (n,)."""
         with ExitStack() as stack:
             for module, outputs in self._kept.items():
                 stack.enter_context(_forward_replaced(module, self._in_turn(outputs, module.forward, indices)))
@@ -62,17 +61,17 @@ class Tail:
         return logits
 
     def _reproduces(self) -> bool:
-        """Whether the unchanged maps give the logits again and again, in another number and order."""
+        """Return whether unchanged maps, in another number and order, give the same logits, twice."""
         again = torch.arange(len(self._images) + 1, device=self._images.device).flip(0) % len(self._images)
         try:
             differences = [self(self.maps[again], again) - self.logits[again] for _ in range(2)]
-        except RuntimeError:  # shapes that do not fit
+        except RuntimeError:  # wrong shapes
             return False
         most = torch.cat(differences).abs().max()
-        return bool(most <= 0.01 * self.logits.abs().max())  # TF32 may differ by the batch size
+        return bool(most <= 0.01 * self.logits.abs().max())  # TF32 depends on the batch size
 
     def _in_turn(self, outputs: list[Any], forward: Callable[..., Any], indices: Tensor) -> Callable[..., Any]:
-        """What a module returned at its first calls, then what it computes."""
+        """Return a forward function: recorded outputs at the first calls, then the module's own computation."""
         remaining = iter(outputs)
         ended = object()
 
@@ -85,7 +84,7 @@ class Tail:
         return replay
 
     def _record(self, layer: str) -> tuple[Tensor, Tensor]:
-        """Runs the network; keeps the outputs of the outermost modules that end before the layer."""
+        """Run the network; record the outputs of the outermost modules that end before the layer."""
         depth = calls = 0
         maps = torch.empty(0)
         self._kept.clear()
@@ -103,8 +102,10 @@ class Tail:
                 calls += 1
                 if not isinstance(output, Tensor) or output.ndim != 4:
                     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                    raise ValueError(f"{layer} puts out {got}, no feature map (b, c, h, w); choose another layer")
-                maps = output.clone()  # what comes next may write into it, as into all that is kept
+                    raise ValueError(
+                        f"the output of {layer} is {got}, not a feature map (b, c, h, w); choose another layer"
+                    )
+                maps = output.clone()  # later modules may change it, and all recorded outputs, in place
             elif depth == 0 and calls == 0:
                 self._kept.setdefault(module, []).append(_each(output, Tensor.clone))
 
@@ -116,13 +117,13 @@ class Tail:
             logits = self._model(self._images)
         if calls != 1:
             raise ValueError(
-                f"{layer} runs {calls} times in a forward pass, so it has no one output; choose another layer"
+                f"{layer} runs {calls} times in a forward pass, so it has no single output; choose another layer"
             )
         return maps, logits
 
 
 def _each(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The function of every tensor that a module returned."""
+    """Return a module's output with a function applied to each tensor."""
     if type(output) in (tuple, list):
         return type(output)(_each(part, function) for part in output)
     return function(output) if isinstance(output, Tensor) else output

@@ -1,0 +1,105 @@
+// Sums and transforms of rows of all channels of a tensor (rows, c), with c contiguous (channels_last).
+
+#pragma once
+
+#include "kernel_values.h"
+
+#include <algorithm>
+
+namespace {
+
+// A block of rows of channels_last: c contiguous values a row, a sum per channel. Four rows at a time, since each sum is
+// loaded and stored again.
+
+template <typename A, typename F> INLINE void block_total(index_t rows, index_t c, A *sum, F value) {
+  std::fill(sum, sum + c, A(0));
+  index_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) sum[j] += (value(r, j) + value(r + 1, j)) + (value(r + 2, j) + value(r + 3, j));
+  }
+  for (; r < rows; r++) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) sum[j] += value(r, j);
+  }
+}
+
+template <typename T, typename A> INLINE void block_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {
+  block_total(rows, c, mean, [=](index_t r, index_t j) { return load(x[r * c + j]); });
+  const A share = A(1) / rows;
+  for (index_t j = 0; j < c; j++) mean[j] *= share;
+  block_total(rows, c, squares, [=](index_t r, index_t j) {
+    const A d = load(x[r * c + j]) - mean[j];
+    return d * d;
+  });
+}
+
+// Mean and squares of the rows so far, `before` of them, and of a block's, which is `share` of all (Chan, Golub, LeVeque
+// 1983).
+template <typename A>
+INLINE void block_merge(const A *block_mean, const A *block_squares, index_t c, double before, double share, double *mean,
+                        double *squares) {
+#pragma omp simd
+  for (index_t j = 0; j < c; j++) {
+    const double delta = block_mean[j] - mean[j];
+    mean[j] += delta * share;
+    squares[j] += block_squares[j] + delta * delta * before * share;
+  }
+}
+
+template <typename A> INLINE void block_add(const A *block, index_t c, double *sum) {
+#pragma omp simd
+  for (index_t j = 0; j < c; j++) sum[j] += block[j];
+}
+
+template <bool CLAMP, typename T, typename A>
+INLINE void block_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {
+  const auto [scale, shift, low, high] = affines;
+  for (index_t r = 0; r < rows; r++, x += c, y += c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) store(y[j], output<CLAMP>(load(x[j]), scale[j], shift[j], low, high));
+  }
+}
+
+template <bool CLAMP, typename T, typename A>
+INLINE void block_products(const T *g, const T *x, index_t rows, index_t c, Affines<A> affines, const A *mean, A *sum_g,
+                           A *sum_gx) {
+  const auto [scale, shift, low, high] = affines;
+  std::fill(sum_g, sum_g + c, A(0));
+  std::fill(sum_gx, sum_gx + c, A(0));
+  index_t r = 0;
+  for (; r + 4 <= rows; r += 4, g += 4 * c, x += 4 * c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) {
+      const A x0 = load(x[j]), x1 = load(x[c + j]), x2 = load(x[2 * c + j]), x3 = load(x[3 * c + j]), m = mean[j];
+      const A g0 = passing<CLAMP>(load(g[j]), x0, scale[j], shift[j], low, high);
+      const A g1 = passing<CLAMP>(load(g[c + j]), x1, scale[j], shift[j], low, high);
+      const A g2 = passing<CLAMP>(load(g[2 * c + j]), x2, scale[j], shift[j], low, high);
+      const A g3 = passing<CLAMP>(load(g[3 * c + j]), x3, scale[j], shift[j], low, high);
+      sum_g[j] += (g0 + g1) + (g2 + g3);
+      sum_gx[j] += (g0 * (x0 - m) + g1 * (x1 - m)) + (g2 * (x2 - m) + g3 * (x3 - m));
+    }
+  }
+  for (; r < rows; r++, g += c, x += c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) {
+      const A gradient = passing<CLAMP>(load(g[j]), load(x[j]), scale[j], shift[j], low, high);
+      sum_g[j] += gradient;
+      sum_gx[j] += gradient * (load(x[j]) - mean[j]);
+    }
+  }
+}
+
+template <bool CLAMP, typename T, typename A>
+INLINE void block_gradient(const T *g, const T *x, T *gx, index_t rows, index_t c, Affines<A> affines, const A *mean,
+                           const A *slope, const A *offset) {
+  const auto [scale, shift, low, high] = affines;
+  for (index_t r = 0; r < rows; r++, g += c, x += c, gx += c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++)
+      store(gx[j], passing<CLAMP>(load(g[j]), load(x[j]), scale[j], shift[j], low, high) * scale[j] +
+                       ((load(x[j]) - mean[j]) * slope[j] + offset[j]));
+  }
+}
+
+}  // namespace
