@@ -8,7 +8,7 @@ demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by s
 	$(BIN)/stochnorm demo
 
 test: .venv/dev check  ## lint, types, tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-gpu: .venv/dev  ## the tests that compute on a device, on a CUDA GPU
 	$(BIN)/pytest -m gpu --device cuda

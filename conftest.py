@@ -16,9 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that also run on a GPU: those that use the fixture `device`. `make test-gpu` selects them."""
+    """Mark the tests that run on a GPU too: those that take `device` or `job_device`. `make test-gpu` selects them."""
     for item in items:
-        if "device" in getattr(item, "fixturenames", ()):
+        if not {"device", "job_device"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.gpu)
 
 

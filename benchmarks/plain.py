@@ -30,7 +30,7 @@ from blend import blend_everywhere
 from stochnorm.data import Row, read_source
 from stochnorm.models import build_classifier
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.training.finetune import split_rows
+from stochnorm.training.images import split_rows
 
 
 class Files(Dataset[tuple[Tensor, int]]):

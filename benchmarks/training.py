@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stochnorm import DELTAConfig
 from stochnorm.data import Split
 from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
-from stochnorm.runs.config import DELTAConfig, FinetuneConfig
+from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.hardware import launch, precision_of
-from stochnorm.training.loop import weight_decay
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
 
@@ -74,7 +74,7 @@ def training(
             module.__class__ = plain_class(module)
     objective = Objective(classifier, SingleLabel(classifier.classes), regularizers, fabric.autocast)
     optimizer = torch.optim.SGD(
-        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=weight_decay(config)
+        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=config.weight_decay_used
     )
     model, optimizer = fabric.setup(classifier.model, optimizer)
     preprocessing = classifier.preprocessing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+from stochnorm import FinetuneConfig
 from stochnorm.runs.records import Record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -40,10 +43,60 @@ def random_state(device: torch.device) -> Callable[[], torch.Tensor]:
     return torch.cuda.get_rng_state if device.type == "cuda" else torch.get_rng_state
 
 
+@pytest.fixture
+def job_device(request: pytest.FixtureRequest) -> str:
+    """Return the device of jobs: that of ``pytest --device``."""
+    return str(request.config.getoption("--device"))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the cache (decoded images, channel attention) apart from the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Settings of a run that takes half a second; without the page, which takes half as long."""
+    return {
+        "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 12, "eval_every": 4,
+        "precision": "32", "device": "cpu", "report": False,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def config(tiny: dict[str, Any]) -> Callable[..., FinetuneConfig]:
+    """Makes the settings of a tiny run on some data."""
+
+    def make(data: Path, out: Path | str = "", **options: Any) -> FinetuneConfig:
+        return FinetuneConfig(str(data), out=str(out), **(tiny | options))
+
+    return make
+
+
+@pytest.fixture
+def tiny_options(tiny: dict[str, Any]) -> list[str]:
+    """The same for the command line; ``--no-report`` is for finetune alone."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name != "report"]
+
+
+@pytest.fixture
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs stochnorm in a process of its own, with environment variables by name."""
+    import warm  # not everywhere can processes be forked
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return warm.run([sys.executable, "-m", "stochnorm", *arguments], **{"COLUMNS": "120"} | environment)
+
+    return run
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of comparisons do not wait for their imports."""
+    import warm
+
+    monkeypatch.setattr("stochnorm.comparison.executors.local.subprocess", warm)
 
 
 @pytest.fixture

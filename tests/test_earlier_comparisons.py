@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,15 @@ LABEL = "stochnorm+l2sp, l2sp.beta = 0.02"
 pytestmark = pytest.mark.usefixtures("earlier")
 
 
-def texts(*patterns: str) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for pattern in patterns for path in Path().glob(pattern)}
+def texts(*patterns: str) -> dict[Path, object]:
+    """Return the content of files; of JSON without the order of its keys."""
+    return {path: content(path) for pattern in patterns for path in Path().glob(pattern)}
+
+
+def content(path: Path) -> object:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()
 
 
 def test_the_directories_of_comparisons_and_searches_are_named_by_their_settings() -> None:
@@ -95,5 +103,5 @@ def test_the_records_of_a_figure_of_the_paper_are_read() -> None:
         assert runs[path] == replace(record, run=path)
     assert main(["report", "paper/figure4b/records.jsonl", "--out", "page.html"]) == 0
     assert "small" in Path("page.html").read_text()
-    with pytest.raises(ValueError, match="paper holds runs of small scale; give another directory"):
+    with pytest.raises(ValueError, match="paper holds runs of small scale, not of paper scale"):
         reproduce("figure4b", scale="paper", data_root=".", out="paper", quiet=True)

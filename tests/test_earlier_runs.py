@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import stochnorm
-from stochnorm import FinetuneConfig, finetune, load_classifier, read_records
+from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, finetune, load_classifier, read_records
 from stochnorm.cli.main import main
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention
-from stochnorm.runs.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.runs.directory import Run, run_name
 from stochnorm.runs.records import record_of
 

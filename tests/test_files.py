@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stochnorm.files import atomic_path, cache_directory, check_target, write_text
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
     with pytest.raises(RuntimeError, match="half"), atomic_path(path) as temporary:
@@ -42,9 +42,11 @@ def test_a_target_that_cannot_be_written_is_named_and_left_alone(tmp_path: Path)
     (tmp_path / "folder").mkdir()
     check_target(tmp_path / "file.txt")
     for act in (check_target, lambda path: write_text(path, "text")):
-        with pytest.raises(IsADirectoryError, match=r"cannot write .*folder: it is a folder; give the name of a file"):
+        with pytest.raises(IsADirectoryError, match=r"cannot write .*folder: it is a folder; choose a file name"):
             act(tmp_path / "folder")
-        with pytest.raises(FileNotFoundError, match=r"cannot write .*file.txt: there is no folder .*missing; make it"):
+        with pytest.raises(
+            FileNotFoundError, match=r"cannot write .*file.txt: the folder .*missing does not exist; make it"
+        ):
             act(tmp_path / "missing/file.txt")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 

@@ -30,12 +30,8 @@ def test_a_layer_lost_to_sync_batch_norm_is_noticed(step: Callable[[nn.Module], 
         step(model)
 
 
-def test_the_test_split_decides_nothing(photos: Path, tmp_path: Path) -> None:
+def test_the_test_split_decides_nothing(photos: Path, tmp_path: Path, config: Callable[..., FinetuneConfig]) -> None:
     """Other test images: the same weights, selected at the same step."""
-    config = FinetuneConfig(
-        str(tmp_path / "list.csv"), backbone="test_resnet", weights="random", image_size=32, batch_size=8, steps=12,
-        eval_every=2, lr=0.02, precision="32", device="cpu",
-    )  # fmt: skip
     results = []
     for shift in (0, 1):  # the second time every test image has another's label
         rows = ["path,label,split"]
@@ -45,7 +41,9 @@ def test_the_test_split_decides_nothing(photos: Path, tmp_path: Path) -> None:
                 label = (k + shift * (split == "test")) % 3
                 rows.append(f"{image.relative_to(tmp_path)},{label},{split}")
         (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-        results.append(finetune(replace(config, out=str(tmp_path / f"run{shift}")), quiet=True))
+        results.append(
+            finetune(config(tmp_path / "list.csv", tmp_path / f"run{shift}", eval_every=2, lr=0.02), quiet=True)
+        )
     first, second = results
     assert first.record["selected"] == second.record["selected"]
     assert first.validation == second.validation

@@ -1,49 +1,27 @@
-"""Figures: axes that can be read."""
+"""Figures on disk and their axes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import pytest
 from matplotlib.figure import Figure
 
-import stochnorm.plotting
-from stochnorm.plotting import plot_curves, plot_search
+from stochnorm.plotting import PALETTE, color_numbers, save_figure, tidy
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """What would have been written."""
-    saved: list[Figure] = []
-    monkeypatch.setattr(stochnorm.plotting, "save_figure", lambda figure, path: saved.append(figure))
-    return saved
+def test_a_figure_is_written_as_png_and_svg(tmp_path: Path) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    tidy(axes)
+    save_figure(figure, tmp_path / "plot")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.png", "plot.svg"]
+    assert not axes.spines["top"].get_visible() and axes.spines["left"].get_visible()
 
 
-@pytest.mark.parametrize("values", [(3e-4, 3e-2), (2e-3, 4e-3), (6.1e-3, 6.9e-3), (1e-6, 1e-2), (1e-9, 10.0), (0.003,)])
-def test_a_searched_setting_has_two_to_four_labels(figures: list[Figure], values: tuple[float, ...]) -> None:
-    trials: list[tuple[dict[str, Any], float]] = [({"lr": value}, 50.0) for value in values]
-    plot_search(trials, trials[0], Path())
-    (axes,) = figures[0].axes
-    low, high = axes.get_xlim()
-    assert 2 <= len(axes.get_xticks()) <= 4
-    assert all(low <= tick <= high for tick in axes.get_xticks())
-
-
-def test_settings_that_are_no_numbers_are_shown_by_name(figures: list[Figure]) -> None:
-    trials: list[tuple[dict[str, Any], float]] = [
-        ({"freeze": "both", "momentum": None, "lr": 0.1}, 1.0),
-        ({"freeze": "affine", "momentum": 0.9}, 2.0),
-    ]
-    plot_search(trials, trials[1], Path())
-    labels = {axes.get_xlabel(): [label.get_text() for label in axes.get_xticklabels()] for axes in figures[0].axes}
-    assert labels["freeze"] == ["both", "affine"]
-    assert labels["momentum"] == ["None", "0.9"]
-
-
-def test_the_curves_count_whole_steps(figures: list[Figure]) -> None:
-    record = {"step": 12, "score": "top1", "train_loss": 1.0, "train_top1": 40.0, "val_loss": 1.2, "val_top1": 50.0}
-    for steps in ((12,), (1, 2, 3)):
-        history = [{**record, "step": step} for step in steps]
-        plot_curves(history, history[-1], "top-1", Path())
-        assert all(tick == int(tick) for axes in figures[-1].axes for tick in axes.get_xticks())
+def test_colors_go_by_order_and_the_reference_is_the_first_of_the_palette() -> None:
+    names = [f"method {i}" for i in range(12)]
+    numbers = color_numbers(names, "method 3")
+    assert numbers["method 3"] == 0
+    assert [numbers[name] for name in names if name != "method 3"] == [*range(1, 10), 1, 2]
+    assert len(set(PALETTE)) == len(PALETTE) == 10
+    assert color_numbers(names, "none of them")["method 0"] == 1

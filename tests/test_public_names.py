@@ -14,7 +14,8 @@ import stochnorm
 
 def printed(code: str) -> str:
     """What a fresh process prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.strip()
 
 
 def test_the_package_alone_imports_nothing_and_knows_its_names() -> None:

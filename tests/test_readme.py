@@ -14,7 +14,7 @@ import torch
 
 import stochnorm
 from stochnorm import FinetuneConfig
-from stochnorm.cli.main import _parse
+from stochnorm.cli.main import parse
 from stochnorm.methods.catalogue import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ def test_the_commands_of_a_page_are_understood(page: Path, monkeypatch: pytest.M
     monkeypatch.setattr(FinetuneConfig, "load", lambda path: FinetuneConfig("photos/"))
     for arguments in commands(page.read_text()):
         try:
-            _parse(arguments)
+            parse(arguments)
         except SystemExit:
             pytest.fail(f"{page.name}: stochnorm {shlex.join(arguments)}")
 

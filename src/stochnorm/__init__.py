@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from stochnorm.comparison.grid import Grid, Variant
     from stochnorm.doctor.diagnose import diagnose
     from stochnorm.doctor.diagnosis import Diagnosis
-    from stochnorm.evaluation.evaluate import Evaluation, evaluate
+    from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
+    from stochnorm.evaluation.result import Evaluation
+    from stochnorm.methods.bss import BSSConfig
+    from stochnorm.methods.delta import DELTAConfig
+    from stochnorm.methods.l2sp import L2SPConfig
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -38,11 +42,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BSSConfig",
     "Comparison",
+    "DELTAConfig",
     "Diagnosis",
     "Evaluation",
     "FinetuneConfig",
     "Grid",
+    "L2SPConfig",
     "Prediction",
     "Record",
     "Result",
@@ -73,11 +80,14 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BSSConfig": "stochnorm.methods.bss",
     "Comparison": "stochnorm.comparison.compare",
+    "DELTAConfig": "stochnorm.methods.delta",
     "Diagnosis": "stochnorm.doctor.diagnosis",
-    "Evaluation": "stochnorm.evaluation.evaluate",
+    "Evaluation": "stochnorm.evaluation.result",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
+    "L2SPConfig": "stochnorm.methods.l2sp",
     "Prediction": "stochnorm.evaluation.predict",
     "Record": "stochnorm.runs.records",
     "Result": "stochnorm.training.finetune",

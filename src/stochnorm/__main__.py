@@ -1,4 +1,4 @@
-"""``python -m stochnorm`` is the command ``stochnorm``."""
+"""`python -m stochnorm` is the command `stochnorm`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all; and where those lie that can be computed anew."""
+"""Atomic writing of files, and the folders of caches."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def cache_directory(kind: str) -> Path:
-    """``$XDG_CACHE_HOME/stochnorm/KIND``, or the same in ``~/.cache``."""
+    """Return the folder `$XDG_CACHE_HOME/stochnorm/KIND`, by default in `~/.cache`."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(root) if root else Path.home() / ".cache") / "stochnorm" / kind
 
 
 def check_target(path: Path) -> None:
-    """Whether a file could be written there; call it before long work.
+    """Check that a file could be written, before long work.
 
     Raises:
-        IsADirectoryError: There is a folder of that name.
-        FileNotFoundError: There is no folder to hold it.
+        IsADirectoryError: The path is a folder.
+        FileNotFoundError: Its parent folder does not exist.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; choose a file name")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends well and is removed when it does not.
+    """Yield a temporary path next to `path`; it replaces `path` at the end of the block, or is removed on an error.
 
     Raises:
-        OSError: The disk is full or not writable; names the file.
+        OSError: The disk is full or not writable; the message names the file.
     """
     check_target(path)
     temporary: Path | None = None
@@ -52,8 +52,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        mend = "; free some space" if error.errno in _FULL else ""
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{mend}") from error
+        remedy = "; free some space" if error.errno in _FULL else ""
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{remedy}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 DASH = "\N{EN DASH}"
-"""In place of a number that there is not."""
+"""Shown instead of a missing number."""
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -55,7 +55,7 @@ def tally(numbers: Mapping[str, int]) -> str:
 
 
 def span(numbers: Iterable[int]) -> str:
-    """Write the smallest and the largest of several numbers, or the one that all are.
+    """Write the smallest and the largest of several numbers, or the only one.
 
     Example:
         >>> span([5, 3, 4]), span({1500})
@@ -77,7 +77,7 @@ def interval(bounds: Sequence[float], form: str = ".1f") -> str:
 
 
 def decimals(value: float | None, digits: int) -> str:
-    """Write a number with so many digits behind the point; a dash for None.
+    """Write a number with this many decimals; a dash for None.
 
     Example:
         >>> decimals(1234.56, 1), decimals(None, 1) == DASH
@@ -87,7 +87,7 @@ def decimals(value: float | None, digits: int) -> str:
 
 
 def signed(value: float | None, digits: int) -> str:
-    """Write a number with its sign and so many digits behind the point; a dash for None.
+    """Write a number with its sign and this many decimals; a dash for None.
 
     Example:
         >>> signed(1.25, 2), signed(None, 1) == DASH
@@ -97,7 +97,7 @@ def signed(value: float | None, digits: int) -> str:
 
 
 def rounded(value: float, digits: int = 2) -> str:
-    """Round to so many digits behind the point; from 1000 on to two in all.
+    """Round to this many decimals; from 1000 on to two significant digits.
 
     Example:
         >>> rounded(2.345, 1), rounded(123456)
@@ -117,7 +117,7 @@ def format_p(p: float) -> str:
 
 
 def spaced_p(p: float | None) -> str:
-    """Write a p-value as :func:`format_p`, with a space behind "<"; a dash for None.
+    """Write a p-value as ``format_p``, with a space after "<"; a dash for None.
 
     Example:
         >>> spaced_p(0.0742), spaced_p(0.0001), spaced_p(None) == DASH
@@ -141,7 +141,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Write about how long something will take: as :func:`duration`, but whole minutes.
+    """Write about how long something will take: as ``duration``, but in whole minutes.
 
     Example:
         >>> rough_duration(42), rough_duration(200), rough_duration(9000)

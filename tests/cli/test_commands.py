@@ -14,9 +14,6 @@ import pytest
 
 from stochnorm.cli.main import main
 
-TINY = ["--backbone", "test_resnet", "--weights", "random", "--image-size", "32", "--batch-size", "8"]
-TINY += ["--precision", "32", "--device", "cpu"]
-
 
 def test_ls_names_every_method_and_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "methods"]) == 0
@@ -27,10 +24,22 @@ def test_ls_names_every_method_and_data_set(capsys: pytest.CaptureFixture[str]) 
     assert all(name in datasets for name in ("cub", "cars", "aircraft", "chestxray14", "elpv"))
 
 
-def test_lists_are_written_and_used(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_written_and_used(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_options: list[str]
+) -> None:
     assert main(["lists", str(photos), str(tmp_path / "lists"), "--rate", "30"]) == 0
     assert "train.txt: 6 images" in capsys.readouterr().out  # ceil(30 % of 8) = 3 a class, one of them validates
-    arguments = ["finetune", str(photos), *TINY, "--steps", "1", "--batch-size", "4", "--out", str(tmp_path / "run")]
+    arguments = [
+        "finetune",
+        str(photos),
+        *tiny_options,
+        "--steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main([*arguments, "--split-lists", str(tmp_path / "lists")]) == 0
     assert "6 train / 3 val / 6 test" in capsys.readouterr().out
 
@@ -50,9 +59,26 @@ def test_lists_of_cub_hold_the_sampling_rules_counts(shared: Path, tmp_path: Pat
     assert not set(listed["train"]) & set(listed["val"])
 
 
-def test_a_switch_of_a_settings_file_can_be_turned_either_way(photos: Path, tmp_path: Path) -> None:
+def test_a_switch_of_a_settings_file_can_be_turned_either_way(
+    photos: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
     first = tmp_path / "first"
-    assert main(["finetune", str(photos), *TINY, "--steps", "1", "--no-decay-norm-bias", "--out", str(first)]) == 0
+    assert (
+        main(
+            [
+                "finetune",
+                str(photos),
+                *tiny_options,
+                "--no-report",
+                "--steps",
+                "1",
+                "--no-decay-norm-bias",
+                "--out",
+                str(first),
+            ]
+        )
+        == 0
+    )
     for option, value in (("--decay-norm-bias", True), ("--no-decay-norm-bias", False)):
         out = tmp_path / option
         settings = ["--settings", str(first / "config.json"), "--out", str(out)]
@@ -88,7 +114,7 @@ def test_verify_prints_whole_lines_and_then_the_error(
     assert main(["verify", str(root)]) == 1
     output = capsys.readouterr()
     assert output.out.splitlines() == verify(root).lines()
-    assert output.err == f"error: {root} is not the whole official data set; see above\n"
+    assert output.err == f"error: {root} is not the complete official data set; see above\n"
 
 
 def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
@@ -101,8 +127,8 @@ def test_verify_of_a_manifest_counts_it_and_fails_where_images_are_missing(
     (photos / "red/000.png").unlink()
     assert main(["verify", str(manifest)]) == 1
     output = capsys.readouterr()
-    assert "1 listed images have no file: red/000.png" in output.out
-    assert output.err == f"error: {manifest} is not whole; see above\n"
+    assert "no file for 1 listed image: red/000.png" in output.out
+    assert output.err == f"error: {manifest} is not complete; see above\n"
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the official set")
@@ -119,7 +145,7 @@ def test_lists_pool_the_official_validation_images_when_asked(
 ) -> None:
     from stochnorm.data.published.aircraft import list_aircraft
     from stochnorm.runs.config import FinetuneConfig
-    from stochnorm.training.finetune import split_rows
+    from stochnorm.training.images import split_rows
 
     source = list_aircraft(write_official("aircraft", tmp_path))
     counts = Counter(row.split for row in split_rows(source, FinetuneConfig("", pool_val=True)))
@@ -131,7 +157,7 @@ def test_no_image_but_those_of_the_lists_trains(tmp_path: Path) -> None:
     """With pool_val validation is cut from the list, unless a list says what validates; a test never is."""
     from stochnorm.data import Row, Source
     from stochnorm.runs.config import FinetuneConfig
-    from stochnorm.training.finetune import split_rows
+    from stochnorm.training.images import split_rows
 
     rows = [Row(f"{split}/{i}.png", "ab"[i % 2], split) for split in ("train", "val") for i in range(20)]
     source = Source(tmp_path, rows)
@@ -145,27 +171,25 @@ def test_no_image_but_those_of_the_lists_trains(tmp_path: Path) -> None:
     assert Counter(pooled.values()) == {"train": 16, "val": 4}
     (tmp_path / "val.txt").write_text("val/19.png")
     assert Counter(row.split for row in split_rows(source, settings)) == {"train": 20, "val": 1}
-    with pytest.raises(ValueError, match=r"val.txt says which images validate; leave out --pool-val"):
+    with pytest.raises(ValueError, match=r"val.txt already names the validation images; remove --pool-val"):
         split_rows(source, replace(settings, pool_val=True))
 
 
 def test_too_few_images_are_said_with_the_lists_that_chose_them(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_options: list[str]
 ) -> None:
     lists = tmp_path / "lists.txt"
-    arguments = ["finetune", str(photos), *TINY, "--steps", "1", "--out", str(tmp_path / "run")]
+    arguments = ["finetune", str(photos), *tiny_options, "--no-report", "--steps", "1", "--out", str(tmp_path / "run")]
     lists.write_text("red/000.png 0\n")
     assert main([*arguments, "--split-lists", str(lists)]) == 1
     assert f"{lists}: no readable training image of class blue, green; add some" in capsys.readouterr().err
     lists.write_text("red/000.png 0\nblue/000.png\ngreen/000.png\n")
     assert main([*arguments, "--split-lists", str(lists)]) == 1
-    assert f"{lists}: no readable image is left to validate on" in capsys.readouterr().err
+    assert f"{lists}: no readable validation image" in capsys.readouterr().err
     for image in [image for image in photos.glob("*/*.png") if image.stem not in ("000", "001")]:
         image.unlink()
     assert main(arguments) == 1  # two images a class are not enough: one trains, one tests
-    message = (
-        f"{photos}: no readable image is left to validate on; add images: a class needs one to train, one to valid"
-    )
+    message = f"{photos}: no readable validation image; add images: a class needs one for training, one for valid"
     assert message in capsys.readouterr().err
 
 
@@ -187,22 +211,29 @@ def test_a_search_that_was_stopped_says_how_to_go_on(
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "stopped after 1 of 2 trials; the study is in search",
-        "go on with: stochnorm tune 'my photos' --trials 2",
+        "resume with: stochnorm tune 'my photos' --trials 2",
     ]
 
 
-def test_settings_of_a_file_are_defaults_that_the_command_line_overrides(photos: Path, tmp_path: Path) -> None:
+def test_settings_of_a_file_are_defaults_that_the_command_line_overrides(
+    photos: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main(["finetune", str(photos), *TINY, "--steps", "2", "--lr", "0.02", "--out", str(first)]) == 0
+    assert (
+        main(
+            ["finetune", str(photos), *tiny_options, "--no-report", "--steps", "2", "--lr", "0.02", "--out", str(first)]
+        )
+        == 0
+    )
     arguments = ["--settings", str(first / "config.json"), "--steps", "1", "--out", str(second)]
     assert main(["finetune", str(photos), *arguments]) == 0
     settings = json.loads((second / "config.json").read_text())
     assert (settings["lr"], settings["steps"], settings["backbone"]) == (0.02, 1, "test_resnet")
 
 
-def test_tune_writes_settings_that_finetune_takes(photos: Path, tmp_path: Path) -> None:
+def test_tune_writes_settings_that_finetune_takes(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
     search = tmp_path / "search"
-    assert main(["tune", str(photos), *TINY, "--steps", "2", "--trials", "1", "--out", str(search)]) == 0
+    assert main(["tune", str(photos), *tiny_options, "--steps", "2", "--trials", "1", "--out", str(search)]) == 0
     chosen = str(search / "chosen.json")
     assert main(["finetune", str(photos), "--settings", chosen, "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run/report.html").is_file()
@@ -220,7 +251,7 @@ def test_doctor_leaves_a_picture(photos: Path, tmp_path: Path, capsys: pytest.Ca
 def test_errors_of_commands_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text("{")
     for arguments, message in (
-        (["verify", str(tmp_path)], "holds the lists of no known data set"),
+        (["verify", str(tmp_path)], "has no lists of a known data set"),
         (["download", "imagenet", str(tmp_path)], "imagenet"),
         (["finetune", "photos", "--settings", str(tmp_path / "bad.json")], "not a file of stochnorm's settings"),
     ):

@@ -10,29 +10,38 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
+import warm
 from stochnorm import FinetuneConfig, Grid, Record, Variant, compare, read_records
-from stochnorm.comparison.compare import tune_variants
+from stochnorm.comparison.tune import tune_variants
 from stochnorm.files import write_text
 from stochnorm.runs.directory import Run, RunInUseError
 from stochnorm.runs.records import write_records
 
-TINY: dict[str, Any] = {
-    "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 6, "eval_every": 2,
-    "precision": "32", "device": "cpu",
-}  # fmt: skip
+MakeGrid = Callable[..., Grid]
 VANILLA, STOCHNORM = Variant("vanilla", {"method": "vanilla"}), Variant("ours", {"method": "stochnorm", "p": 0.3})
 TOO_LARGE = Variant("too large", {"method": "vanilla", "batch_size": 1000})
 
 
-def grid(data: Path, *variants: Variant, repeats: int = 2, **options: Any) -> Grid:
-    return Grid(FinetuneConfig(str(data), **(TINY | options)), variants or (VANILLA, STOCHNORM), repeats=repeats)
+@pytest.fixture
+def tiny(tiny: dict[str, Any]) -> dict[str, Any]:
+    return tiny | {"steps": 6, "eval_every": 2}
+
+
+@pytest.fixture
+def grid(config: Callable[..., FinetuneConfig]) -> MakeGrid:
+    def make(data: Path, *variants: Variant, repeats: int = 2, **options: Any) -> Grid:
+        return Grid(config(data, **options), variants or (VANILLA, STOCHNORM), repeats=repeats)
+
+    return make
 
 
 def outcome(record: Record) -> dict[str, Any]:
@@ -42,12 +51,15 @@ def outcome(record: Record) -> dict[str, Any]:
     return content
 
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path: Path) -> None:
+def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     out = tmp_path / "out"
     first = compare(grid(photos), out, workers=2, quiet=True)
     assert not first.failures
@@ -68,7 +80,7 @@ def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path:
     found = {record.run: record for record in read_records([out])}
     assert found == {str(out / record.run): replace(record, run=str(out / record.run)) for record in more.records}
     (out / "labels.json").write_text("{half")
-    with pytest.raises(ValueError, match=r"labels.json is damaged .*; start the same comparison again"):
+    with pytest.raises(ValueError, match=r"labels.json is damaged .*; rerun the same comparison"):
         read_records([out])
     compare(grid(photos, repeats=3), out, quiet=True)
     assert read_records([out]) == list(found.values())
@@ -76,7 +88,7 @@ def test_a_grid_gives_a_record_a_run_and_is_not_repeated(photos: Path, tmp_path:
     assert read_records([out / "records.jsonl"]) == more.records
 
 
-def test_a_failed_run_stops_no_other_and_is_tried_again(photos: Path, tmp_path: Path) -> None:
+def test_a_failed_run_stops_no_other_and_is_tried_again(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     comparison = compare(grid(photos, VANILLA, TOO_LARGE, repeats=1), tmp_path / "out", workers=1, quiet=True)
     assert [record.variant for record in comparison.records] == ["vanilla"]
     (failure,) = comparison.failures
@@ -99,78 +111,50 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(photos: Path, tmp_path: 
     assert not directory.failure.exists()
 
 
-def test_a_worker_that_is_killed_fails_its_run_alone(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_another_process_holds_is_waited_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid
 ) -> None:
-    """Its images come from a pipe that never ends, so that it can be killed while it works."""
-    from stochnorm.comparison.executors import Job, executor
-
-    (photos / "red/pipe.png").unlink(missing_ok=True)
-    os.mkfifo(photos / "red/pipe.png")
-    (run, *_) = grid(photos).runs()
-    workers = executor("local", workers=1, threads=1, processes=1, logs=tmp_path / "logs")
-    try:
-        job = Job(replace(run.config, out=str(tmp_path / "stuck")))
-        workers.start(job)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / ".stuck.lock").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGKILL)
-        ((ended, how),) = workers.wait(60)
-        assert ended == job
-        assert how.state == "failed"
-        assert how.reason.startswith("its process was killed by SIGKILL; out of memory?")
-        (photos / "red/pipe.png").unlink()
-        workers.start(job)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (job, "done")
-
-        # One that is asked to stop answers so, and takes the next job.
-        long = Job(replace(run.config, steps=4000, out=str(tmp_path / "long")))
-        workers.start(long)
-        while not (tmp_path / "long/metrics.jsonl").exists():
-            assert time.monotonic() < deadline + 60
-            time.sleep(0.05)
-        (worker,) = workers._busy  # type: ignore[attr-defined]
-        os.kill(worker.process.pid, signal.SIGTERM)
-        ((ended, how),) = workers.wait(60)
-        assert (ended, how.state) == (long, "stopped")
-        workers.start(replace(job, config=replace(job.config, out=str(tmp_path / "next"))))
-        ((_, how),) = workers.wait(60)
-        assert how.state == "done"
-    finally:
-        workers.close()
-
-
-def test_a_run_that_another_process_holds_is_waited_for(photos: Path, tmp_path: Path) -> None:
     one = grid(photos, VANILLA, repeats=1)
     (run,) = one.runs()
     directory = Run(one.directory(run, tmp_path))
     code = (
-        "import sys, time; from pathlib import Path; from stochnorm.runs.directory import Run\n"
-        f"with Run(Path({str(directory.path)!r})).held():\n    print('held', flush=True); time.sleep(8)"
+        "from pathlib import Path; from stochnorm.runs.directory import Run\n"
+        f"with Run(Path({str(directory.path)!r})).held():\n    print('held', flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        assert directory.state == "running"
-        with pytest.raises(RunInUseError, match="another process works on"), directory.held():
-            pass
-        assert len(compare(one, tmp_path, workers=1, quiet=True).records) == 1
-        assert holder.poll() is not None or holder.wait(1) == 0
+    holder = warm.Popen([sys.executable, "-c", code], stdin=warm.PIPE, stdout=warm.PIPE)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert directory.state == "running"
+    with pytest.raises(RunInUseError, match="another process works on"), directory.held():
+        pass
+    waits = []
+
+    def sleep(seconds: float) -> None:  # as long as there is nothing to do but the held run
+        waits.append(seconds)
+        if len(waits) == 1:
+            assert holder.poll() is None
+            print(file=holder.stdin, flush=True)
+        time.sleep(seconds)
+
+    monkeypatch.setattr("stochnorm.comparison.queue.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr("stochnorm.comparison.queue._PATIENCE", 0.5)
+    assert len(compare(one, tmp_path, workers=1, quiet=True).records) == 1
+    assert waits
+    assert holder.wait(60) == 0
+    holder.stdin.close()
+    holder.stdout.close()
     assert directory.state == "done"
 
 
-def test_wrong_data_are_said_once_before_anything_runs(tmp_path: Path) -> None:
+def test_wrong_data_are_said_once_before_anything_runs(tmp_path: Path, grid: MakeGrid) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         compare(grid(Path("nowhere")), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_hyper_parameters_are_chosen_on_validation_with_the_same_budget(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid
 ) -> None:
     bss = Variant("bss", {"method": "bss"})
     tuned = tune_variants(grid(photos, VANILLA, bss, repeats=2), tmp_path, trials=3, workers=2, quiet=True)
@@ -185,78 +169,51 @@ def test_hyper_parameters_are_chosen_on_validation_with_the_same_budget(
         assert variant.settings.get("bss.eta") == (chosen.bss.eta if chosen.method == "bss" else None)
 
 
-def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path) -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**TINY, "steps": 4000}.items()]
-    command = [sys.executable, "-m", "stochnorm", "compare", str(photos), *options, "--workers=1", "--threads=1"]
+def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
+    command = [sys.executable, "-m", "stochnorm", "compare", str(photos), *tiny_options, "--steps=4000"]
+    command += ["--workers=1", "--threads=1"]
     process = subprocess.Popen(
         [*command, f"--out={tmp_path / 'out'}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while not list((tmp_path / "out").glob("runs/*/metrics.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "out").glob("runs/*/metrics.jsonl")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
-    assert "stopping: running ones write their checkpoints" in output
-    assert errors.startswith("stopped after 0 of 6 runs; nothing is lost\ngo on with: stochnorm compare ")
+    assert "stopping: running jobs write their checkpoints" in output
+    assert errors.startswith("stopped after 0 of 6 runs; no work is lost\nresume with: stochnorm compare ")
     (checkpoint,) = (tmp_path / "out").glob("runs/*/checkpoint.pt")
     assert Run(checkpoint.parent).state == "stopped"
 
 
-@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
-def test_closing_an_executor_stops_its_jobs_after_their_last_step(
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    name: str,
-    processes: int,
-) -> None:
-    """Not at their last validation."""
-    from stochnorm.comparison.executors import Job, executor
-
-    if name == "ray":
-        pytest.importorskip("ray")
-        monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as what nohup starts in the background
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    run = Run(tmp_path / "run")
-    config = FinetuneConfig(str(photos), **TINY | {"steps": 10**6, "eval_every": 300}, out=str(run.path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own
-        jobs = executor(name, workers=1, threads=1, processes=processes, logs=tmp_path / "logs")
-        jobs.start(Job(config, processes=processes))
-        while not run.checkpoint.exists():
-            assert not jobs.wait(0.05)
-        time.sleep(1)
-        jobs.close()
-    assert torch.load(run.checkpoint, weights_only=False)["step"] > run.read_metrics()[-1]["step"]
-    assert run.state == "stopped"
-    assert not list(tmp_path.glob(".*.json"))
-
-
-def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path) -> None:
+def test_what_runs_warn_of_is_said_once(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     (photos / "red/000.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out 1 of 30 images") as caught:
+    with pytest.warns(UserWarning, match="skipped 1 of 30 images") as caught:
         comparison = compare(grid(photos), tmp_path, workers=2, quiet=True)
     assert len(comparison.records) == 4
     assert len(caught) == 1
 
 
-def test_runs_span_processes(photos: Path, tmp_path: Path) -> None:
+def test_runs_span_processes(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     comparison = compare(grid(photos, repeats=1), tmp_path, workers=1, threads=1, processes=2, quiet=True)
     assert not comparison.failures
     assert [record.environment["processes"] for record in comparison.records] == [2, 2]
     assert not list((tmp_path / "runs").glob(".*.json"))
 
 
-def test_a_failure_of_a_run_that_spans_processes_has_its_reason(photos: Path, tmp_path: Path) -> None:
+def test_a_failure_of_a_run_that_spans_processes_has_its_reason(photos: Path, tmp_path: Path, grid: MakeGrid) -> None:
     odd = Variant("odd", {"method": "vanilla", "batch_size": 7})
     comparison = compare(grid(photos, odd, repeats=1), tmp_path, workers=1, threads=1, processes=2, quiet=True)
-    assert "batch_size 7 does not divide among 2 processes" in comparison.failures[0].reason
+    assert "batch_size 7 is not a multiple of the 2 processes" in comparison.failures[0].reason
 
 
-def test_ray_does_the_same_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_does_the_same_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: MakeGrid) -> None:
     """On a Ray instance of this machine, with two workers."""
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -271,32 +228,36 @@ def test_ray_does_the_same_runs(photos: Path, tmp_path: Path, monkeypatch: pytes
     assert len(ours.records) == 2
 
 
-def test_nothing_that_kills_the_processes_changes_the_records(photos: Path, tmp_path: Path) -> None:
+def test_nothing_that_kills_the_processes_changes_the_records(
+    photos: Path, tmp_path: Path, grid: MakeGrid, tiny: dict[str, Any]
+) -> None:
     """SIGKILL to all processes at 20 random moments, and the same records as without."""
     options = {"steps": 60, "eval_every": 3}
     undisturbed = compare(grid(photos, **options), tmp_path / "whole", workers=2, threads=1, quiet=True)
     code = (
-        "import sys; from tests_grid import grid; from stochnorm import compare; from pathlib import Path\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import stochnorm.comparison.executors.local, warm; stochnorm.comparison.executors.local.subprocess = warm\n"
+        "from tests_grid import grid; from stochnorm import compare; from pathlib import Path\n"
         "compare(grid, Path(sys.argv[1]), workers=2, threads=1, quiet=True)\n"
     )
     module = (
         "from stochnorm import FinetuneConfig, Grid, Variant\n"
-        f"base = FinetuneConfig({str(photos)!r}, **{TINY | options!r})\n"
+        f"base = FinetuneConfig({str(photos)!r}, **{tiny | options!r})\n"
         f"grid = Grid(base, {(VANILLA, STOCHNORM)!r}, repeats=2)\n"
     )
     (tmp_path / "tests_grid.py").write_text(module)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     moments = random.Random(0)  # noqa: S311 (no secret)
     kills = 0
     for _ in range(20):
         command = [sys.executable, "-c", code, str(tmp_path / "killed")]
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        process = warm.Popen(command, start_new_session=True)
         try:
-            assert process.wait(timeout=moments.uniform(1, 9)) == 0
+            assert process.wait(timeout=moments.uniform(0.1, 1)) == 0
         except subprocess.TimeoutExpired:
             kills += 1
         for pid in _descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
         for file in (tmp_path / "killed").rglob("[!.]*.json*"):  # whole at any moment
@@ -310,5 +271,6 @@ def test_nothing_that_kills_the_processes_changes_the_records(photos: Path, tmp_
 
 
 def _descendants(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()  # noqa: S607
+    command = ["pgrep", "-P", str(pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout.split()
     return [child for text in found for child in (int(text), *_descendants(int(text)))]

@@ -69,14 +69,14 @@ def test_settings_that_a_method_does_not_look_at_name_no_other_run() -> None:
     ("options", "message"),
     [
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
-        ({"variants": ()}, "a grid needs something to compare"),
-        ({"variants": (VANILLA, VANILLA)}, "vanilla stands twice"),
+        ({"variants": ()}, "a grid needs at least one method, got none"),
+        ({"variants": (VANILLA, VANILLA)}, "vanilla: duplicate variant"),
         (
             {"variants": (Variant("x", {"method": "vanilla", "learning_rate": 1}),)},
-            "there is no setting 'learning_rate'",
+            "unknown setting 'learning_rate'",
         ),
-        ({"variants": (Variant("x", {"method": "l2sp", "l2sp.gamma": 1}),)}, "there is no setting 'l2sp.gamma'"),
-        ({"variants": (Variant("x", {"method": "l2sp", "p": 0.2}),)}, "p has no part in method l2sp"),
+        ({"variants": (Variant("x", {"method": "l2sp", "l2sp.gamma": 1}),)}, "unknown setting 'l2sp.gamma'"),
+        ({"variants": (Variant("x", {"method": "l2sp", "p": 0.2}),)}, "method l2sp does not use p"),
         ({"variants": (Variant("x", {"method": "stochnorm", "p": 2}),)}, r"p must be in \[0, 1\], got 2"),
     ],
 )
@@ -91,5 +91,5 @@ def test_a_variant_is_written_as_method_and_settings() -> None:
     config = override(FinetuneConfig("photos"), variant.settings)
     assert (config.method, config.p, config.l2sp.alpha, config.statistics) == ("stochnorm+l2sp", 0.3, 0.01, "zero_one")
     assert parse_variant("bss+stochnorm") == parse_variant("stochnorm+bss")
-    with pytest.raises(ValueError, match="'p' is no setting; write METHOD:SETTING=VALUE"):
+    with pytest.raises(ValueError, match="'p' is not a setting; write METHOD:SETTING=VALUE"):
         parse_variant("stochnorm:p")

@@ -39,7 +39,7 @@ def test_a_line_an_ended_run_with_its_score_or_reason(tmp_path: Path, capsys: py
         assert progress.done == 3
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines == [
-        "2 of 5 runs are there already",
+        "2 of 5 runs are already done",
         "done   one  step 100  loss 0.500  val 75.0",
         "failed two: the loss is nan",
     ]
@@ -53,7 +53,7 @@ def test_the_time_left_counts_what_was_done_since_the_start(tmp_path: Path, monk
         ended, running = job(tmp_path / "ended", 0), job(tmp_path / "running", 25)
         progress.started("ended", ended)
         progress.started("running", running)
-        assert "time left not known yet" in text_of(progress)
+        assert "time left unknown" in text_of(progress)
         now += 60
         progress.ended("ended", ended, Outcome("done"))
         (tmp_path / "running/metrics.jsonl").unlink()

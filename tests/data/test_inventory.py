@@ -36,13 +36,13 @@ def test_a_folder_that_cannot_be_read_says_why(photos: Path) -> None:
     report = verify(photos)
     assert not report.ok
     assert report.lines() == [
-        f"Folder per class in {photos}: cannot be trained on as it is",
+        f"Folder per class in {photos}: cannot be trained on yet",
         "found nothing",
-        f"{photos / 'empty'}: this class folder holds no images; add some or delete it",
+        f"{photos / 'empty'}: the class folder has no images; add some or delete it",
     ]
 
 
-def test_a_manifest_has_its_missing_images_and_those_beside_them_named(photos: Path) -> None:
+def test_missing_and_surplus_images_of_a_manifest_are_named(photos: Path) -> None:
     rows = ["red/000.png,Mass|Edema,1", "red/001.png,,1", "blue/x.png,Edema,2"]
     (photos / "list.csv").write_text("\n".join(["path,labels,group", *rows]))
     report = verify(photos / "list.csv")
@@ -59,5 +59,5 @@ def test_a_manifest_that_cannot_be_read_says_why(photos: Path) -> None:
     assert verify(photos / "list.csv").problems == (
         f"{photos}/list.csv:2: the label of 'red/000.png' is missing; fill it in",
     )
-    with pytest.raises(FileNotFoundError, match="nor a folder per class, and is no CSV file"):
+    with pytest.raises(FileNotFoundError, match="no folder per class, and is not a CSV file"):
         verify(photos / "red")

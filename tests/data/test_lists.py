@@ -33,7 +33,7 @@ def test_exported_lists_read_back(tmp_path: Path) -> None:
 
 def test_lists_are_never_overwritten_or_written_for_images_without_a_split(tmp_path: Path) -> None:
     export_lists(ASSIGNED, tmp_path)
-    with pytest.raises(FileExistsError, match=r"holds train.txt, val.txt, test.txt already"):
+    with pytest.raises(FileExistsError, match=r"has train.txt, val.txt, test.txt; export to another"):
         export_lists(ASSIGNED, tmp_path)
     with pytest.raises(ValueError, match="images without a split"):
         export_lists(ROWS, tmp_path / "other")
@@ -96,12 +96,12 @@ def test_a_file_alone_is_the_training_list(tmp_path: Path) -> None:
         *(f"test{i}.png" for i in range(3)),
     ]
     (tmp_path / "cub_15.txt").write_text("train1.png 0\ntrain1.png 0\n")
-    with pytest.raises(ValueError, match=r"cub_15.txt: train1.png is in cub_15.txt already"):
+    with pytest.raises(ValueError, match=r"cub_15.txt: train1.png is also in cub_15.txt"):
         read_lists(tmp_path / "cub_15.txt", rows)
 
 
 def test_an_empty_training_list_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train.txt: names no image to train on"):
+    with pytest.raises(ValueError, match=r"train.txt: names no training image"):
         read_lists(write(tmp_path, train=["", " "]), ROWS)
 
 
@@ -128,17 +128,17 @@ def test_the_sources_own_splits_stay_where_no_list_gives_them(tmp_path: Path) ->
 def test_lists_that_would_train_on_test_images_are_refused(tmp_path: Path) -> None:
     rows = [Row("1.png", "a", "train"), Row("2.png", "a", "test"), Row("3.png", "a", "test")]
     folder = write(tmp_path, train=["1.png", "2.png"])
-    with pytest.raises(ValueError, match=r"1 images are of the data's test split: 2.png; add test.txt"):
+    with pytest.raises(ValueError, match=r"lists 1 image of the data's test split: 2.png; add test.txt"):
         read_lists(folder, rows)
     assert [row.split for row in read_lists(write(folder, test=["3.png"]), rows)] == ["train", "train", "test"]
-    with pytest.raises(ValueError, match=r"test.txt: 1.png is in train.txt already"):
+    with pytest.raises(ValueError, match=r"test.txt: 1.png is also in train.txt"):
         read_lists(write(folder, test=["1.png"]), rows)
 
 
 def test_lists_divide_no_patient_and_need_train(tmp_path: Path) -> None:
     rows = [Row(f"{i}.png", "a", "", "patient 7") for i in range(2)]
     with pytest.raises(
-        FileNotFoundError, match=r"train.txt: no such list; a folder of lists holds train.txt \[val.txt\]"
+        FileNotFoundError, match=r"train.txt: no such list; a folder of lists has train.txt \[val.txt\]"
     ):
         read_lists(write(tmp_path, test=["0.png"]), rows)
     with pytest.raises(ValueError, match="two splits: patient 7"):

@@ -85,7 +85,7 @@ def test_a_rate_that_is_no_percentage_is_an_error(rate: float) -> None:
         sample_per_class(["a"], rate, seed=0)
 
 
-def test_grocery_manifest_is_read_as_it_stands(shared: Path) -> None:
+def test_the_grocery_manifest_is_read_unchanged(shared: Path) -> None:
     from stochnorm.data import read_source
 
     by_manifest, by_folder = (read_source(shared / "data/grocery" / name) for name in ("manifest.csv", ""))
@@ -174,5 +174,5 @@ def test_images_without_groups_are_drawn_as_before_groups_were_known() -> None:
 
 def test_a_group_that_the_source_divides_is_an_error() -> None:
     given = [Row("1.png", "a", "train", "patient 7"), Row("2.png", "a", "test", "patient 7")]
-    with pytest.raises(ValueError, match=r"1 groups .* have images in two splits: patient 7; .*in one split"):
+    with pytest.raises(ValueError, match=r"images of 1 group .* are in two splits: patient 7; .*in one split"):
         assign_splits(given, rate=100, val_fraction=0.2, test_fraction=0.2, seed=0)

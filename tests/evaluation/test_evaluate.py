@@ -1,4 +1,4 @@
-"""A run's model on labelled images: its own test images, and others."""
+"""A run's model on its test images, and on other labelled images."""
 
 from __future__ import annotations
 
@@ -20,21 +20,18 @@ from stochnorm import Evaluation, FinetuneConfig, Result, evaluate, finetune
 from stochnorm.cli.main import main
 from stochnorm.runs.directory import Run
 
-TINY: dict[str, Any] = {
-    "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 12, "eval_every": 6,
-    "precision": "32", "device": "cpu", "report": False,
-}  # fmt: skip
+Configure = Callable[..., FinetuneConfig]
 LIKE_THE_RUN: dict[str, Any] = {"batch_size": 8, "precision": "32", "device": "cpu"}
 
 
 @pytest.fixture
-def run(photos: Path, tmp_path: Path) -> Run:
-    """Of 30 photographs in 3 classes: 18 train, 6 validate, 6 test."""
-    return Run(finetune(FinetuneConfig(str(photos), **TINY, out=str(tmp_path / "run")), quiet=True).run)
+def run(photos: Path, tmp_path: Path, config: Configure) -> Run:
+    """A run on 30 photographs in 3 classes: 18 for training, 6 for validation, 6 for the test."""
+    return Run(finetune(config(photos, tmp_path / "run"), quiet=True).run)
 
 
 def assert_the_same(evaluation: Evaluation, result: Result) -> None:
-    """As what the run wrote, but for rounding."""
+    """Assert that an evaluation has the result of the run, except for rounding."""
     assert result.test is not None
     assert evaluation.metrics.keys() == result.test.keys()
     for name, value in evaluation.metrics.items():
@@ -48,26 +45,30 @@ def assert_the_same(evaluation: Evaluation, result: Result) -> None:
 
 
 @pytest.mark.parametrize("ten_crop", [False, True])
-def test_the_runs_own_test_images_give_its_result(photos: Path, tmp_path: Path, ten_crop: bool) -> None:
-    result = finetune(FinetuneConfig(str(photos), **TINY, ten_crop=ten_crop, out=str(tmp_path / "run")), quiet=True)
+def test_the_runs_own_test_images_give_its_result(
+    photos: Path, tmp_path: Path, ten_crop: bool, config: Configure
+) -> None:
+    result = finetune(config(photos, tmp_path / "run", ten_crop=ten_crop), quiet=True)
     again = evaluate(result.run, ten_crop=ten_crop, **LIKE_THE_RUN)
     assert_the_same(again, result)
     assert again.confusion_csv() == Run(result.run).confusion.read_text()
     assert again.split == "test"
 
 
-def test_findings_give_the_result_too(photos: Path, tmp_path: Path) -> None:
+def test_findings_give_the_result_too(photos: Path, tmp_path: Path, config: Configure) -> None:
     lines = ["path,labels,split"]
     for i in range(10):
         split = ("train", "val", "test")[min(i // 3, 2)]
         lines += [f"{color}/{i:03d}.png,{labels},{split}" for color, labels in (("blue", "cold"), ("red", "warm|red"))]
     (photos / "list.csv").write_text("\n".join(lines))
-    settings = TINY | {"batch_size": 6}
-    result = finetune(FinetuneConfig(str(photos / "list.csv"), **settings, out=str(tmp_path / "run")), quiet=True)
+    result = finetune(config(photos / "list.csv", tmp_path / "run", batch_size=6), quiet=True)
     again = evaluate(result.run, **LIKE_THE_RUN | {"batch_size": 6})
     assert_the_same(again, result)
     assert again.confusion_csv() == ""
-    with pytest.raises(ValueError, match="photos: has one label an image, but the model any number of labels; give "):
+    with pytest.raises(
+        ValueError,
+        match="photos: images have one label, but the model was trained on images with any number of labels; use ",
+    ):
         evaluate(result.run, str(photos), **LIKE_THE_RUN)
 
 
@@ -94,15 +95,17 @@ def test_images_to_test_on_are_taken_where_the_data_say_which(run: Run, photos: 
     assert sizes["auto"] == ["blue/001.png", "red/001.png"]
     assert sizes["train"] == ["blue/000.png", "red/000.png"]
     assert sorted(sizes["all"]) == sorted(sizes["auto"] + sizes["train"])
-    with pytest.raises(ValueError, match=r"list.csv: none of its 4 images is in the split val; give another, or all"):
+    with pytest.raises(ValueError, match=r"list.csv: none of 4 images is in split val; choose another, or all"):
         evaluate(run.model, str(photos / "list.csv"), split="val", **LIKE_THE_RUN)
     with pytest.raises(ValueError, match="split must be auto, train, val, test or all, got 'half'"):
         evaluate(run.model, str(photos / "list.csv"), split="half", **LIKE_THE_RUN)
-    with pytest.raises(ValueError, match="split val is for DATA, but there is none; leave it out for the run's own"):
+    with pytest.raises(
+        ValueError, match="split val needs DATA, got none; leave split out to use the run's test images"
+    ):
         evaluate(run.path, split="val", **LIKE_THE_RUN)
 
 
-def test_images_that_the_run_knows_are_named_whatever_they_are_called(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_images_that_the_run_knows_are_found_under_other_names(run: Run, photos: Path, tmp_path: Path) -> None:
     rows = [line.split(",") for line in run.split.read_text().splitlines()[1:]]
     for number, (path, label, split) in enumerate(rows):
         if split == "test" or path.endswith("red/000.png") or number % 9 == 0:
@@ -112,42 +115,42 @@ def test_images_that_the_run_knows_are_named_whatever_they_are_called(run: Run, 
     copied = len(list((tmp_path / "copied").rglob("*.png")))
     known = copied - 6
     assert known >= 2
-    with pytest.warns(UserWarning, match=f"copied: {known} of {copied} images are among those that the run trained on"):
+    with pytest.warns(
+        UserWarning, match=f"copied: {known} of {copied} images were used for training or selection; scores are too"
+    ):
         evaluate(run.path, str(tmp_path / "copied"), **LIKE_THE_RUN)
-    with pytest.warns(UserWarning, match="photos: 24 of 30 images are among those"):
+    with pytest.warns(UserWarning, match="photos: 24 of 30 images were used for training or selection"):
         evaluate(run.path, str(photos), **LIKE_THE_RUN)
     photos.rename(tmp_path / "moved")
-    with pytest.warns(
-        UserWarning, match="it could not be checked whether images of .*moved are among .*no such folder"
-    ):
+    with pytest.warns(UserWarning, match="cannot check whether images of .*moved were used .*no such folder"):
         evaluate(run.path, str(tmp_path / "moved"), **LIKE_THE_RUN)
 
 
-def test_what_cannot_be_evaluated_on_is_said(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_data_that_cannot_be_evaluated_are_errors(run: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "red").rename(tmp_path / "crimson")
-    with pytest.raises(FileNotFoundError, match=r"photos: 2 of the run's 6 test images are not there any more: red/"):
+    with pytest.raises(FileNotFoundError, match=r"photos: 2 of the run's 6 test images no longer exist: red/"):
         evaluate(run.path, **LIKE_THE_RUN)
     (tmp_path / "crimson").rename(photos / "crimson")
-    with pytest.raises(
-        ValueError, match="photos: crimson is no class of the model, which knows blue, green, red; name"
-    ):
+    with pytest.raises(ValueError, match="photos: unknown classes crimson; the model has blue, green, red: use"):
         evaluate(run.path, str(photos), **LIKE_THE_RUN)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         evaluate(run.path, batch_size=0)
-    with pytest.raises(ValueError, match="no run's directory, so it has no test images; give DATA"):
+    with pytest.raises(
+        ValueError, match="not a run directory, so there are no test images; give labelled images as DATA"
+    ):
         evaluate(run.model, **LIKE_THE_RUN)
-    config = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
-    untested = finetune(config, quiet=True).run
-    with pytest.raises(ValueError, match="untested: the run set no images apart to test on; give DATA"):
+    settings = replace(FinetuneConfig.load(run.config), test_fraction=0.0, out=str(tmp_path / "untested"))
+    untested = finetune(settings, quiet=True).run
+    with pytest.raises(ValueError, match="untested: the run has no test images; give new labelled images as DATA"):
         evaluate(untested, **LIKE_THE_RUN)
 
 
-def test_a_broken_image_is_left_out_or_with_strict_an_error(
+def test_a_broken_image_is_skipped_or_with_strict_an_error(
     run: Run, tmp_path: Path, write_images: Callable[..., list[Path]]
 ) -> None:
     paths = write_images(tmp_path / "new/red", 3, (190, 50, 40))
     paths[1].write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out 1 of 3 images: .*red/001.png"):
+    with pytest.warns(UserWarning, match="skipped 1 of 3 images: .*red/001.png"):
         assert evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN).paths == ["red/000.png", "red/002.png"]
     with pytest.raises(ValueError, match=r"red/001.png: cannot be read as an image"):
         evaluate(run.path, str(tmp_path / "new"), strict=True, **LIKE_THE_RUN)
@@ -155,7 +158,7 @@ def test_a_broken_image_is_left_out_or_with_strict_an_error(
         evaluate(run.path, str(tmp_path / "new"), **LIKE_THE_RUN | {"precision": "16"})
 
 
-def test_the_worst_classes_come_with_what_they_are_taken_for() -> None:
+def test_the_worst_classes_come_with_those_they_are_confused_with() -> None:
     truth = ["a"] * 4 + ["b"] * 2 + ["[c]"]
     predicted = ["b", "[c]", "[c]", "a", "b", "b", "a"]
     metrics = {

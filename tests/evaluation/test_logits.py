@@ -17,7 +17,7 @@ from stochnorm.runs.hardware import launch
 
 
 class Corner(nn.Module):
-    """Logits that say what the crop's first pixel is, and the crop's mean."""
+    """A network whose logits are the crop's first pixel and its mean."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([x[:, 0, 0, 0], x.mean((1, 2, 3))], dim=1)

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
-    multilabel_auroc,
     multilabel_average_precision,
 )
 
-from stochnorm.evaluation.metrics import auc, classification_metrics, multilabel_metrics, resampled
+from stochnorm.evaluation.auc import auc
+from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
 
 
 def draw(n: int, findings: int, rounded_to: float | None = None) -> tuple[Tensor, Tensor]:
-    """Scores that know something of the targets; rounded ones have ties."""
+    """Draw scores that depend on the targets; rounded ones have ties."""
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(n, findings, generator=generator) < 0.3).float()
     scores = torch.randn(n, findings, generator=generator) + targets
@@ -54,58 +54,6 @@ def test_accuracy_and_calibration_are_those_of_torchmetrics() -> None:
     assert metrics["ece"] == pytest.approx(100 * float(multiclass_calibration_error(logits.softmax(1), labels, 5)))
 
 
-@pytest.mark.parametrize("rounded_to", [None, 0.5], ids=["no ties", "ties"])
-def test_auc_is_that_of_torchmetrics(rounded_to: float | None) -> None:
-    scores, targets = draw(300, 4, rounded_to)
-    expected = multilabel_auroc(scores.sigmoid(), targets.long(), 4, average="none")
-    torch.testing.assert_close(auc(scores, targets.bool())[:, 0].float(), expected)
-
-
-def test_scores_a_sigmoid_would_make_equal_are_told_apart() -> None:
-    assert auc(torch.tensor([[30.0], [40.0]]), torch.tensor([[False], [True]])).item() == 1
-
-
-def test_auc_of_a_resample_is_that_of_its_images_repeated() -> None:
-    scores, targets = draw(60, 3, rounded_to=0.5)
-    counts = torch.cat(list(resampled(60, None, 7, seed=0)), dim=1)
-    drawn = auc(scores, targets.bool(), counts)
-    for column, count in zip(drawn.T, counts.T, strict=True):
-        again = torch.arange(60).repeat_interleave(count)
-        torch.testing.assert_close(column, auc(scores[again], targets[again].bool())[:, 0])
-
-
-def test_auc_is_undefined_without_positives_or_negatives() -> None:
-    positive = torch.tensor([[False, True, True], [False, True, False]])
-    assert auc(torch.zeros(2, 3), positive)[:, 0].tolist() == [pytest.approx(float("nan"), nan_ok=True)] * 2 + [0.5]
-
-
-def test_a_resample_draws_as_many_images_as_there_are() -> None:
-    counts = torch.cat(list(resampled(50, None, 230, seed=0)), dim=1)
-    assert counts.shape == (50, 230)
-    assert (counts.sum(0) == 50).all()
-    assert counts.double().mean(1).sub(1).abs().max() < 0.3  # every image alike: a mean of 1, by 0.07
-    assert torch.equal(counts, torch.cat(list(resampled(50, None, 230, seed=0)), dim=1))
-    assert not torch.equal(counts, torch.cat(list(resampled(50, None, 230, seed=1)), dim=1))
-
-
-def test_groups_are_drawn_whole_and_images_without_one_are_their_own() -> None:
-    groups = ["a", "b", "", "a", "", "b", "b"]
-    counts = torch.cat(list(resampled(7, groups, 40, seed=0)), dim=1)
-    for name in "ab":
-        members = counts[[i for i, group in enumerate(groups) if group == name]]
-        assert (members == members[0]).all()
-    assert (counts[[0, 1, 2, 4]].sum(0) == 4).all()  # four groups, drawn four times
-    assert not torch.equal(counts[2], counts[4])
-    with pytest.raises(ValueError, match="got 7 for 8 images"):
-        next(resampled(8, groups, 1, seed=0))
-
-
-def test_drawing_changes_no_global_random_state() -> None:
-    before = torch.get_rng_state()
-    next(resampled(5, None, 5, seed=0))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_multilabel_metrics_by_hand() -> None:
     logits = torch.tensor([[2.0, 0, 1], [1, 0, 1], [0, 0, 1], [-1, 0, 1]])
     targets = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
@@ -118,7 +66,7 @@ def test_multilabel_metrics_by_hand() -> None:
     assert metrics["average_precision"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 4) / 2)
     expected_loss = nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
     assert metrics["loss"] == pytest.approx(float(expected_loss))
-    # by finding: each image of the first in a bin of its own; in the others all in one
+    # by finding: each image of the first in a separate bin; in the others all in one
     errors = [float((logits[:, 0].sigmoid() - targets[:, 0]).abs().mean()), 0.5 - 0.25, 1 / (1 + math.exp(-1))]
     assert metrics["ece"] == pytest.approx(100 * sum(errors) / 3, abs=1e-3)
     assert metrics["per_class_interval"][2] is None
@@ -190,8 +138,10 @@ def test_copies_of_an_image_widen_the_interval_only_if_they_are_grouped() -> Non
     assert grouped == pytest.approx(once, abs=3)
 
 
-def test_targets_that_are_no_findings_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"like the logits \(2, 3\), got values from -1 to 1 of shape \(2, 3\)"):
+def test_targets_other_than_0_and_1_are_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"of the shape of the logits \(2, 3\), got values from -1 to 1 of shape \(2, 3\)"
+    ):
         multilabel_metrics(torch.zeros(2, 3), torch.tensor([[0, 1, -1], [0, 0, 0]]))
     with pytest.raises(ValueError, match=r"of shape \(2,\)"):
         multilabel_metrics(torch.zeros(2, 3), torch.zeros(2))
@@ -200,9 +150,9 @@ def test_targets_that_are_no_findings_are_an_error() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_logit_that_is_not_finite_has_no_metrics(value: float) -> None:
     logits = torch.tensor([[1.0, 0], [0, value], [0, 1]])
-    with pytest.raises(FloatingPointError, match="logits must be finite, those of 1 of 3 images are not"):
+    with pytest.raises(FloatingPointError, match="logits must be finite, but those of 1 of 3 images are not"):
         classification_metrics(logits, torch.tensor([0, 1, 0]))
-    with pytest.raises(FloatingPointError, match="logits must be finite, those of 1 of 3 images are not"):
+    with pytest.raises(FloatingPointError, match="logits must be finite, but those of 1 of 3 images are not"):
         multilabel_metrics(logits, torch.tensor([[0, 1], [1, 0], [1, 1]]))
 
 
@@ -212,15 +162,17 @@ def test_the_loss_of_the_largest_logits_is_finite() -> None:
     assert math.isfinite(multilabel_metrics(logits, torch.tensor([[0, 1], [1, 0]]))["loss"])
 
 
-def test_labels_that_are_no_class_and_images_that_are_none_are_an_error() -> None:
+def test_labels_that_are_not_a_class_and_zero_images_are_an_error() -> None:
     for labels in (torch.tensor([0, 3]), torch.tensor([0, -1])):
-        with pytest.raises(ValueError, match=r"a class of 0 to 2 for each of 2 images, got values from -?\d to \d of"):
+        with pytest.raises(
+            ValueError, match=r"a class from 0 to 2 for each of 2 images, got values from -?\d to \d of"
+        ):
             classification_metrics(torch.zeros(2, 3), labels)
     with pytest.raises(ValueError, match=r"for each of 2 images, .* of shape \(3,\)"):
         classification_metrics(torch.zeros(2, 3), torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"an image at least, got logits of shape \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"at least one image, got logits of shape \(0, 3\)"):
         classification_metrics(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"an image at least, got logits of shape \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"at least one image, got logits of shape \(0, 3\)"):
         multilabel_metrics(torch.zeros(0, 3), torch.zeros(0, 3))
 
 

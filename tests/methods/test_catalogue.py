@@ -16,7 +16,7 @@ def test_sums_come_in_the_catalogues_order() -> None:
 @pytest.mark.parametrize(("method", "message"), [
     ("stochnrom", "unknown method 'stochnrom' in 'stochnrom', did you mean stochnorm[?]"),
     ("batchnorm+bss", "unknown method 'batchnorm' in 'batchnorm[+]bss', did you mean vanilla[?]"),
-    ("L2-SP", "did you mean l2sp[?]"), ("", "unknown method ''"), ("bss+bss", "bss stands twice"),
+    ("L2-SP", "did you mean l2sp[?]"), ("", "unknown method ''"), ("bss+bss", "duplicate method bss"),
     ("bin+l2sp+stochnorm", "bin and stochnorm both change the normalization"),
 ])  # fmt: skip
 def test_what_cannot_be_added_up(method: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Networks by name, and what they expect of their input."""
+"""Networks by name, and the input that they expect."""
 
 from __future__ import annotations
 

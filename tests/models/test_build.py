@@ -34,7 +34,9 @@ def test_the_new_head_is_small_and_the_rest_is_pre_trained(backbone: str) -> Non
 
 
 def test_bundled_weights_are_of_one_backbone() -> None:
-    with pytest.raises(ValueError, match="bundled weights are tf_efficientnet_lite0's; resnet18 takes pretrained"):
+    with pytest.raises(
+        ValueError, match="bundled weights are those of tf_efficientnet_lite0; for resnet18 use pretrained"
+    ):
         build_classifier("resnet18", "bundled", CLASSES)
 
 
@@ -56,7 +58,7 @@ def test_a_failed_download_is_an_error_that_says_what_to_do(monkeypatch: pytest.
 
 
 def test_a_backbone_of_one_size_says_which() -> None:
-    with pytest.raises(ValueError, match=r"levit_128s cannot take images of 160 px .*; give --image-size 224"):
+    with pytest.raises(ValueError, match=r"levit_128s cannot take images of 160 px .*; use --image-size 224"):
         build_classifier("levit_128s", "random", CLASSES, image_size=160)
 
 
@@ -64,7 +66,7 @@ def test_inception_v3_says_that_its_auxiliary_classifier_needs_299_pixels() -> N
     with pytest.raises(
         ValueError,
         match=r"the auxiliary classifier of torchvision/inception_v3 cannot take images of 298 px .*"
-        r"give --image-size 299, .*or leave it out with --no-auxiliary",
+        r"use --image-size 299, .*or remove it with --no-auxiliary",
     ):
         build_classifier("torchvision/inception_v3", "random", CLASSES, image_size=298)
     with pytest.raises(ValueError, match=r"^torchvision/inception_v3 cannot take images of 74 px .* --image-size 299"):
@@ -94,5 +96,5 @@ def test_the_trial_run_counts_the_outputs() -> None:
 
 @pytest.mark.parametrize("classes", [10, (), ("a", "b", "a"), "cat"])
 def test_classes_are_different_names(classes: Any) -> None:
-    with pytest.raises(ValueError, match="classes are different names"):
+    with pytest.raises(ValueError, match="classes must be different names"):
         build_classifier(TINY, "random", classes)

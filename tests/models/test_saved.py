@@ -60,8 +60,8 @@ def test_auxiliary_classifiers_are_saved_to_train_on_and_loaded_without(tmp_path
     assert loaded.multi_label is False
 
 
-def test_what_a_saved_model_expects_of_images_travels_with_it(tmp_path: Path) -> None:
-    """As weights for another run: not what the backbone's own weights expect."""
+def test_the_preprocessing_of_a_saved_model_comes_with_it(tmp_path: Path) -> None:
+    """As weights for another run, in place of the settings of the backbone."""
     classifier = build_classifier(TINY, "random", ("a", "b"), image_size=96)
     classifier.preprocessing = Preprocessing(96, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     save_classifier(tmp_path / "model.safetensors", classifier, {})
@@ -71,10 +71,10 @@ def test_what_a_saved_model_expects_of_images_travels_with_it(tmp_path: Path) ->
     }  # fmt: skip
     larger = build_classifier(TINY, str(tmp_path / "model.safetensors"), ("c", "d"), image_size=128).preprocessing
     assert (larger.image_size, list(larger.mean)) == (128, [0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match=f"model.safetensors is a model of {TINY}; give --backbone {TINY}"):
+    with pytest.raises(ValueError, match=f"model.safetensors is a model of {TINY}; use --backbone {TINY}"):
         build_classifier("resnet18", str(tmp_path), ("c", "d"))
     convert_batch_instance(classifier.model)
-    save_classifier(tmp_path / "model.safetensors", classifier, {"normalization": "bin"})
+    save_classifier(tmp_path / "model.safetensors", classifier, {})
     with pytest.raises(ValueError, match=r"model.safetensors has Batch-Instance Normalization, .* another method"):
         build_classifier(TINY, str(tmp_path), ("c", "d"))
 
@@ -85,28 +85,30 @@ def test_batch_instance_normalization_is_saved_and_loaded(tmp_path: Path) -> Non
     layers = [layer for layer in classifier.model.modules() if isinstance(layer, BatchInstanceNorm2d)]
     for i, layer in enumerate(layers):
         layer.rho.data.fill_(1 / (i + 2))
-    save_classifier(tmp_path / "model.safetensors", classifier, {"normalization": "bin"})
+    save_classifier(tmp_path / "model.safetensors", classifier, {})
     loaded = load_classifier(tmp_path)
     assert sum(isinstance(layer, BatchInstanceNorm2d) for layer in loaded.model.modules()) == len(layers) > 0
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded.model(x), classifier.model.eval()(x))
 
 
-def test_other_files_are_no_models(tmp_path: Path) -> None:
+def test_other_files_are_not_models(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=r"without stochnorm's class names; give a run"):
+    with pytest.raises(ValueError, match=r"without class names; use a run"):
         load_classifier(tmp_path)
     save_file({"a": torch.zeros(1)}, file, metadata={"stochnorm": '{"backbone": "resnet18"}'})
     with pytest.raises(ValueError, match=r"saved by another version of stochnorm \('preprocessing'\)"):
         load_classifier(tmp_path)
     save_file({"a": torch.zeros(1)}, file, metadata={"stochnorm": "{"})
-    with pytest.raises(ValueError, match=r"not a model of stochnorm, or a damaged one"):
+    with pytest.raises(ValueError, match=r"not a model saved by stochnorm, or damaged"):
         load_classifier(tmp_path)
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x.pth: not a model of stochnorm.*a file of weights alone goes to --weights"):
+    with pytest.raises(
+        ValueError, match=r"x.pth: not a model saved by stochnorm.*for a file of weights alone use --weights"
+    ):
         load_classifier(tmp_path / "x.pth")
-    with pytest.raises(FileNotFoundError, match=r"no such model; give a directory"):
+    with pytest.raises(FileNotFoundError, match=r"no such model; choose a run directory"):
         load_classifier(tmp_path / "nowhere")
 
 
@@ -114,5 +116,5 @@ def test_a_truncated_model_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_classifier(file, build_classifier(TINY, "random", ("a", "b")), {})
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"not a model of stochnorm, or a damaged one"):
+    with pytest.raises(ValueError, match=r"not a model saved by stochnorm, or damaged"):
         load_classifier(file)

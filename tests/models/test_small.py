@@ -32,7 +32,7 @@ def test_it_has_as_many_convolutions_and_normalizations_as_the_large_one(name: s
 def test_it_trains_at_its_size_with_a_new_head(name: str) -> None:
     classifier = build_classifier(f"small/{name}", "random", ("cat", "dog", "newt"))
     size = classifier.preprocessing.image_size
-    assert size == SMALL[name]
+    assert size == SMALL[name].image_size
     logits, auxiliary = classifier.outputs(classifier.model.train()(torch.randn(4, 3, size, size)))
     assert logits.shape == (4, 3)
     assert [each.shape for each in auxiliary] == ([(4, 3)] if name == "inception_v3" else [])
@@ -47,7 +47,7 @@ def test_layers_of_resnet_are_called_as_in_the_large_one() -> None:
 
 
 def test_it_has_no_pretrained_weights() -> None:
-    with pytest.raises(OSError, match="it has none; give --weights random"):
+    with pytest.raises(OSError, match="it has none; use --weights random"):
         build_classifier("small/resnet50", "auto", ("cat", "dog"))
     with pytest.raises(ValueError, match="unknown backbone 'small/resnet18'"):
         find_backbone("small/resnet18")

@@ -79,7 +79,7 @@ def test_prefixes_and_missing_heads_are_no_hindrance(tmp_path: Path, prefix: str
     assert_loaded(tmp_path / "weights.pth", state)
 
 
-def test_another_part_beside_the_prefixed_network_is_left_aside(tmp_path: Path) -> None:
+def test_another_network_next_to_the_prefixed_one_is_ignored(tmp_path: Path) -> None:
     state = tiny_weights()
     file = {f"student.{key}": value for key, value in state.items()} | {"projector.0.weight": torch.zeros(2, 2)}
     torch.save(file, tmp_path / "weights.pth")
@@ -91,7 +91,7 @@ def test_two_networks_that_fit_are_a_question(tmp_path: Path) -> None:
         {f"{name}.{key}": value for name in ("encoder_q", "encoder_k") for key, value in tiny_weights().items()},
         tmp_path / "weights.pth",
     )
-    with pytest.raises(ValueError, match=r"holds 2 networks that fit test_resnet, under encoder_q. and encoder_k.;"):
+    with pytest.raises(ValueError, match=r"has 2 networks that fit test_resnet, under encoder_q. and encoder_k.;"):
         build_classifier(TINY, str(tmp_path / "weights.pth"), CLASSES)
 
 
@@ -164,8 +164,8 @@ def test_bad_weight_files_are_named(tmp_path: Path) -> None:
     [
         ({0: torch.zeros(1)}, "maps 0 to Tensor"),
         ({"a": 1}, "maps 'a' to int"),
-        ({}, "holds no state dict"),
-        (torch.zeros(1), "holds no state dict"),
+        ({}, "has no state dict"),
+        (torch.zeros(1), "has no state dict"),
     ],
 )
 def test_files_of_something_else_than_named_tensors_say_what_they_hold(
@@ -180,5 +180,5 @@ def test_weights_of_a_diverged_run_are_refused(tmp_path: Path) -> None:
     state = tiny_weights()
     state["layer1.0.bn1.bias"][0] = torch.nan
     save_file(state, tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"weights.safetensors: layer1.0.bn1.bias holds values that are not finite"):
+    with pytest.raises(ValueError, match=r"weights.safetensors: layer1.0.bn1.bias has values that are not finite"):
         read_state_dict(tmp_path / "weights.safetensors")

@@ -1,11 +1,13 @@
-"""Run directories made up instead of trained: what a report reads of them, quickly."""
+"""Run directories that are generated instead of trained, with the files that a report reads."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def write_run(
     test: bool = True,
     generator: int | None = None,
 ) -> Record:
-    """A finished run of ``config`` below ``root``, as :func:`stochnorm.finetune` leaves one, but for the model."""
+    """Write a finished run of ``config`` below ``root``, as [stochnorm.finetune][] leaves it, without the model."""
     rng = np.random.default_rng(config.seed if generator is None else generator)
     run = Run(root / "runs" / run_name(config))
     run.path.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ def write_comparison(
     repeats: int = 5,
     **options: Any,
 ) -> list[Record]:
-    """Every method (with its skill), rate and repeat; better with more images."""
+    """Write a run of every method (with its skill), rate and repeat; better with more images."""
     records = []
     for repeat in range(repeats):
         for rate in rates:
@@ -132,7 +134,7 @@ def write_comparison(
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """Images of classes whose names, and one of whose files, would be markup if they were not escaped."""
+    """Write images of classes whose names, and one file name, would be markup if they were not escaped."""
     root = tmp_path / "hostile"
     for name, color in (("blue", (40, 40, 200)), (HOSTILE.replace("/", "\N{DIVISION SLASH}"), (200, 40, 40))):
         (root / name).mkdir(parents=True)
@@ -143,17 +145,56 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def comparison(tmp_path: Path, photos: Path) -> list[Record]:
-    """Three methods at two rates, five times each, below ``tmp_path / "grid"``."""
+    """Write three methods at two rates, five times each, below ``tmp_path / "grid"``."""
     skills = {"vanilla": 1.0, "stochnorm": 1.6, "stochnorm+bss": 1.7}
     return write_comparison(tmp_path / "grid", FinetuneConfig(str(photos)), skills)
 
 
 @pytest.fixture
 def single(tmp_path: Path, photos: Path) -> Callable[..., Record]:
-    """Writes one run below ``tmp_path / "grid"``."""
+    """Return a function that writes one run below ``tmp_path / "grid"``."""
 
     def write(**options: Any) -> Record:
         config = replace(FinetuneConfig(str(photos)), **options.pop("settings", {}))
         return write_run(tmp_path / "grid", config, **options)
 
     return write
+
+
+@pytest.fixture
+def embedded() -> Callable[[str, str], Any]:
+    """Return a function that reads the data of the page's script."""
+
+    def read(page: str, name: str) -> Any:
+        (text,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
+        return json.loads(text)
+
+    return read
+
+
+@pytest.fixture
+def words() -> Callable[[str], str]:
+    """Return a function that gives the visible text of a page, on one line."""
+
+    def read(page: str) -> str:
+        body = re.sub(r"<(script|style)\b.*?</\1>", "", page[page.index("<body>") :], flags=re.S)
+        return " ".join(unescape(re.sub(r"<wbr>", "", re.sub(r"<(?!wbr>)[^>]+>", " ", body))).split())
+
+    return read
+
+
+@pytest.fixture
+def rows() -> Callable[[str], dict[tuple[str, str], tuple[str, list[str]]]]:
+    """Return a function that reads the table of all results: by rate and method the mark and the cells' values."""
+    row = r'<tr data-data="\w+" data-rate="(\S+)" data-variant="([^"]+)" data-mark="(\w*)">(.*?)</tr>'
+
+    def rounded(value: str) -> str:
+        return f"{float(value):.9f}" if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", value) else value
+
+    def read(page: str) -> dict[tuple[str, str], tuple[str, list[str]]]:
+        return {
+            (rate, variant): (mark, [rounded(value) for value in re.findall(r'data-v="([^"]*)"', cells)])
+            for rate, variant, mark, cells in re.findall(row, page, re.S)
+        }
+
+    return read

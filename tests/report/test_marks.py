@@ -1,4 +1,4 @@
-"""What is called the best, tied with it, and a difference."""
+"""The marks of the best, of those tied with it, and of significant differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the picture of a comparison shows: the runs and means that the records hold."""
+"""The figure of a comparison: the runs and means of the records, in the colors of the page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from stochnorm import Record
+from stochnorm.plotting import PALETTE
+from stochnorm.report.page.charts import styles
 from stochnorm.report.plot import draw_comparison
 
 
@@ -42,3 +44,19 @@ def test_small_scale_is_said(build_records: Callable[..., list[Record]]) -> None
 
 def test_runs_without_a_test_score_are_left_out(build_records: Callable[..., list[Record]]) -> None:
     assert not draw_comparison(build_records({"vanilla": [None]})).axes
+
+
+@pytest.mark.parametrize("rates", [(15.0,), (15.0, 50.0)])
+def test_a_variant_has_the_color_that_it_has_on_the_page(
+    rates: tuple[float, ...], build_records: Callable[..., list[Record]]
+) -> None:
+    """Colors go by place, not by name; a variant without a score keeps its place."""
+    scores = {"a": [50.0, 52.0], "failed": [None, None], "b": [53.0, 57.0], "stochnorm": [51.0, 51.0]}
+    records = [record for rate in rates for record in build_records(scores, rate=rate)]
+    (axes,) = draw_comparison(records, reference="b").axes
+    drawn = list(dict.fromkeys(line.get_color() for line in axes.get_lines()))
+    number = {
+        name: int(style.color.removeprefix("var(--s").rstrip(")")) for name, style in styles(list(scores), "b").items()
+    }
+    assert number == {"a": 1, "failed": 2, "b": 0, "stochnorm": 3}
+    assert set(drawn) == {PALETTE[number[name]] for name in ("a", "b", "stochnorm")}

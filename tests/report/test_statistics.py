@@ -137,7 +137,7 @@ def test_holm_by_hand(build_records: Build) -> None:
 
 
 def test_holm_keeps_the_order_of_p_values(build_records: Build) -> None:
-    """p, a little more than p, and twice p, so that 3 p stands for both of the first."""
+    """p, a little more than p, and twice p, so that the first two both get 3 p."""
     one, next_ = (9.0, 10.0, 11.0), (8.9, 9.9, 10.9)
     records = build_records({"vanilla": [50] * 3} | {str(g): [50 + gap for gap in g] for g in (one, next_, (1, 2, 3))})
     found = {d.variant: d for d in differences(records)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +14,15 @@ from lightning_fabric.loggers import CSVLogger
 
 from stochnorm import FinetuneConfig, finetune
 from stochnorm.runs.directory import Run
-from stochnorm.runs.trackers import TRACKERS, _Tracker, remove_tracker, tracker_names
+from stochnorm.runs.trackers import TRACKERS, _Tracker
 
-TINY = {
-    "method": "stochnorm+l2sp", "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8,
-    "steps": 12, "eval_every": 4, "lr": 0.02, "precision": "32", "device": "cpu",
-}  # fmt: skip
-
-
+Configure = Callable[..., FinetuneConfig]
 NOLOAD = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow uses it
 
 
-def config(data: Path, out: Path, log: str, **options: Any) -> FinetuneConfig:
-    return FinetuneConfig(str(data), out=str(out), log=log, **(TINY | options))
+@pytest.fixture
+def tiny(tiny: dict[str, Any]) -> dict[str, Any]:
+    return tiny | {"method": "stochnorm+l2sp", "lr": 0.02}
 
 
 def stop_after(step: int) -> Callable[[dict[str, Any]], None]:
@@ -96,19 +91,19 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip(package)
 
 
-def test_the_trackers_hold_what_the_run_says(photos: Path, tmp_path: Path) -> None:
-    run = Run(finetune(config(photos, tmp_path / "run", "csv,tensorboard"), quiet=True).run)
+def test_the_trackers_hold_what_the_run_says(photos: Path, tmp_path: Path, config: Configure) -> None:
+    run = Run(finetune(config(photos, tmp_path / "run", log="csv,tensorboard"), quiet=True).run)
     wanted = expected(run)
     assert len(wanted["val/top1"]) == 3
     assert of_csv(run.path) == wanted  # digit by digit
     assert_same(of_tensorboard(run.path), wanted)
 
 
-def test_tensorboard_gets_the_settings(photos: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_the_settings(photos: Path, tmp_path: Path, config: Configure) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    finetune(config(photos, tmp_path / "run", "tensorboard"), quiet=True)
+    finetune(config(photos, tmp_path / "run", log="tensorboard"), quiet=True)
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -118,48 +113,9 @@ def test_tensorboard_gets_the_settings(photos: Path, tmp_path: Path) -> None:
     assert settings["lr"].number_value == 0.02
 
 
-def test_csv_is_the_default_and_none_leaves_nothing(photos: Path, tmp_path: Path) -> None:
-    assert FinetuneConfig("x").log == "csv"
-    finetune(config(photos, tmp_path / "run", "none"), quiet=True)
-    assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == set()
-
-
-@pytest.mark.parametrize(
-    ("log", "names"),
-    [("csv", ("csv",)), ("", ()), ("none", ()), ("wandb, csv,wandb", ("wandb", "csv"))],
-)
-def test_names_are_parted_by_commas(log: str, names: tuple[str, ...]) -> None:
-    assert tracker_names(log) == names
-
-
-@pytest.mark.parametrize("log", ["tensorbord", "csv,", "csv,none"])
-def test_an_unknown_tracker_is_named(log: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"^log takes csv, tensorboard, mlflow, wandb, joined by commas, or none alone; "
-    ):
-        FinetuneConfig("x", log=log)
-
-
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
-def test_a_missing_package_is_said_before_there_is_a_run(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        ModuleNotFoundError, match=rf"^--log {name} needs {name} and .*: pip install 'stochnorm\[{name}\]'$"
-    ):
-        finetune(config(photos, tmp_path / "run", f"csv,{name}"), quiet=True)
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_trackers_do_not_name_the_run(photos: Path) -> None:
-    base = FinetuneConfig(str(photos))
-    assert Run.of(base).path == Run.of(replace(base, log="tensorboard")).path
-
-
 @pytest.mark.parametrize("step", [4, 8])
-def test_a_resumed_run_has_each_step_once(photos: Path, tmp_path: Path, step: int) -> None:
-    settings = config(photos, tmp_path / "run", "csv,tensorboard")
+def test_a_resumed_run_has_each_step_once(photos: Path, tmp_path: Path, step: int, config: Configure) -> None:
+    settings = config(photos, tmp_path / "run", log="csv,tensorboard")
     with pytest.raises(KeyboardInterrupt):
         finetune(settings, quiet=True, validated=stop_after(step))
     assert [s for s, _ in of_csv(tmp_path / "run")["lr"]] == [s for s in (4, 8) if s <= step]
@@ -168,8 +124,8 @@ def test_a_resumed_run_has_each_step_once(photos: Path, tmp_path: Path, step: in
     assert_same(of_tensorboard(tmp_path / "run"), expected(Run(tmp_path / "run")))
 
 
-def test_a_tracker_that_joins_later_gets_the_whole_run(photos: Path, tmp_path: Path) -> None:
-    settings = config(photos, tmp_path / "run", "none")
+def test_a_tracker_that_joins_later_gets_the_whole_run(photos: Path, tmp_path: Path, config: Configure) -> None:
+    settings = config(photos, tmp_path / "run", log="none")
     with pytest.raises(KeyboardInterrupt):
         finetune(settings, quiet=True, validated=stop_after(8))
     finetune(replace(settings, resume=True, log="csv"), quiet=True)
@@ -177,7 +133,7 @@ def test_a_tracker_that_joins_later_gets_the_whole_run(photos: Path, tmp_path: P
 
 
 def test_a_run_kept_elsewhere_is_gone_on_with_by_its_id(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     """A server of the test's: each run a list of steps. A kill comes between the checkpoint of step 8 and its log."""
     server: dict[str, list[int]] = {}
@@ -198,7 +154,7 @@ def test_a_run_kept_elsewhere_is_gone_on_with_by_its_id(
         def close(self, status: str) -> None: ...
 
     monkeypatch.setitem(TRACKERS, "wandb", Remote)
-    settings = config(photos, tmp_path / "run", "wandb")
+    settings = config(photos, tmp_path / "run", log="wandb")
     with pytest.raises(KeyboardInterrupt):
         finetune(settings, quiet=True)
     assert server == {"run-0": [4]}
@@ -210,9 +166,9 @@ def test_a_run_kept_elsewhere_is_gone_on_with_by_its_id(
 
 
 def test_a_tracker_that_fails_is_dropped_and_the_run_goes_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
-    whole = finetune(config(photos, tmp_path / "whole", "none"), quiet=True)
+    whole = finetune(config(photos, tmp_path / "whole", log="none"), quiet=True)
     original = CSVLogger.log_metrics
 
     def fail(self: CSVLogger, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -222,58 +178,31 @@ def test_a_tracker_that_fails_is_dropped_and_the_run_goes_on(
 
     monkeypatch.setattr(CSVLogger, "log_metrics", fail)
     with pytest.warns(UserWarning) as seen:
-        result = finetune(config(photos, tmp_path / "run", "csv,tensorboard"), quiet=True)
-    assert [str(w.message) for w in seen] == ["--log csv failed (the disk is full); the run goes on without it"]
+        result = finetune(config(photos, tmp_path / "run", log="csv,tensorboard"), quiet=True)
+    assert [str(w.message) for w in seen] == ["--log csv failed (the disk is full); the run continues without it"]
     assert result.test == whole.test
     assert [step for step, _ in of_csv(result.run)["lr"]] == [4]
     assert_same(of_tensorboard(result.run), expected(Run(result.run)))
 
 
-def test_a_tracker_that_does_not_open_is_dropped_too(photos: Path, tmp_path: Path) -> None:
+def test_a_tracker_that_does_not_open_is_dropped_too(photos: Path, tmp_path: Path, config: Configure) -> None:
     (tmp_path / "run").mkdir()
-    settings = config(photos, tmp_path / "run", "csv,tensorboard", steps=4)
+    settings = config(photos, tmp_path / "run", log="csv,tensorboard", steps=4)
     Run(tmp_path / "run").config.write_text(json.dumps({"method": "stochnorm"}))
     (tmp_path / "run/tensorboard").write_text("in its place")
-    with pytest.warns(UserWarning, match=r"^--log tensorboard failed \(.+\); the run goes on without it$"):
+    with pytest.warns(UserWarning, match=r"^--log tensorboard failed \(.+\); the run continues without it$"):
         finetune(settings, quiet=True)
     assert (tmp_path / "run/tensorboard").read_text() == "in its place"
     assert [step for step, _ in of_csv(tmp_path / "run")["lr"]] == [4]
 
 
-def test_overwrite_removes_what_the_trackers_wrote_and_nothing_else(photos: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run")
-    settings = config(photos, run.path, "csv,tensorboard")
-    finetune(settings, quiet=True)
-    (run.path / "csv/notes.txt").write_text("mine")
-    (run.path / "wandb").mkdir()
-    (run.path / "wandb/mine.csv").write_text("mine")
-    for left in ("wandb/offline-run-1/files", "mlflow/artifacts/1"):
-        (run.path / left).mkdir(parents=True)
-    for left in ("wandb/offline-run-1/files/a.json", "wandb/debug.log", "wandb/id.txt", "mlflow/mlflow.db"):
-        (run.path / left).write_text("theirs")
-    (run.path / "wandb/latest-run").symlink_to("offline-run-1", target_is_directory=True)
-    run.open(replace(settings, overwrite=True))
-    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
-    assert left == {"config.json", "csv/notes.txt", "wandb/mine.csv"}
-    assert not (run.path / "tensorboard").exists()
-    assert not (run.path / "mlflow").exists()
-
-
-def test_a_link_of_a_trackers_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious/a").write_text("mine")
-    (tmp_path / "wandb").mkdir()
-    (tmp_path / "wandb/run-1").symlink_to(tmp_path / "precious", target_is_directory=True)
-    remove_tracker(tmp_path, "wandb")
-    assert (tmp_path / "precious/a").read_text() == "mine"
-    assert not (tmp_path / "wandb").exists()
-
-
 @pytest.mark.usefixtures("mlflow")
 @NOLOAD
-def test_mlflow_holds_what_the_run_says(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_holds_what_the_run_says(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = config(photos, tmp_path / "run", "mlflow")
+    settings = config(photos, tmp_path / "run", log="mlflow")
     with pytest.raises(KeyboardInterrupt):
         finetune(settings, quiet=True, validated=stop_after(8))
     finetune(replace(settings, resume=True), quiet=True)
@@ -286,11 +215,13 @@ def test_mlflow_holds_what_the_run_says(photos: Path, tmp_path: Path, monkeypatc
 
 @pytest.mark.usefixtures("mlflow")
 @NOLOAD
-def test_mlflow_elsewhere_goes_on_with_its_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_elsewhere_goes_on_with_its_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     """A step that was validated and not logged, as in a kill between the two, is logged by the resumed run."""
     uri = f"sqlite:///{tmp_path}/server.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    settings = config(photos, tmp_path / "run", "mlflow")
+    settings = config(photos, tmp_path / "run", log="mlflow")
     original = TRACKERS["mlflow"].log
 
     def killed(self: Any, metrics: dict[str, float], step: int) -> None:
@@ -309,7 +240,9 @@ def test_mlflow_elsewhere_goes_on_with_its_run(photos: Path, tmp_path: Path, mon
     assert status == "FINISHED"
 
 
-def test_wandb_offline_holds_what_the_run_says(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_holds_what_the_run_says(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     pytest.importorskip("pytorch_lightning")
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -324,7 +257,7 @@ def test_wandb_offline_holds_what_the_run_says(photos: Path, tmp_path: Path, mon
         original(self, data, *args, **options)
 
     monkeypatch.setattr(wandb.Run, "log", spy)
-    settings = config(photos, tmp_path / "run", "wandb")
+    settings = config(photos, tmp_path / "run", log="wandb")
     with pytest.raises(KeyboardInterrupt):
         finetune(settings, quiet=True, validated=stop_after(8))
     finetune(replace(settings, resume=True), quiet=True)

@@ -10,13 +10,12 @@ import torch
 from lightning_fabric import Fabric
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm import FinetuneConfig, build_classifier
+from stochnorm import DELTAConfig, FinetuneConfig, L2SPConfig, build_classifier
 from stochnorm.data import Split
 from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.methods.catalogue import check_method
 from stochnorm.models import Classifier
 from stochnorm.nn.select import normalization_layers
-from stochnorm.runs.config import DELTAConfig, L2SPConfig
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
 

@@ -10,14 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from stochnorm import FinetuneConfig, build_classifier
+from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, build_classifier
 from stochnorm.data import Split
 from stochnorm.models import Classifier
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import BSS, DELTA, L2SP, Regularizer, Step
 from stochnorm.regularizers.attention import channel_attention
-from stochnorm.runs.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.training.prepare import prepare
 
 CLASSES = ("a", "b", "c")
@@ -169,11 +168,11 @@ def test_random_weights_take_their_first_statistics_from_the_images() -> None:
 
 
 def test_what_cannot_work_is_said_before_attention_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stochnorm.training.prepare.channel_attention", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("stochnorm.regularizers.attention.channel_attention", lambda *_, **__: pytest.fail("measured"))
     convnext = build_classifier("test_convnext", "random", CLASSES, image_size=64)
     for method, settings, message in (
-        ("stochnorm+delta", {}, "has no BatchNorm layer for stochnorm to act on"),
-        ("delta", {"statistics": "target"}, "has no BatchNorm layer for --statistics target to act on"),
+        ("stochnorm+delta", {}, "has no BatchNorm layer, which stochnorm needs"),
+        ("delta", {"statistics": "target"}, "has no BatchNorm layer, which --statistics target needs"),
     ):
         with pytest.raises(ValueError, match=message):
             prepared(convnext, method, delta=DELTAConfig(), **settings)
@@ -208,7 +207,7 @@ def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
         assert isinstance(delta, DELTA)
         return delta.channel_weights
 
-    monkeypatch.setattr("stochnorm.training.prepare.channel_attention", count)
+    monkeypatch.setattr("stochnorm.regularizers.attention.channel_attention", count)
     first = weights()
     assert computed == 1
     assert len(set(first.tolist())) > 4  # four layers: not uniform

@@ -9,6 +9,7 @@ import re
 import socket
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,20 +19,17 @@ import optuna
 import pytest
 
 import stochnorm.tuning.tune
-from stochnorm import FinetuneConfig, finetune, tune
+from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, finetune, tune
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.runs.config import BSSConfig, DELTAConfig, L2SPConfig
 from stochnorm.runs.directory import Run
 from stochnorm.tuning.study import put_back
 
-TINY = {
-    "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 6, "eval_every": 2,
-    "precision": "32", "device": "cpu",
-}  # fmt: skip
+Configure = Callable[..., FinetuneConfig]
 
 
-def config(data: Path, out: Path, **options: Any) -> FinetuneConfig:
-    return FinetuneConfig(str(data), out=str(out), **(TINY | options))
+@pytest.fixture
+def tiny(tiny: dict[str, Any]) -> dict[str, Any]:
+    return tiny | {"steps": 6, "eval_every": 2}
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -39,7 +37,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 def instant(monkeypatch: pytest.MonkeyPatch, scores: list[float], losses: list[float] | None = None) -> list[Any]:
-    """Trials that end at once with these; returns the list of their settings, which fills."""
+    """Trials that end at once with these, and no pictures of them; returns the list of their settings, which fills."""
     seen: list[FinetuneConfig] = []
 
     def fake(config: FinetuneConfig, **options: Any) -> Any:
@@ -48,11 +46,12 @@ def instant(monkeypatch: pytest.MonkeyPatch, scores: list[float], losses: list[f
         return type("Result", (), {"validation": validation, "record": {"score": "top1"}})()
 
     monkeypatch.setattr(stochnorm.tuning.tune, "finetune", fake)
+    monkeypatch.setattr("stochnorm.tuning.plot.plot_search", lambda *_: None)
     return seen
 
 
 def test_it_chooses_on_validation_and_never_reads_a_test_image(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     read: set[str] = set()
     original = Preprocessing.read
@@ -82,7 +81,7 @@ def test_it_chooses_on_validation_and_never_reads_a_test_image(
     assert len(read - searched) == 6
 
 
-def test_only_the_methods_of_the_sum_are_searched(photos: Path, tmp_path: Path) -> None:
+def test_only_the_methods_of_the_sum_are_searched(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path)
     for method, names in (
         ("vanilla", {"lr"}),
@@ -97,7 +96,7 @@ def test_only_the_methods_of_the_sum_are_searched(photos: Path, tmp_path: Path) 
 
 
 def test_an_interrupted_search_goes_on_where_it_was(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     settings = config(photos, tmp_path / "search", method="vanilla")
     calls: list[FinetuneConfig] = []
@@ -127,7 +126,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     assert (again.config, len(calls)) == (tuned.config, 4)
 
 
-def test_a_trial_of_a_killed_process_is_run_again(photos: Path, tmp_path: Path) -> None:
+def test_a_trial_of_a_killed_process_is_run_again(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path / "search", method="vanilla")
     tune(settings, trials=1, quiet=True)
     study = optuna.load_study(study_name="stochnorm", storage=f"sqlite:///{tmp_path / 'search/study.db'}")
@@ -139,7 +138,7 @@ def test_a_trial_of_a_killed_process_is_run_again(photos: Path, tmp_path: Path) 
 
 
 def test_bad_trials_are_pruned_and_diverged_ones_count(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     def fake(config: FinetuneConfig, *, validated: Any, **options: Any) -> Any:
         number = len(seen)
@@ -161,7 +160,7 @@ def test_bad_trials_are_pruned_and_diverged_ones_count(
     assert tuned.value == 56.0
 
 
-def test_models_of_beaten_trials_are_not_kept(photos: Path, tmp_path: Path) -> None:
+def test_models_of_beaten_trials_are_not_kept(photos: Path, tmp_path: Path, config: Configure) -> None:
     tuned = tune(config(photos, tmp_path / "search", method="vanilla"), trials=3, prune=False, quiet=True)
     kept = list((tuned.path / "trials").glob("*/model.safetensors"))
     best = next(row for row in rows(tuned.path) if tuned.config.lr == pytest.approx(float(row["lr"]), abs=1e-12))
@@ -170,16 +169,16 @@ def test_models_of_beaten_trials_are_not_kept(photos: Path, tmp_path: Path) -> N
     assert len(list((tuned.path / "trials").glob("*/result.json"))) == 3
 
 
-def test_another_search_in_the_same_directory_is_an_error(photos: Path, tmp_path: Path) -> None:
+def test_another_search_in_the_same_directory_is_an_error(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path / "search", method="vanilla")
     tune(settings, trials=1, quiet=True)
     for changed, message in (({"steps": 7}, "steps was 6, now 7"), ({"bss": BSSConfig(k=2)}, "bss.k was 1, now 2")):
-        with pytest.raises(ValueError, match=rf"cannot go on with the study in \S+: {message}; give another --out"):
+        with pytest.raises(ValueError, match=rf"cannot resume the study in \S+: {message}; choose another out"):
             tune(replace(settings, **changed), trials=1, quiet=True)
 
 
 def test_a_search_goes_on_from_another_start_of_whatever_is_searched(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     seen = instant(monkeypatch, scores=[9.0, 2.0, 3.0, 4.0, 5.0])
     settings = config(photos, tmp_path / "search", method="stochnorm+l2sp+bss", p=0.25, lr=0.1)
@@ -193,7 +192,7 @@ def test_a_search_goes_on_from_another_start_of_whatever_is_searched(
         assert (tuned.config.lr, tuned.config.p) == (0.1, 0.25), "the first trial's, outside of the ranges by now"
 
 
-def test_settings_may_change_before_a_trial_began(photos: Path, tmp_path: Path) -> None:
+def test_settings_may_change_before_a_trial_began(photos: Path, tmp_path: Path, config: Configure) -> None:
     settings = config(photos, tmp_path / "search", method="vanilla")
     with pytest.raises(ValueError, match="batch_size 99 is larger than the 18 training images"):
         tune(replace(settings, batch_size=99), trials=1, quiet=True)
@@ -201,7 +200,7 @@ def test_settings_may_change_before_a_trial_began(photos: Path, tmp_path: Path) 
 
 
 def test_of_equal_scores_the_lower_loss_is_chosen(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     results = instant(monkeypatch, scores=[50.0, 60.0, 60.0, 60.0], losses=[0.1, 0.9, 0.3, 0.5])
     tuned = tune(config(photos, tmp_path / "search", method="vanilla"), trials=4, quiet=True)
@@ -209,7 +208,7 @@ def test_of_equal_scores_the_lower_loss_is_chosen(
 
 
 def test_trials_log_nothing_and_the_choice_keeps_its_trackers(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     seen = instant(monkeypatch, scores=[50.0, 60.0])
     tuned = tune(config(photos, tmp_path / "search", method="vanilla", log="csv,tensorboard"), trials=2, quiet=True)
@@ -218,7 +217,7 @@ def test_trials_log_nothing_and_the_choice_keeps_its_trackers(
 
 
 def test_a_seed_gives_one_search_and_trials_differ(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     drawn = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -232,7 +231,7 @@ def test_a_seed_gives_one_search_and_trials_differ(
 
 
 def test_processes_that_start_together_draw_apart(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     """The second process asks while the first one's first trial runs."""
     settings = config(photos, tmp_path / "search", method="vanilla")
@@ -250,7 +249,7 @@ def test_processes_that_start_together_draw_apart(
     assert len({trial.lr for trial in seen}) == len({trial.out for trial in seen}) == len(seen) == 2
 
 
-def test_of_two_processes_one_takes_a_killed_trial(photos: Path, tmp_path: Path) -> None:
+def test_of_two_processes_one_takes_a_killed_trial(photos: Path, tmp_path: Path, config: Configure) -> None:
     tune(config(photos, tmp_path / "search", method="vanilla"), trials=1, quiet=True)
     study = optuna.load_study(study_name="stochnorm", storage=f"sqlite:///{tmp_path / 'search/study.db'}")
     trial = study.ask()
@@ -259,7 +258,7 @@ def test_of_two_processes_one_takes_a_killed_trial(photos: Path, tmp_path: Path)
     assert [t.state.name for t in study.get_trials()] == ["COMPLETE", "FAIL", "WAITING"]
 
 
-def test_published_values_lie_in_the_ranges(tmp_path: Path) -> None:
+def test_published_values_lie_in_the_ranges(tmp_path: Path, config: Configure) -> None:
     trial = optuna.create_study().ask()
     stochnorm.tuning.tune.search_space(trial, config(tmp_path, tmp_path, method="stochnorm+l2sp+delta+bss"))
     published = {"lr": (1e-3, 1e-2), "p": (0.5,), "l2sp.alpha": (0.01, 0.1), "delta.alpha": (0.01,), "bss.eta": (1e-3,)}
@@ -269,7 +268,7 @@ def test_published_values_lie_in_the_ranges(tmp_path: Path) -> None:
 
 
 def test_searches_share_a_storage_by_the_names_of_their_directories(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     instant(monkeypatch, scores=[1.0, 2.0])
     url = f"sqlite:///{tmp_path / 'shared.db'}"
@@ -280,15 +279,14 @@ def test_searches_share_a_storage_by_the_names_of_their_directories(
 
 
 def test_two_searches_of_one_name_do_not_become_one(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     instant(monkeypatch, scores=[1.0, 2.0])
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     settings = config(photos, tmp_path / "a/search", method="vanilla")
     tune(settings, trials=1, storage=url, quiet=True)
-    message = (
-        rf"'search' in --storage is of the search in {tmp_path}/a/search, not of {tmp_path}/b/search; give an --out"
-    )
+    message = rf"'search' in the storage belongs to the search in {tmp_path}/a/search, not in {tmp_path}/b/search"
+    message += "; choose an out"
     with pytest.raises(ValueError, match=message):
         tune(replace(settings, out=str(tmp_path / "b/search")), trials=2, storage=url, quiet=True)
     assert not (tmp_path / "b/search").exists()
@@ -297,7 +295,7 @@ def test_two_searches_of_one_name_do_not_become_one(
 
 
 def test_processes_that_start_together_make_one_search(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     """Threads, some of which look what the directory holds while another one makes it."""
     seen = instant(monkeypatch, scores=[1.0] * 9)
@@ -321,17 +319,17 @@ def test_processes_that_start_together_make_one_search(
     {"l2sp": L2SPConfig(alpha=10.0)}, {"delta": DELTAConfig(alpha=0.1)},
 ])  # fmt: skip
 def test_the_first_trial_has_the_settings_as_they_are_given(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], config: Configure
 ) -> None:
     seen = instant(monkeypatch, scores=[2.0, 1.0])
-    settings = config(photos, tmp_path / "search", method="stochnorm+l2sp+delta+bss", **given)
+    settings = config(photos, tmp_path / "search", method="stochnorm+l2sp+delta+bss", report=True, **given)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tuned = tune(settings, trials=2, quiet=True)
     assert replace(seen[0], out="", report=True, log="csv", resume=False) == replace(settings, out="") == tuned.config
 
 
-def test_p_goes_in_tenths_where_the_given_one_does(tmp_path: Path) -> None:
+def test_p_goes_in_tenths_where_the_given_one_does(tmp_path: Path, config: Configure) -> None:
     for given, tenths in ((0.3, True), (1.0, True), (0.25, False)):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         settings = config(tmp_path, tmp_path, p=given)
@@ -339,13 +337,17 @@ def test_p_goes_in_tenths_where_the_given_one_does(tmp_path: Path) -> None:
         assert all(p == round(p, 1) for p in drawn) == tenths
 
 
-def test_a_strength_of_nothing_is_no_start_of_a_search(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"bss\.eta is searched on a logarithmic scale .* must be positive, got 0"):
+def test_a_strength_of_nothing_is_no_start_of_a_search(photos: Path, tmp_path: Path, config: Configure) -> None:
+    with pytest.raises(
+        ValueError, match=r"bss\.eta must be positive, since its search is on a logarithmic scale, got 0"
+    ):
         tune(config(photos, tmp_path / "search", method="bss", bss=BSSConfig(eta=0)), quiet=True)
     assert not (tmp_path / "search").exists()
 
 
-def test_a_space_may_have_choices(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_may_have_choices(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Configure
+) -> None:
     def space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
         freeze = trial.suggest_categorical("freeze", ["statistics", "both"])
         return replace(config, freeze=freeze, batch_size=trial.suggest_int("batch_size", 4, 8))
@@ -355,29 +357,29 @@ def test_a_space_may_have_choices(photos: Path, tmp_path: Path, capsys: pytest.C
     assert f"freeze {tuned.config.freeze}, batch_size {tuned.config.batch_size}" in capsys.readouterr().out
 
 
-def test_a_model_of_nans_is_not_chosen(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="none of 1 trials came to a result"):
+def test_a_model_of_nans_is_not_chosen(photos: Path, tmp_path: Path, config: Configure) -> None:
+    with pytest.raises(FloatingPointError, match="none of 1 trials has a result"):
         tune(config(photos, tmp_path / "search", method="vanilla", lr=1e30, steps=1), trials=1, quiet=True)
 
 
 def test_it_says_once_what_all_trials_share(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     (photos / "red/000.png").write_bytes(b"")
     with pytest.warns(UserWarning) as caught:
         warnings.simplefilter("always")
         tuned = tune(config(photos, tmp_path / "search"), trials=2, prune=False)
-    assert len([w for w in caught if "left out 1 of" in str(w.message)]) == 1
+    assert len([w for w in caught if "skipped 1 of" in str(w.message)]) == 1
     text = capsys.readouterr().out
-    assert text.count("18 train / 6 val, 3 classes, rate 100 %; 6 test images stay unread") == 1
+    assert text.count("18 train / 6 val, 3 classes, rate 100 %; 6 test images not used") == 1
     settings = f"lr {tuned.config.lr:.3g}, p {tuned.config.p:.3g}"
     assert re.search(rf"^chosen by [\d.]+ on [56] validation images: trial [01], {settings}$", text, re.M)
     assert f"next: stochnorm finetune {photos} --settings {tuned.path / 'chosen.json'}\n" in text
 
 
 def test_what_is_wrong_is_said_before_anything_is_made(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     for settings, trials, error, message in (
         (config(photos, photos / "search"), 1, ValueError, "lies inside the images' folder"),
@@ -394,19 +396,21 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert {path.name for path in photos.iterdir()} == {"blue", "green", "red"}
 
 
-def test_a_damaged_study_is_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_study_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     instant(monkeypatch, scores=[1.0])
     settings = config(photos, tmp_path / "search", method="vanilla")
     tune(settings, trials=1, quiet=True)
     (tmp_path / "search/study.db").write_bytes(b"no database" * 500)
     with pytest.raises(
-        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it: fin"
+        ValueError, match=r"study\.db: the study cannot be opened \(.*not a database.*\); remove it; fin"
     ):
         tune(settings, trials=1, quiet=True)
 
 
 def test_without_its_study_a_search_repeats_no_finished_trial(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     settings = config(photos, tmp_path / "search", method="vanilla")
     tuned = tune(settings, trials=3, prune=False, quiet=True)
@@ -415,12 +419,14 @@ def test_without_its_study_a_search_repeats_no_finished_trial(
     assert tune(settings, trials=3, prune=False, quiet=True) == tuned
 
 
-def test_a_search_without_a_result_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_without_a_result_says_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
+) -> None:
     def diverges(config: FinetuneConfig, **options: Any) -> Any:
         raise FloatingPointError("the loss is nan")
 
     monkeypatch.setattr(stochnorm.tuning.tune, "finetune", diverges)
-    with pytest.raises(FloatingPointError, match="none of 2 trials came to a result"):
+    with pytest.raises(FloatingPointError, match="none of 2 trials has a result"):
         tune(config(photos, tmp_path / "search", method="vanilla"), trials=2, quiet=True)
     assert [row["state"] for row in rows(tmp_path / "search")] == ["pruned", "pruned"]
 

@@ -1,4 +1,4 @@
-"""Commands on data sets on disk."""
+"""Check, download and split data sets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from stochnorm.cli.options import Data
 from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["Download", "Lists", "Verify"]
@@ -15,10 +16,10 @@ __all__ = ["Download", "Lists", "Verify"]
 
 @dataclass(frozen=True)
 class Verify:
-    """Say what a data set on disk holds and lacks, beside the official counts and lists of a published one."""
+    """Check that a data set on disk is complete; compare a published one with its official counts and lists."""
 
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Its folder, or a CSV file."""
+    """Folder of the data set, or a CSV file."""
 
     def run(self) -> None:
         from rich.console import Console
@@ -28,18 +29,18 @@ class Verify:
         report = verify(self.path)
         Console(highlight=False, soft_wrap=True).print("\n".join(report.lines()), markup=False)
         if not report.ok:
-            what = "not the whole official data set" if report.official else "not whole"
+            what = "not the complete official data set" if report.official else "not complete"
             raise ValueError(f"{self.path} is {what}; see above")
 
 
 @dataclass(frozen=True)
 class Download:
-    """Download a data set from its official address, with a checksum."""
+    """Download a data set from its official address and verify its checksum."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """As in stochnorm ls datasets."""
+    """Name of the data set (see stochnorm ls datasets)."""
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Where its folder goes."""
+    """Folder to put the data set's folder in."""
 
     def run(self) -> None:
         from rich.console import Console
@@ -52,33 +53,35 @@ class Download:
 
 @dataclass(frozen=True)
 class Lists:
-    """Write which images train, validate and test, one list a split, for others to use with --split-lists."""
+    """Write a split as lists of training, validation and test images, for --split-lists."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """As for finetune."""
+    data: Data
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Where train.txt, val.txt and test.txt go."""
+    """Folder for train.txt, val.txt and test.txt."""
     rate: float = 100.0
-    """Use only this percentage of the training images: ceil(rate % of n) of each class with n."""
+    """Percentage of the training images to sample: ceil(rate % of n) of each class with n."""
     val_fraction: float = 0.2
-    """Share of the sampled training images that validate, where DATA has no validation split."""
+    """Fraction of the sampled training images held out for validation, where DATA has no validation split."""
     test_fraction: float = 0.2
-    """Share of all images that test, where DATA has no test split."""
+    """Fraction of all images held out for testing, where DATA has no test split."""
     data_seed: int = 0
-    """Which images are sampled and split off."""
+    """Random seed for the split."""
     pool_val: bool = False
     """Pool the validation images of DATA with the training images before sampling."""
 
     def run(self) -> None:
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out",)}
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
         config = FinetuneConfig(**settings)
 
         from rich.console import Console
 
-        from stochnorm.data import export_lists, read_source
-        from stochnorm.training.finetune import split_rows
+        from stochnorm.data import check_classes, export_lists, list_images
+        from stochnorm.text import count
+        from stochnorm.training.images import split_rows
 
-        rows = split_rows(read_source(self.data, images=False), config)
+        source = list_images(self.data)
+        check_classes(source, self.data)
+        rows = split_rows(source, config)
         for path in export_lists(rows, Path(self.out)):
-            count = sum(row.split == path.stem for row in rows)
-            Console(highlight=False, soft_wrap=True).print(f"{path}: {count} images", markup=False)
+            images = count(sum(row.split == path.stem for row in rows), "image")
+            Console(highlight=False, soft_wrap=True).print(f"{path}: {images}", markup=False)

@@ -1,49 +1,47 @@
-"""Commands that look at what there is: a backbone's statistics, methods, data sets, experiments."""
+"""Check whether a backbone suits a set of images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from stochnorm.methods.catalogue import METHODS
+from stochnorm.cli.options import Data, Device
 
-__all__ = ["Doctor", "List"]
+__all__ = ["Doctor"]
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """How far the statistics of your images lie from those that a backbone inherited, layer by layer, with advice."""
+    """Check whether a backbone suits your images: compare their statistics with the inherited ones, layer by layer."""
 
     backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A name of timm or torchvision; or the directory of a finished run."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """As for finetune."""
+    """Name of a timm or torchvision model, or the directory of a finished run."""
+    data: Data
     weights: str = "auto"
-    """As for finetune."""
+    """Weights of the backbone: auto, bundled, pretrained, random, a file or a run directory."""
     image_size: int = 0
-    """Side of the network's input, pixels; 0: that of the backbone's weights."""
+    """Side of the network's input, pixels; 0 for that of the backbone's weights."""
     batch_size: int = 32
-    """Images per step of the training to come."""
+    """Images per step of the training that you plan."""
     max_images: int = 512
-    """At most so many training images, drawn at random."""
+    """Maximum number of training images to sample."""
     rate: float = 100.0
-    """As for finetune: percentage of the training images of each class that are used."""
+    """Percentage of the training images of each class to use."""
     split_lists: str = ""
-    """As for finetune: a folder with train.txt, in place of sampling."""
+    """Folder with train.txt, instead of sampling."""
     seed: int = 0
-    """Of the draw, order and augmentation."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    """Random seed for sampling, order and augmentation."""
+    device: Device = "auto"
     out: str = "doctor"
-    """The picture: this name with .png and .svg; or a folder for it."""
+    """Path of the picture without its ending (.png and .svg are written), or a folder for it."""
     csv: str = ""
-    """Write the table to this file."""
+    """CSV file for the table."""
 
     def run(self) -> None:
-        from stochnorm.doctor.diagnosis import picture_path
+        from stochnorm.doctor.show import picture_path
         from stochnorm.files import check_target
 
         picture = picture_path(Path(self.out))
@@ -62,54 +60,3 @@ class Doctor:
             diagnosis.to_csv(Path(self.csv))
         diagnosis.plot(picture)
         console.print(f"picture: {picture}", markup=False, soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class List:
-    """List the methods, the data sets that are known in their official formats, or the experiments of the paper."""
-
-    what: Annotated[Literal["methods", "datasets", "experiments"], tyro.conf.Positional]
-
-    def run(self) -> None:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD)
-        if self.what == "methods":
-            for column in ("--method", "what it does", "source"):
-                table.add_column(column, no_wrap=column != "what it does")
-            for method in METHODS.values():
-                options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
-                what = f"{method.title}: {method.what}{options}"
-                table.add_row(f"[bold]{method.name}[/]", what, method.source)
-            note = "Add them up: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen.\n"
-            note += "With any of them: --statistics and --norm-momentum, of the moving statistics."
-        elif self.what == "experiments":
-            from stochnorm.paper import EXPERIMENTS
-
-            for column in ("name", "what it shows anew"):
-                table.add_column(column, no_wrap=column == "name")
-            for column in ("runs", "hours, GPU"):
-                table.add_column(column, justify="right", no_wrap=True)
-            for experiment in EXPERIMENTS.values():
-                table.add_row(
-                    f"[bold]{experiment.name}[/]", experiment.title, str(experiment.runs), f"{experiment.hours}"
-                )
-            note = (
-                "stochnorm paper NAME --data-root FOLDER; hours are estimates for one A100, runs that two share count\n"
-            )
-            note += "in both. stochnorm paper NAME --scale small takes minutes on a CPU and is no result."
-        else:
-            from stochnorm.data import DATASETS
-            from stochnorm.text import tally
-
-            table.add_column("name", no_wrap=True)
-            table.add_column("data set", overflow="fold")
-            for dataset in DATASETS.values():
-                what = f"{dataset.title}: {tally(dataset.counts)}\n[dim]{dataset.licence}\n{dataset.homepage}[/]"
-                table.add_row(f"[bold]{dataset.name}[/]", what)
-            note = "Give the folder that holds one as DATA; stochnorm verify PATH says whether it is whole."
-        console = Console(highlight=False)
-        console.print(table)
-        console.print(note)

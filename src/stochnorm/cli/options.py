@@ -1,17 +1,43 @@
-"""The order of a command's options."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
-__all__ = ["own_options_first"]
+from tyro.conf import Positional, arg
 
-Command = TypeVar("Command")
+from stochnorm.runs.config import FinetuneConfig
+
+__all__ = ["Data", "Device", "ExecutorName", "Reference", "RunOptions", "RunPath", "Strict", "Workers"]
+
+Data: TypeAlias = Annotated[str, Positional, arg(metavar="DATA", help="Images, in a layout that finetune reads.")]
+Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="Device to compute on.")]
+ExecutorName: TypeAlias = Annotated[
+    Literal["local", "ray"],
+    arg(help="Processes on this machine, or a Ray cluster (that of RAY_ADDRESS, or a new one on this machine)."),
+]
+Reference: TypeAlias = Annotated[str, arg(help="Method that the others are compared with.")]
+RunPath: TypeAlias = Annotated[str, Positional, arg(metavar="RUN")]
+Strict: TypeAlias = Annotated[bool, arg(help="Stop at an unreadable image, instead of skipping it with a warning.")]
+Workers: TypeAlias = Annotated[int, arg(help="Runs at a time; 0 for one per GPU, or one per core without GPUs.")]
 
 
-def own_options_first(command: type[Command]) -> type[Command]:
-    """Lets ``--help`` list what is peculiar to a command before the many options that it inherits; for a dataclass."""
-    dataclass: Any = command
-    fields = dataclass.__dataclass_fields__
-    dataclass.__dataclass_fields__ = {name: fields[name] for name in dict.fromkeys([*command.__annotations__, *fields])}
-    return command
+@dataclass(frozen=True)
+class RunOptions(FinetuneConfig):
+    """The settings of a run as options of a command.
+
+    A command that adds options declares them in a second base class with `kw_only=True`. Python collects the fields of
+    the last base first, so `--help` lists the added options before the many settings of a run.
+    """
+
+    def __post_init__(self) -> None:
+        """Check no range: tyro would print its own message. `config` checks, so that an error is one line."""
+
+    def config(self) -> FinetuneConfig:
+        """Return the settings alone.
+
+        Raises:
+            ValueError: A value is out of its range.
+        """
+        return FinetuneConfig(**self.as_fields())

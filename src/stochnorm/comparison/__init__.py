@@ -1,1 +1,1 @@
-"""Comparisons: a grid of runs, what is missing of it, and who does the runs."""
+"""Comparisons: a grid of runs, the queue of missing runs, and the executors that do them."""

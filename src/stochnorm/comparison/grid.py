@@ -1,4 +1,4 @@
-"""A grid of runs: what is compared, on which data, at which rates, how often."""
+"""A grid of runs: variants, data sets, backbones, rates and repetitions."""
 
 from __future__ import annotations
 
@@ -19,35 +19,37 @@ __all__ = ["Grid", "GridRun", "Variant", "override", "parse_variant"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing to compare."""
+    """A method with its settings, as one side of a comparison."""
 
     label: str
-    """In tables and plots."""
+    """Name in tables and plots."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of :class:`FinetuneConfig` it sets, those of a regularizer as ``"l2sp.alpha"``; at least ``method``."""
+    """Fields of [stochnorm.FinetuneConfig][] to set, at least `method`; a group's as `"l2sp.alpha"`."""
 
 
 class GridRun(NamedTuple):
     """One run of a grid."""
 
     variant: str
-    """Its label."""
+    """Label of its variant."""
     repeat: int
+    """Number of the repetition, from 0."""
     config: FinetuneConfig
-    """Complete, but for ``out``: its directory goes by :func:`stochnorm.runs.directory.run_name`."""
+    """Complete settings except `out`, which follows from [stochnorm.runs.directory.run_name][]."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every variant on every data set, backbone and rate, ``repeats`` times.
+    """Every variant on every data set, backbone and rate, `repeats` times.
 
-    A repetition draws its own images (``data_seed``) and its own training (``seed``: head, order, augmentation,
-    masks). Both are derived from ``seed``: the images from the repetition alone, so that a smaller rate's are part of a
-    larger one's; the training from repetition and rate. All variants of a cell see the same images in the same order.
+    Each repetition draws its own images (`data_seed`) and its own training seed (`seed`: head, order, augmentation,
+    masks). Both are derived from the grid's `seed`. The image seed depends on the repetition alone, so that the images
+    of a smaller rate are a subset of those of a larger rate; the training seed depends on repetition and rate. All
+    variants of a cell see the same images in the same order.
     """
 
     base: FinetuneConfig
-    """What all runs share; its ``data``, ``backbone`` and ``rate`` unless those below are given."""
+    """Settings that all runs share; its `data`, `backbone` and `rate` apply where the fields below are empty."""
     variants: tuple[Variant, ...]
     rates: tuple[float, ...] = ()
     data: tuple[str, ...] = ()
@@ -55,23 +57,23 @@ class Grid:
     repeats: int = 1
     seed: int = 0
     same_images: bool = False
-    """Repetitions differ in their training alone, as in the paper."""
+    """Same images in all repetitions, as in the paper."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where nothing is left to run, or a variant stands twice or sets what there is not."""
+        """Raise ValueError if nothing is to run, a label is used twice or a variant has an unknown setting."""
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         if not self.variants:
-            raise ValueError("a grid needs something to compare; give at least one method")
+            raise ValueError("a grid needs at least one method, got none; name methods such as vanilla,stochnorm")
         labels = [variant.label for variant in self.variants]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice among the variants; name each of them once")
+            raise ValueError(f"{', '.join(twice)}: duplicate variant; list each variant once")
         for variant in self.variants:
             override(self.base, variant.settings).check_used()
 
     def runs(self) -> Iterator[GridRun]:
-        """All runs; repetition by repetition, so that a grid that is stopped has whole ones."""
+        """Yield all runs, repetition by repetition, so that a stopped grid has complete repetitions."""
         axes = (
             range(self.repeats),
             self.data or (self.base.data,),
@@ -94,15 +96,17 @@ class Grid:
             yield GridRun(variant.label, repeat, override(shared, variant.settings))
 
     def directory(self, run: GridRun, out: Path) -> Path:
-        """Of a run of the grid that lives in ``out``; named by its settings."""
+        """Return the directory of a run of the grid in `out`; it is named by the settings of the run."""
         return out / "runs" / run_name(run.config)
 
 
 def override(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneConfig:
-    """The settings with some replaced, and without what the method does not look at, which would name another run.
+    """Return the settings with some replaced, and with defaults for those that the method does not use.
+
+    Unused settings would otherwise change the name of the run.
 
     Raises:
-        ValueError: There is no such setting, or its value is out of range.
+        ValueError: A setting is unknown, not used by the method, or out of its range.
     """
     changes: dict[str, Any] = {}
     for name, value in settings.items():
@@ -113,16 +117,16 @@ def override(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneCon
         elif not inner and outer in {f.name for f in fields(config)} and not is_dataclass(group):
             changes[outer] = value
         else:
-            raise ValueError(f"there is no setting {name!r}; settings are the options of stochnorm finetune --help")
+            raise ValueError(f"unknown setting {name!r}; settings are the options of stochnorm finetune --help")
     changed = replace(config, **changes)
     for name in settings:
         if not concerns(name, changed.method):
-            raise ValueError(f"{name} has no part in method {changed.method}; leave it out of that variant")
+            raise ValueError(f"method {changed.method} does not use {name}; remove it from this variant")
     return changed.without_unused()
 
 
 def parse_variant(text: str) -> Variant:
-    """A method, or a method with settings of its own: ``METHOD[:SETTING=VALUE]...``.
+    """Parse a method with its settings, if any: `METHOD[:SETTING=VALUE]...`.
 
     Example:
         >>> parse_variant("stochnorm+l2sp:p=0.3:l2sp.alpha=0.01").settings
@@ -134,7 +138,9 @@ def parse_variant(text: str) -> Variant:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"{text!r}: {pair!r} is no setting; write METHOD:SETTING=VALUE, such as stochnorm:p=0.3")
+            raise ValueError(
+                f"{text!r}: {pair!r} is not a setting; write METHOD:SETTING=VALUE, such as stochnorm:p=0.3"
+            )
         settings[name.replace("-", "_")] = _parse(value)
     return Variant(method + "".join(f", {pair.replace('=', ' = ')}" for pair in pairs), settings)
 

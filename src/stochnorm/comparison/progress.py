@@ -1,4 +1,4 @@
-"""What a comparison shows while it runs: runs done and left, how each running one stands, the time left."""
+"""The display of a comparison: finished runs, the progress of each running one, the time left."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["GridProgress"]
 
 
 class GridProgress:
-    """A table of the running jobs under a line per ended one; on a pipe, the lines alone.
+    """A live table of the running jobs below one line per finished job; on a pipe, only the lines.
 
     Args:
-        total: Jobs in all.
-        done: Done before.
-        what: Their name, plural.
-        quiet: Show nothing.
+        total: Number of jobs.
+        done: Number of jobs that were done before.
+        what: Name of the jobs, plural.
+        quiet: Print nothing.
     """
 
     def __init__(self, total: int, done: int, what: str, *, quiet: bool = False) -> None:
@@ -42,7 +42,7 @@ class GridProgress:
 
     def __enter__(self) -> GridProgress:
         if self.done:
-            self._console.print(f"{self.done} of {self.total} {self._what} are there already")
+            self._console.print(f"{self.done} of {self.total} {self._what} are already done")
         self._live.start()
         return self
 
@@ -53,11 +53,13 @@ class GridProgress:
         self._live.stop()
 
     def started(self, title: str, job: Job) -> None:
+        """Add a running job."""
         self._running[job] = _Running(title, job)
         self._running[job].look()
-        self._progressed -= self._running[job].fraction  # what was there before costs no time now
+        self._progressed -= self._running[job].fraction  # progress of an earlier start takes no time now
 
     def ended(self, title: str, job: Job, outcome: Outcome) -> None:
+        """Remove a job, and print whether it is done or failed."""
         running = self._running.pop(job)
         if outcome.state in ("busy", "stopped"):
             return
@@ -71,14 +73,15 @@ class GridProgress:
             self._console.print(Text.assemble(("done   ", "green"), title, ("  " + running.note, "dim")))
 
     def look(self) -> None:
-        """Read how the running jobs stand and show it."""
+        """Read the progress of the running jobs and show it."""
         for running in self._running.values():
             running.look()
         if self._console.is_terminal:
             self._live.update(self._render(), refresh=True)
 
     def stopping(self) -> None:
-        self._console.print("stopping: running ones write their checkpoints", style="dim")
+        """Print that the comparison is stopping."""
+        self._console.print("stopping: running jobs write their checkpoints", style="dim")
 
     def _render(self) -> Group:
         table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
@@ -89,9 +92,7 @@ class GridProgress:
         ended = self.done + self._failed
         left = self.total - ended - under_way
         elapsed = time.monotonic() - self._start
-        remaining = (
-            f"about {rough_duration(elapsed / moved * left)} left" if moved > 0.02 else "time left not known yet"
-        )
+        remaining = f"about {rough_duration(elapsed / moved * left)} left" if moved > 0.02 else "time left unknown"
         failures = f", {self._failed} failed" if self._failed else ""
         line = Table.grid(padding=(0, 2))
         counts = f"{self.done} of {self.total} {self._what} done{failures}, {self.total - ended} left"
@@ -100,7 +101,7 @@ class GridProgress:
 
 
 class _Running:
-    """A job under way, as its files tell."""
+    """A running job; its progress is read from its files."""
 
     def __init__(self, title: str, job: Job) -> None:
         self.title, self.fraction, self.note = title, 0.0, "starting"
@@ -110,6 +111,7 @@ class _Running:
         self._seen: object = None
 
     def look(self) -> None:
+        """Read the file of metrics or trials if it has changed."""
         try:
             stamp = self._file.stat().st_mtime_ns
             if stamp == self._seen:

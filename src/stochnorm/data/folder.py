@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
 from stochnorm.data.manifest import SPLITS, Row, Source
-from stochnorm.text import some
+from stochnorm.text import count, some
 
-__all__ = ["files_below", "image_files", "read_folder"]
+__all__ = ["extensions", "files_below", "image_files", "images_in", "read_folder"]
 
 
 def read_folder(root: Path) -> Source:
-    """Read ``root/<class>/**/image`` or ``root/{train,val,test}/<class>/**/image``.
+    """Read `root/<class>/**/image` or `root/{train,val,test}/<class>/**/image`.
 
-    The second layout is taken where ``root/train`` holds folders and no images itself (so that a class may be called
-    "train"). Files that are no images by their extension are left out with a warning, as links to nothing are; hidden
-    ones and those of ``__MACOSX`` silently. Linked folders are followed, but not to one that they lie in.
+    The second layout is used if `root/train` holds folders and no images itself (so that a class may be called
+    "train"). Files that are not images by their extension and broken links are skipped with a warning, hidden files
+    and those of `__MACOSX` without. Linked folders are followed, except to a folder that contains the link.
 
     Raises:
-        ValueError: No class folders, images beside them, an empty class folder, a class that only test or val has,
-            a folder beside train/ that is no split, a run of stochnorm among the images, or a file name that is not
-            UTF-8 or has a line break.
+        ValueError: There are no class folders, images next to them, an empty class folder, a class of val or test
+            images only, a folder next to train/ that is not a split, a run directory among the images, or a file name
+            that is not UTF-8 or has a line break.
     """
     _check_runs(root)
     folders = _subfolders(root)
@@ -35,9 +35,9 @@ def read_folder(root: Path) -> Source:
         strays = [folder.name for folder in folders if folder not in splits]
         if strays:
             raise ValueError(
-                f"{root}: train/ holds folders, so it is read as the training split, beside which only val/ and test/ "
-                f"are known; found {some(strays)}: rename or move them (if train is a class, take the folders out of "
-                "it)"
+                f"{root}: train/ holds folders, so it is read as the training split, and only val/ and test/ may be "
+                f"next to it; found {some(strays)}: rename or move them (if train is a class, move its images out of "
+                "the folders)"
             )
         rows = [row for folder, split in splits.items() for row in _read_classes(root, folder, split)]
         trained = {row.label for row in rows if row.split == "train"}
@@ -56,36 +56,38 @@ def read_folder(root: Path) -> Source:
 
 
 def _holds_classes(folder: Path) -> bool:
-    return bool(_subfolders(folder)) and not image_files(folder, recursive=False)
+    return bool(_subfolders(folder)) and not images_in(folder)
 
 
 def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
-    loose = image_files(folder, recursive=False)
+    loose = images_in(folder)
     classes = _subfolders(folder)
-    _warn_of_dangling(folder, _visible(folder))
+    _warn_of_broken_links(folder, _visible(folder))
     if not classes:
         raise ValueError(
             f"{folder}: expected a folder per class, found {'only loose images' if loose else 'nothing'}; "
-            "or give a CSV file with the columns path,label"
+            "make class folders, or use a CSV file with the columns path,label"
         )
     if loose:
-        raise ValueError(f"{folder}: {len(loose)} images beside the class folders ({loose[0].name} ...); move them in")
+        raise ValueError(
+            f"{folder}: {count(len(loose), 'image')} next to the class folders ({loose[0].name} ...); move them in"
+        )
     rows = []
     for class_folder in classes:
-        images = image_files(class_folder, recursive=True)
+        images = image_files(class_folder)
         if not images:
-            raise ValueError(f"{class_folder}: this class folder holds no images; add some or delete it")
+            raise ValueError(f"{class_folder}: the class folder has no images; add some or delete it")
         rows += [Row(image.relative_to(root).as_posix(), class_folder.name, split) for image in images]
     return rows
 
 
 def _check_runs(root: Path) -> None:
-    """A run's curves.png would become an image of the class "runs"."""
+    """Raise ValueError for a run directory below a folder: its curves.png would become an image of a class."""
     for run in (Path(file.path).parent for file in files_below(root) if file.name == "config.json"):
         if any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
             raise ValueError(
-                f"{run} is a run of stochnorm, whose plots would be read as images; move it out of {root}, and give "
-                "runs another place with --out"
+                f"{run} is a run directory, whose plots would be read as images; move it out of {root}, and choose "
+                "another place for runs with --out"
             )
 
 
@@ -93,20 +95,29 @@ def _subfolders(folder: Path) -> list[Path]:
     return _named([Path(entry.path) for entry in _visible(folder) if _leads_down(entry, [])])
 
 
-def image_files(folder: Path, recursive: bool = True) -> list[Path]:
-    entries = list(files_below(folder)) if recursive else _visible(folder)
+def image_files(folder: Path) -> list[Path]:
+    """Return the images in a folder and below, sorted.
+
+    Warns:
+        UserWarning: Files that are not images, or broken links, were skipped.
+    """
+    entries = list(files_below(folder))
     files = _named([Path(entry.path) for entry in entries if entry.is_file()])
-    images = [path for path in files if path.suffix.lower() in extensions()]
     others = [path.name for path in files if path.suffix.lower() not in extensions()]
-    if recursive:
-        _warn_of_dangling(folder, entries)
-    if recursive and others:
-        warnings.warn(f"{folder}: left out {len(others)} files that are no images: {some(others)}", stacklevel=2)
-    return images
+    _warn_of_broken_links(folder, entries)
+    if others:
+        what = "1 file that is not an image" if len(others) == 1 else f"{len(others):,} files that are not images"
+        warnings.warn(f"{folder}: skipped {what}: {some(others)}", stacklevel=2)
+    return _images(files)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images in a folder itself, sorted."""
+    return _images(_named([Path(entry.path) for entry in _visible(folder) if entry.is_file()]))
 
 
 def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Whatever is no folder in a folder and those below it, linked ones too; nothing hidden, nothing of __MACOSX."""
+    """Yield the files and broken links in a folder and below, through links; without hidden ones and `__MACOSX`."""
     yield from _files_below(folder, [folder.resolve()])
 
 
@@ -119,7 +130,7 @@ def _files_below(folder: str | Path, chain: list[Path]) -> Iterator[os.DirEntry[
 
 
 def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
-    """Whether it is a folder, and no link to one that the link itself lies in, by the folders that led here."""
+    """Return whether an entry is a folder, and not a link to a folder that contains it (`chain`: links followed)."""
     if not entry.is_symlink():
         return entry.is_dir()
     target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
@@ -131,28 +142,30 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
 
 
-def _warn_of_dangling(folder: Path, entries: list[os.DirEntry[str]]) -> None:
+def _warn_of_broken_links(folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:
     names = sorted(entry.name for entry in entries if entry.is_symlink() and not Path(entry.path).exists())
     if names:
-        warnings.warn(f"{folder}: left out {len(names)} links that lead to nothing: {some(names)}", stacklevel=3)
+        warnings.warn(f"{folder}: skipped {count(len(names), 'broken link')}: {some(names)}", stacklevel=3)
 
 
 def _named(paths: list[Path]) -> list[Path]:
-    """Sorted; names that no text file could hold are an error here, before a whole run ends in one."""
+    """Sort paths; raise ValueError for a name that no text file can hold."""
     for path in paths:
         if "\n" in path.name or "\r" in path.name:
-            raise ValueError(
-                f"the file name {path.name!r} has a line break, which no list of images can hold; rename it"
-            )
+            raise ValueError(f"the file name {path.name!r} has a line break, which no list can hold; rename the file")
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename it") from error
+            raise ValueError(f"the file name {os.fsencode(path)!r} is not UTF-8; rename the file") from error
     return sorted(paths)
+
+
+def _images(files: Sequence[Path]) -> list[Path]:
+    return [path for path in files if path.suffix.lower() in extensions()]
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """Of the image files that Pillow reads."""
+    """Return the extensions of the image files that Pillow reads."""
     Image.init()
     return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {".pdf"}

@@ -1,4 +1,4 @@
-"""What was found of labelled images on disk, and how that is said."""
+"""The inventory of labelled images on disk, and its text."""
 
 from __future__ import annotations
 
@@ -9,60 +9,63 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stochnorm.data.folder import extensions, files_below, image_files
+from stochnorm.data.folder import extensions, files_below, images_in
 from stochnorm.data.manifest import Source, findings
-from stochnorm.text import some, tally
+from stochnorm.text import count, some, tally
 
 __all__ = ["Report", "counts", "image_paths", "report_of", "too_few_classes"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found of a data set, beside what is official."""
+    """The inventory of a data set, compared with the official counts."""
 
     dataset: str
-    """Its title."""
+    """Title of the data set."""
     root: Path
-    """Where it was looked for."""
+    """Folder or file of the data set."""
     found: dict[str, int]
+    """Counts of classes, images and splits on disk."""
     official: dict[str, int] = field(default_factory=dict)
-    """Empty where nobody published any."""
+    """The official counts; empty if none are published."""
     missing: tuple[str, ...] = ()
     """Listed images without a file."""
     surplus: tuple[str, ...] = ()
-    """Image files in no list."""
+    """Image files that are not listed."""
     problems: tuple[str, ...] = ()
-    """Lists that are absent, cannot be read or contradict each other, and whatever else is not official."""
+    """Missing, unreadable or contradictory lists, and other deviations from the official set."""
 
     @property
     def differences(self) -> list[str]:
-        """Where the counts differ."""
+        """Counts that differ from the official ones."""
         return [f"{self.found[k]:,} of {n:,} {k}" for k, n in self.official.items() if self.found.get(k, n) != n]
 
     @property
     def ok(self) -> bool:
-        """Whether the data set is complete and, where it is official, nothing else is there."""
+        """True if the data set is complete and, if it is a published one, has no other images."""
         return not (self.differences or self.missing or self.problems or (self.official and self.surplus))
 
     def lines(self) -> list[str]:
-        """In words, the title first."""
-        counted = tally(self.found) or "nothing"
-        not_so = "not the official set" if self.official else "cannot be trained on as it is"
-        lines = [f"{self.dataset} in {self.root}: {'complete' if self.ok else not_so}", f"found {counted}"]
+        """Return the inventory as lines of text, the title first."""
+        incomplete = "not the official set" if self.official else "cannot be trained on yet"
+        lines = [
+            f"{self.dataset} in {self.root}: {'complete' if self.ok else incomplete}",
+            f"found {tally(self.found) or 'nothing'}",
+        ]
         if self.differences:
             lines.append(f"counts differ: {', '.join(self.differences)}")
         if self.missing:
-            lines.append(f"{len(self.missing):,} listed images have no file: {some(list(self.missing))}")
+            lines.append(f"no file for {count(len(self.missing), 'listed image')}: {some(self.missing)}")
         if self.surplus:
-            lines.append(f"{len(self.surplus):,} image files are in no list: {some(list(self.surplus))}")
+            lines.append(f"{count(len(self.surplus), 'image file')} not listed: {some(self.surplus)}")
         return lines + list(self.problems)
 
 
 def report_of(source: Source, title: str) -> Report:
-    """Of a source without official counts; surplus are the image files beside listed ones."""
+    """Make the inventory of a source without official counts; image files next to listed ones are surplus."""
     listed = {row.path for row in source.rows}
     folders = {path.parent for path in (source.root / name for name in listed) if path.parent.is_dir()}
-    images = (image for folder in folders for image in image_files(folder, recursive=False))
+    images = (image for folder in folders for image in images_in(folder))
     surplus = {image.relative_to(source.root).as_posix() for image in images} - listed
     missing = [path for path in listed if not (source.root / path).is_file()]
     problems = tuple(filter(None, [too_few_classes(source)]))
@@ -70,7 +73,7 @@ def report_of(source: Source, title: str) -> Report:
 
 
 def too_few_classes(source: Source) -> str:
-    """What is wrong with the number of classes; empty where nothing is."""
+    """Return why a source has too few classes to train on; empty if it has enough."""
     if source.multi_label:
         return "" if source.classes else "no image has a finding"
     few = len(source.classes) < 2
@@ -78,7 +81,7 @@ def too_few_classes(source: Source) -> str:
 
 
 def counts(source: Source) -> dict[str, int]:
-    """Of classes that have images, images, groups such as patients, and the splits' images where there are splits."""
+    """Count classes with images, images, groups if there are any, and the images of each split if there are splits."""
     splits = Counter(row.split for row in source.rows)
     labels = {row.label for row in source.rows}
     if source.multi_label:
@@ -91,8 +94,8 @@ def counts(source: Source) -> dict[str, int]:
 
 
 def image_paths(root: Path, folders: Sequence[str] = (".",)) -> set[str]:
-    """Of the image files in folders of a root and below, relative to it, with forward slashes."""
-    above = len(str(root / "_")) - 1  # of root's own part of a path; relative_to is slow for 100,000 images
+    """Return the paths of the image files in folders of a root and below, relative to it, with forward slashes."""
+    above = len(str(root / "_")) - 1  # length of root's part of a path; relative_to is slow for 100,000 images
     return {
         file.path[above:].replace(os.sep, "/")
         for folder in folders

@@ -1,7 +1,7 @@
-"""Index lists: which images train, validate and test, as text files that others can use.
+"""Lists of the training, validation and test images, as text files that others can use.
 
-The form in which the image lists of papers are released: ``train.txt``, ``val.txt`` and ``test.txt`` with a path a
-line, which may be followed by labels.
+Papers release their image lists in this form: `train.txt`, `val.txt` and `test.txt` with a path per line, optionally
+followed by labels.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from stochnorm.data.manifest import Row, decode
+from stochnorm.data.csv_text import decode
+from stochnorm.data.manifest import Row
 from stochnorm.data.splits import check_groups
 from stochnorm.files import write_text
-from stochnorm.text import some
+from stochnorm.text import count, some
 
 __all__ = ["export_lists", "read_lists"]
 
@@ -23,19 +24,19 @@ _SPLITS = ("train", "val", "test")
 
 
 def export_lists(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write a list for each split that has images; each whole or not at all.
+    """Write a list for each split that has images, atomically.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        FileExistsError: The folder holds lists already.
-        ValueError: A row has no split, or a path that does not fit in a line.
+        FileExistsError: The folder has lists.
+        ValueError: A row has no split, or a path with a line break.
     """
     files = {split: folder / f"{split}.txt" for split in _SPLITS}
     old = [path.name for path in files.values() if path.exists()]
     if old:
-        raise FileExistsError(f"{folder} holds {', '.join(old)} already; export to another folder")
+        raise FileExistsError(f"{folder} has {', '.join(old)}; export to another folder")
     bad = [row.path for row in rows if row.split not in files or len(row.path.splitlines()) != 1]
     if bad:
         raise ValueError(f"images without a split, or with a line break in their path: {some([repr(p) for p in bad])}")
@@ -50,43 +51,41 @@ def export_lists(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def read_lists(lists: Path, rows: Sequence[Row]) -> list[Row]:
-    """The rows that lists name, with the lists' splits.
+    """Select the rows that lists name, with the lists' splits.
 
-    ``train.txt`` must be there. Where ``val.txt`` or ``test.txt`` is not, the rows that say so themselves validate or
-    test. A path may be followed by labels, which are not read. Where no path of a list is one of the source's, the list
-    was made for another layout: of the images of that file name, the one is meant whose path ends most like it; among
-    equals the one that the source has in the list's split.
+    `train.txt` must exist. Without `val.txt` or `test.txt`, the source's own validation or test images are kept. A path
+    may be followed by labels, which are ignored. If a list has no path of the source, it was made for another layout:
+    a line then means the image of its file name with the longest common end of the path; among several the one that the
+    source has in the list's split.
 
     Args:
-        lists: A folder of lists, or the training list alone.
+        lists: Folder of lists, or the training list alone.
         rows: The images of the source.
 
     Raises:
         FileNotFoundError: There is no train.txt.
-        ValueError: Unknown or ambiguous paths, no training image, an image in two lists or twice in one, images of the
-            source's test split in train.txt or val.txt without a test.txt, or a group that the lists divide.
+        ValueError: A path is unknown, ambiguous or a duplicate; train.txt is empty; train.txt or val.txt has images of
+            the source's test split, and there is no test.txt; or the lists divide a group.
     """
     files = {"train": lists} if lists.is_file() else {split: lists / f"{split}.txt" for split in _SPLITS}
     if not files["train"].is_file():
-        raise FileNotFoundError(
-            f"{files['train']}: no such list; a folder of lists holds train.txt [val.txt] [test.txt]"
-        )
+        raise FileNotFoundError(f"{files['train']}: no such list; a folder of lists has train.txt [val.txt] [test.txt]")
     files = {split: file for split, file in files.items() if file.is_file()}
     by_path = {row.path: row for row in rows}
     chosen: dict[str, str] = {}
     for split, file in files.items():
         lines = [line.strip() for line in decode(file, file.read_bytes()).splitlines() if line.strip()]
         if split == "train" and not lines:
-            raise ValueError(f"{file}: names no image to train on; put a path in each line")
+            raise ValueError(f"{file}: names no training image; write one path per line")
         for path in _resolve(file, lines, by_path, split):
             if path in chosen:
-                raise ValueError(f"{file}: {path} is in {files[chosen[path]].name} already; list each image once")
+                raise ValueError(f"{file}: {path} is also in {files[chosen[path]].name}; list each image once")
             chosen[path] = split
     if "test" not in files:
         stolen = [path for path in chosen if by_path[path].split == "test"]
         if stolen:
             raise ValueError(
-                f"{lists}: {len(stolen)} images are of the data's test split: {some(stolen)}; add test.txt"
+                f"{lists}: lists {count(len(stolen), 'image')} of the data's test split: {some(stolen)}; add test.txt"
             )
     kept = {"val", "test"} - files.keys()
     chosen = {row.path: row.split for row in rows if row.split in kept} | chosen
@@ -96,7 +95,7 @@ def read_lists(lists: Path, rows: Sequence[Row]) -> list[Row]:
 
 
 def _resolve(file: Path, lines: Sequence[str], rows: Mapping[str, Row], split: str) -> list[str]:
-    """The source's path of each line."""
+    """Return the source's path of each line; raise ValueError for unknown and ambiguous lines."""
     names = [_names(line) for line in lines]
     exact = [[name for name in candidates if name in rows][:1] for candidates in names]
     found = exact if any(exact) else _alike(names, rows, split)
@@ -106,14 +105,14 @@ def _resolve(file: Path, lines: Sequence[str], rows: Mapping[str, Row], split: s
     several = [f"{line} ({len(paths)} files)" for line, paths in zip(lines, found, strict=True) if len(paths) > 1]
     if several:
         raise ValueError(
-            f"{file}: {len(several)} of {len(lines)} lines are ambiguous, since images of the data have the same file "
-            f"name: {some(several)}; give paths relative to the data"
+            f"{file}: {len(several)} of {len(lines)} lines are ambiguous, because several images have the file name: "
+            f"{some(several)}; write paths relative to the data"
         )
     return [path for (path,) in found]
 
 
 def _names(line: str) -> list[str]:
-    """What a line may call an image: the whole first, since a path may hold spaces; then without its labels."""
+    """Return the possible paths of a line: the whole line, since a path may have spaces, then without its labels."""
     names = [line]
     while len(parts := names[-1].rsplit(maxsplit=1)) > 1:
         names.append(parts[0])
@@ -121,7 +120,7 @@ def _names(line: str) -> list[str]:
 
 
 def _alike(names: Sequence[Sequence[str]], rows: Mapping[str, Row], split: str) -> list[list[str]]:
-    """Of each line the paths whose ends have most folders in common with it."""
+    """Return the paths of each line with the longest common end."""
     same: dict[str, list[str]] = defaultdict(list)
     for path in rows:
         same[posixpath.basename(path)].append(path)
@@ -137,6 +136,6 @@ def _alike(names: Sequence[Sequence[str]], rows: Mapping[str, Row], split: str) 
 
 
 def _common_end(first: str, second: str) -> int:
-    """The number of last parts that two paths share."""
+    """Count the last parts that two paths share."""
     pairs = zip(reversed(first.split("/")), reversed(second.split("/")), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

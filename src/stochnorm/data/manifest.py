@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stochnorm.data.csv_text import read_csv
 from stochnorm.text import some
 
 __all__ = ["Row", "Source", "findings", "format_manifest", "list_manifest", "read_manifest"]
@@ -22,30 +23,31 @@ class Row(NamedTuple):
     """One labelled image."""
 
     path: str
-    """Relative to the source's root, with forward slashes."""
+    """Path relative to the source's root, with forward slashes."""
     label: str
-    """The class name; of a multi-label source the findings joined by "|", empty where there are none."""
+    """The class name; in a multi-label source the findings joined by "|", empty for none."""
     split: str = ""
-    """"train", "val" or "test"; empty where the source does not say."""
+    """"train", "val" or "test"; empty if the source has no splits."""
     group: str = ""
-    """What the image is one of several of, such as the patient: the images of a group are never split."""
+    """Group of the image, such as its patient; the images of a group stay in one split."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A list of labelled images on disk."""
+    """Labelled images on disk."""
 
     root: Path
-    """What the rows' paths are relative to."""
+    """Folder that the rows' paths are relative to."""
     rows: list[Row]
+    """The images."""
     classes: tuple[str, ...] = ()
-    """In the data set's own order; empty: those of the rows, sorted, numbers by their value."""
+    """Class names in the order of the data set; empty: those of the rows, sorted, numbers by their value."""
     multi_label: bool = False
-    """Whether an image has any number of classes, instead of one."""
+    """True if an image has any number of classes instead of one."""
     name: str = ""
-    """Short, for file names: the data set's name, the folder's or the file's."""
+    """Short name for files: that of the data set, the folder or the file."""
     notes: tuple[str, ...] = ()
-    """What the reader found odd, but no error."""
+    """Oddities that the reader noticed and that are not errors."""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -57,7 +59,7 @@ class Source:
 
 
 def findings(label: str) -> list[str]:
-    """The findings of a multi-label row's label.
+    """Split the label of a multi-label row into its findings.
 
     Example:
         >>> findings("Edema|Mass"), findings("")
@@ -67,10 +69,10 @@ def findings(label: str) -> list[str]:
 
 
 def read_manifest(path: Path) -> Source:
-    """The images of a CSV file, see :func:`list_manifest`, which must all be there.
+    """Read a CSV file as [stochnorm.data.manifest.list_manifest][] does, and check that its images exist.
 
     Raises:
-        ValueError: What :func:`list_manifest` says.
+        ValueError: The file is not a manifest; see `list_manifest`.
         FileNotFoundError: Listed images do not exist.
     """
     source = list_manifest(path)
@@ -84,15 +86,15 @@ def read_manifest(path: Path) -> Source:
 
 
 def list_manifest(path: Path) -> Source:
-    """Read a CSV file with the columns ``path,label`` and optionally ``split`` and ``group``; looks for no image.
+    """Read a CSV file with the columns `path,label` and optionally `split` and `group`; its images need not exist.
 
-    Multi-label: the column ``labels`` instead, its values joined by "|", empty for none. Paths are relative to the
-    file's folder and must stay inside it (links may lead out). With a ``split`` column, every row says train, val
-    (also valid, validation) or test; with a ``group`` column, every row has one.
+    A multi-label file has the column `labels` instead, with values joined by "|", empty for none. Paths are relative
+    to the file's folder and must stay inside it (links may lead out). With a `split` column, every row says train, val
+    (also valid, validation) or test; with a `group` column, every row has one.
 
     Raises:
-        ValueError: A column, label, split or group is missing or unknown, a path leaves the folder or stands twice,
-            or what :func:`read_csv` says. The message names file, line and value.
+        ValueError: A column, label, split or group is missing or unknown, a path leaves the folder or is a duplicate,
+            or the file is not CSV. The message names file, line and value.
     """
     root = path.parent.resolve()
     rows: list[Row] = []
@@ -104,7 +106,8 @@ def list_manifest(path: Path) -> Source:
         raise ValueError(
             f"{path}: the first line must name the columns path,label[,split], got {','.join(columns) or 'nothing'}"
             + (f"; separate columns by commas, not {other}" if other else "")
-            + " (labels in place of label holds any number joined by |; group keeps images in one split)"
+            + " (optional: labels instead of label, for any number of labels joined by |; group, to keep images in one "
+            "split)"
         )
     for number, record in records:
         where = f"{path}:{number}"
@@ -115,33 +118,38 @@ def list_manifest(path: Path) -> Source:
         if "split" in columns and split not in SPLITS:
             raise ValueError(f"{where}: split must be train, val or test, got {split!r} for {name!r}")
         if "group" in columns and not record["group"]:
-            raise ValueError(f"{where}: the group of {name!r} is missing; fill it in, or leave the column out")
-        # Lexically, so that a link keeps the name that the manifest gives it.
-        full = Path(os.path.normpath(root / name))
-        base = next((base for base in (root, path.parent.absolute()) if full.is_relative_to(base)), None)
-        if base is None:
-            raise ValueError(
-                f"{where}: {name!r} lies outside the manifest's folder {root}; put the manifest beside the images "
-                "and give relative paths"
-            )
-        name = full.relative_to(base).as_posix()
+            raise ValueError(f"{where}: the group of {name!r} is missing; fill it in, or remove the column")
+        name = _inside(path, root, name, where)
         if name in seen:
-            raise ValueError(f"{where}: {name!r} stands in line {seen[name]} already; list each image once")
+            raise ValueError(f"{where}: {name!r} is a duplicate of line {seen[name]}; list each image once")
         seen[name] = number
         label = "|".join(findings(label)) if multi_label else label
         rows.append(Row(name, label, SPLITS.get(split, ""), record.get("group", "")))
     if not rows:
-        raise ValueError(f"{path}: lists no images")
+        raise ValueError(f"{path}: lists no images; add a line for each image")
     joined = next((row.label for row in rows if ";" in row.label or "," in row.label), "")
     if multi_label and joined and not any("|" in row.label for row in rows):
-        warnings.warn(f"{path}: {joined!r} is read as one label; several are joined by |", stacklevel=2)
+        warnings.warn(f"{path}: {joined!r} is read as one label; join several labels by |", stacklevel=2)
     return Source(root, rows, multi_label=multi_label, name=path.stem)
 
 
-def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
-    """The rows as CSV text that :func:`read_manifest` reads back.
+def _inside(path: Path, root: Path, name: str, where: str) -> str:
+    """Return a listed path relative to the manifest's folder; raise ValueError if it lies outside."""
+    # Lexically, so that a link keeps the name that the manifest gives it.
+    full = Path(os.path.normpath(root / name))
+    base = next((base for base in (root, path.parent.absolute()) if full.is_relative_to(base)), None)
+    if base is None:
+        raise ValueError(
+            f"{where}: {name!r} lies outside the manifest's folder {root}; put the manifest next to the images and use "
+            "relative paths"
+        )
+    return full.relative_to(base).as_posix()
 
-    The column ``group`` is written where a row has one.
+
+def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
+    """Format rows as CSV text that [stochnorm.data.manifest.read_manifest][] reads back.
+
+    The column `group` is written if a row has one.
 
     Example:
         >>> print(format_manifest([Row("1.png", "Edema|Mass", "train", "patient 7")], multi_label=True))
@@ -155,62 +163,3 @@ def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([columns[:width], *(row[:width] for row in rows)])
     return text.getvalue()
-
-
-def read_csv(path: Path, data: bytes | None = None) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file in lower case, and its records with their line numbers.
-
-    Args:
-        path: The file.
-        data: Its content, where it is not the file's bytes as they are.
-
-    Returns:
-        Names and values are stripped; a value is "" where there is none.
-
-    Raises:
-        ValueError: A column stands twice, a line has more values than there are columns, a value holds a line break
-            or its quote is not closed, or the file is not UTF-8.
-    """
-    text = io.StringIO(decode(path, path.read_bytes() if data is None else data), newline="")
-    reader = csv.reader(text, strict=True)
-    records = []
-    last = 0
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        twice = sorted({name for name in columns if name and columns.count(name) > 1})
-        if twice:
-            raise ValueError(f"{path}: the first line names {some(twice)} more than once; keep one column of a name")
-        last = reader.line_num
-        for values in reader:
-            first, last = last + 1, reader.line_num
-            if any(value.strip() for value in values[len(columns) :]):
-                raise ValueError(
-                    f"{path}:{last}: has {len(values)} values for {len(columns)} columns; put a value that holds a "
-                    'comma in "quotes"'
-                )
-            if any("\n" in value or "\r" in value for value in values):
-                raise ValueError(
-                    f"{path}:{first}: a value goes on to line {last}; close its quote, or take the line break out"
-                )
-            if values:
-                padded = [value.strip() for value in values] + [""] * len(columns)
-                records.append((last, dict(zip(columns, padded, strict=False))))
-    except csv.Error as error:
-        raise ValueError(f"{path}:{last + 1}: cannot be read as CSV ({error}); mend the line") from error
-    return columns, records
-
-
-def decode(path: Path, data: bytes) -> str:
-    """The text of a file's bytes.
-
-    Raises:
-        ValueError: It is not UTF-8; names file and line.
-    """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}:{line}: is not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8 "
-            '(in a spreadsheet: "CSV UTF-8")'
-        ) from error

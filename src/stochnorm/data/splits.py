@@ -1,4 +1,4 @@
-"""Which images train, validate and test: pure functions of the rows and a seed."""
+"""The division into training, validation and test images: pure functions of the rows and a seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fractions import Fraction
 import torch
 
 from stochnorm.data.manifest import Row, findings
-from stochnorm.text import some
+from stochnorm.text import count, some
 
 __all__ = ["assign_splits", "cut_per_class", "sample_per_class"]
 
 
 def sample_per_class(labels: Sequence[str], rate: float, seed: int) -> list[int]:
-    """Indices of ceil(rate % of n_c) images of each class, drawn without replacement.
+    """Draw ceil(rate % of n_c) images of each class without replacement, and return their indices.
 
-    The rule of the paper's released image lists. A smaller rate's sample is part of a larger one's.
+    This is the rule of the paper's released image lists. The sample of a smaller rate is part of that of a larger one.
 
     Args:
-        labels: The class of each image.
-        rate: Percent, in (0, 100].
-        seed: Of the draw; each class has its own stream, so that adding a class changes no other.
+        labels: Class of each image.
+        rate: Percentage in (0, 100].
+        seed: Random seed. Each class has its own stream, so that adding a class changes no other.
 
     Returns:
         Sorted indices.
@@ -34,19 +34,25 @@ def sample_per_class(labels: Sequence[str], rate: float, seed: int) -> list[int]
         10
     """
     if not 0 < rate <= 100:
-        raise ValueError(f"rate is a percentage in (0, 100], got {rate}")
+        raise ValueError(f"rate must be a percentage in (0, 100], got {rate}")
     share = Fraction(str(rate)) / 100  # exact: 0.15 * 20 is 3, not 3.0000000000000004
     drawn = _permuted_classes(labels, "sample", seed)
     return sorted(i for indices in drawn for i in indices[: math.ceil(share * len(indices))])
 
 
 def cut_per_class(labels: Sequence[str], fraction: float, seed: int, purpose: str) -> tuple[list[int], list[int]]:
-    """Split indices in two, stratified: the share ``fraction`` of each class, rounded, is cut off.
+    """Split indices in two, stratified: `fraction` of each class, rounded, is cut off.
 
-    Of a class of two or more images at least one goes to each side; a class of one stays whole.
+    A class of two or more images has at least one on each side; a class of one image stays whole.
+
+    Args:
+        labels: Class of each image.
+        fraction: Fraction to cut off.
+        seed: Random seed.
+        purpose: Name of the cut; each has its own random stream.
 
     Returns:
-        ``(kept, cut)``, sorted.
+        Sorted indices of the kept and of the cut images.
 
     Example:
         >>> kept, cut = cut_per_class(["a"] * 5, fraction=0.2, seed=0, purpose="val")
@@ -55,9 +61,9 @@ def cut_per_class(labels: Sequence[str], fraction: float, seed: int, purpose: st
     """
     kept, cut = [], []
     for indices in _permuted_classes(labels, purpose, seed):
-        count = min(max(1, math.floor(fraction * len(indices) + 0.5)), len(indices) - 1)
-        cut += indices[:count]
-        kept += indices[count:]
+        n = min(max(1, math.floor(fraction * len(indices) + 0.5)), len(indices) - 1)
+        cut += indices[:n]
+        kept += indices[n:]
     return sorted(kept), sorted(cut)
 
 
@@ -71,31 +77,33 @@ def assign_splits(
     multi_label: bool = False,
     pool_val: bool = False,
 ) -> list[Row]:
-    """Give every image its split; images that the rate leaves out are dropped.
+    """Assign each image to a split; images that are not sampled are dropped.
 
-    1. Test: as the source says, else ``test_fraction`` of each class (0: no test split).
-    2. Sample: ceil(rate % of n_c) of each class's training images; of a multi-label source ceil(rate % of n) of all.
-    3. Validation: as the source says, else ``val_fraction`` of the *sampled* images: at 15 % the labels of 15 % of
-       the images are known, and validation is paid out of them. (The paper takes 20 % of the training data and does
+    1. Test: the source's own split, else `test_fraction` of each class (0: no test split).
+    2. Sample: ceil(rate % of n_c) of the training images of each class; in a multi-label source ceil(rate % of n) of
+       all.
+    3. Validation: the source's own split, else `val_fraction` of the *sampled* images: at 15 % the labels of 15 % of
+       the images are known, and validation uses some of them. (The paper takes 20 % of the training data and does
        not say whether before or after sampling.)
 
-    What is counted and drawn are images, or groups (such as patients) where the rows have them: a group is never
-    split. A group of several classes, or a multi-label image, counts in step 1 and 3 for the rarest of them, so that
-    the rarest finding has positives on both sides if two groups have it; commoner ones need not. In step 2 a
-    multi-label source is drawn from as a whole.
+    If the rows have groups (such as patients), groups are counted and drawn instead of images: a group is never
+    divided. In steps 1 and 3 a group of several classes, or a multi-label image, counts for its rarest class, so that
+    the rarest finding has positives on both sides if two groups have it; this does not hold for commoner ones. In
+    step 2 a multi-label source is sampled as a whole.
 
     Args:
         rows: The images.
-        rate: Percent, in (0, 100].
-        val_fraction: Share of the sampled training images that validate, where the source has no validation split.
-        test_fraction: Share of all images that test, where the source has no test split.
-        seed: Of all draws.
+        rate: Percentage in (0, 100].
+        val_fraction: Fraction of the sampled training images held out for validation, if the source has no validation
+            split.
+        test_fraction: Fraction of all images held out for the test, if the source has no test split.
+        seed: Random seed of all draws.
         multi_label: Whether labels are findings joined by "|".
-        pool_val: Let the source's own validation images train, and cut validation as for a source without: the
-            released lists of FGVC-Aircraft sample from train and val together.
+        pool_val: Use the source's own validation images for training, and hold out others: the released lists of
+            FGVC-Aircraft sample from train and val together.
 
     Raises:
-        ValueError: The source's own splits divide a group; names it.
+        ValueError: The source's own splits divide a group; the message names it.
     """
     labelled = [
         row._replace(split="train" if not row.split or (pool_val and row.split == "val") else row.split) for row in rows
@@ -121,20 +129,20 @@ def assign_splits(
 
 
 def check_groups(rows: Sequence[Row]) -> None:
-    """Raises ValueError where a group has images in two splits; names the first ones."""
+    """Raise ValueError if a group has images in two splits; the message names the first ones."""
     splits: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         splits[row.group].add(row.split)
     divided = [group for group, parts in splits.items() if group and len(parts) > 1]
     if divided:
         raise ValueError(
-            f"{len(divided)} groups (such as patients) have images in two splits: {some(divided)}; a model would be "
-            "tested on what it was trained on: put all images of a group in one split"
+            f"images of {count(len(divided), 'group')} (such as a patient) are in two splits: {some(divided)}; a model "
+            "would be tested on what it was trained on: put all images of a group in one split"
         )
 
 
 def _units(rows: Sequence[Row]) -> list[list[int]]:
-    """The training images that stay together: indices of each group's, one each of those without a group."""
+    """Return the indices of the training images that stay together: those of a group, or one without a group."""
     units: dict[object, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.split == "train":
@@ -143,7 +151,7 @@ def _units(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _rarest_labels(rows: Sequence[Row], units: Sequence[Sequence[int]], multi_label: bool) -> list[str]:
-    """Of each unit the class that the fewest units have; "" for a unit without findings."""
+    """Return for each unit its class with the fewest units; "" for a unit without findings."""
     labels = [
         {n for i in unit for n in (findings(rows[i].label) if multi_label else [rows[i].label])} for unit in units
     ]
@@ -163,10 +171,10 @@ def _permuted_classes(labels: Sequence[str], purpose: str, seed: int) -> list[li
 
 
 def generator(*key: object) -> torch.Generator:
-    """A generator whose stream depends on the key alone, the same on every machine and in every process."""
+    """Make a generator of the CPU whose stream depends on the key alone, on every machine and in every process."""
     return torch.Generator().manual_seed(derive_seed(*key))
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed from anything with a stable ``repr``."""
+    """Return a 63-bit seed of objects with a stable `repr`."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1

@@ -1,1 +1,1 @@
-"""Statistics of a data set against those that a backbone inherited."""
+"""Check whether the statistics of a backbone suit a data set."""

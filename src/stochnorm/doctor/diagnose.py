@@ -1,4 +1,4 @@
-"""How far the activation statistics of a data set lie from those a model inherited, layer by layer, with advice."""
+"""Comparison of the activation statistics of a data set with those that a model inherited, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.data import ImageStore, Split, read_source
+from stochnorm.data.images.batches import network_inputs
 from stochnorm.data.splits import generator
 from stochnorm.doctor.diagnosis import Diagnosis
 from stochnorm.doctor.moments import Moments, check_finite, compare
@@ -23,30 +24,30 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
 from stochnorm.training.display import Display
-from stochnorm.training.finetune import split_rows
+from stochnorm.training.images import split_rows
 
 __all__ = ["diagnose", "doctor"]
 
 
 @torch.no_grad()
 def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str | None = None) -> Diagnosis:
-    """Compare the statistics of data, at each normalization layer's input, with the layer's moving statistics.
+    """Compare the statistics of data at the input of each normalization layer with the layer's moving statistics.
 
-    The model runs in eval mode, so that every layer sees what it sees at inference: a deep layer's shift includes what
-    the shifts of those before it do to it. Nothing in the model changes.
+    The model runs in eval mode, so that every layer has the inputs that it has at inference: the shift of a deep layer
+    includes the effect of the shifts before it. The model is not changed.
 
     Args:
-        model: With BatchNorm, StochNorm, frozen or Batch-Instance layers that hold moving statistics.
-        batches: Two or more, of one size, as in training; tensors (b, ...), or lists, tuples whose first item is the
-            inputs.
-        device: Where batches are moved; None leaves them.
+        model: Network with BatchNorm, StochNorm, frozen or Batch-Instance layers with moving statistics.
+        batches: Two or more batches of one size, as in training: tensors (b, ...), or lists or tuples whose first item
+            is the inputs.
+        device: Device to move the batches to; None: leave them.
 
     Returns:
-        A row per layer that was run, in order.
+        A row per layer, in the order of the forward pass.
 
     Raises:
-        ValueError: The model has no such layer, there are fewer than two batches, or NaN or infinity among what a
-            layer inherited or is given.
+        ValueError: The model has no such layer, there are fewer than two batches, or the inherited statistics or the
+            inputs of a layer are not finite.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1))  # mean 0, variance 1
@@ -57,11 +58,11 @@ def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str 
     layers = _layers(model)
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no normalization layer with moving statistics, so there is nothing to "
-            "compare; give a model with BatchNorm"
+            f"{type(model).__name__} has no normalization layer with moving statistics to compare with; use a "
+            "model with BatchNorm"
         )
     for name, layer in layers.items():
-        check_finite(layer.running_mean, layer.running_var, f"the moving statistics of {name or 'the layer'} hold")
+        check_finite(layer.running_mean, layer.running_var, f"the moving statistics of {name or 'the layer'} have")
     seen: dict[str, Moments] = {}
 
     def watch(name: str) -> Any:
@@ -79,7 +80,7 @@ def doctor(model: nn.Module, batches: Iterable[Any], device: torch.device | str 
         for handle in handles:
             handle.remove()
     if count < 2:
-        raise ValueError(f"the doctor needs two or more batches to see how they differ, got {count}")
+        raise ValueError(f"the doctor needs at least two batches to compare them, got {count}")
     return Diagnosis([compare(name, layers[name], moments) for name, moments in seen.items()], images, count)
 
 
@@ -100,24 +101,24 @@ def diagnose(
     """Diagnose a backbone on an image data set, with batches as in training: shuffled and augmented.
 
     Args:
-        backbone: A name of timm or torchvision, as for fine-tuning; or a finished run, by its directory or its
-            ``model.safetensors``, whose moving statistics are then those that are looked at.
-        data: A folder, a CSV manifest, or a known data set. Its training images are used; where it does not say which
-            they are, those that fine-tuning would train on with its default settings.
-        weights: ``auto``, ``bundled``, ``pretrained``, ``random``, or a file.
+        backbone: A name of timm or torchvision, as for fine-tuning; or a run directory or its `model.safetensors`, to
+            compare with the moving statistics of the run.
+        data: Folder, CSV manifest, or published data set. Its training images are used; without a training split, those
+            that fine-tuning would use with its default settings.
+        weights: `auto`, `bundled`, `pretrained`, `random`, or a file.
         image_size: Side of the input, pixels; 0: that of the backbone's weights, or of the run.
-        batch_size: As in the training to come: the noise depends on it.
-        max_images: At most so many images, drawn at random.
+        batch_size: Images per batch, as in the planned training: the noise depends on it.
+        max_images: Maximum number of images to sample.
         rate: Percentage of the training images of each class that fine-tuning would use.
-        split_lists: A folder with train.txt, in place of sampling.
-        seed: Of the draw, the order and the augmentation.
+        split_lists: Folder with train.txt, instead of sampling.
+        seed: Random seed for the sample, the order and the augmentation.
         device: auto, cpu, cuda or mps.
         quiet: Print nothing.
 
     Raises:
-        ValueError: A setting out of its range; fewer images than two batches; no BatchNorm; or what reading data and
-            model says.
-        FileNotFoundError: No such data, lists or weights.
+        ValueError: A setting is out of its range, there are fewer images than two batches, the model has no BatchNorm,
+            or data or model cannot be read.
+        FileNotFoundError: Data, lists or weights do not exist.
 
     Example:
         >>> diagnose("tf_efficientnet_lite0", "photos/").show(Console())  # doctest: +SKIP
@@ -134,8 +135,8 @@ def diagnose(
     )
     if max_images < 2 * batch_size:
         raise ValueError(
-            f"max_images {max_images} is fewer than two batches of {batch_size}; give --max-images {2 * batch_size} or "
-            "more, or a smaller --batch-size"
+            f"max_images must be at least two batches of {batch_size}, got {max_images}; use --max-images "
+            f"{2 * batch_size} or more, or a smaller --batch-size"
         )
     source = read_source(config.data)
     train = [row for row in split_rows(source, config) if row.split == "train"]
@@ -143,7 +144,7 @@ def diagnose(
     sample = [train[i] for i in order[:max_images]]
     if len(sample) < 2 * batch_size:
         raise ValueError(
-            f"{data}: {len(sample)} training images are fewer than two batches of {batch_size}; give a smaller "
+            f"{data}: {len(sample)} training images are fewer than two batches of {batch_size}; use a smaller "
             "--batch-size"
         )
     classifier, name = _classifier(config, source.classes)
@@ -154,16 +155,17 @@ def diagnose(
         f"{len(sample)} training images of {data} in batches of {batch_size}, through {name}{with_weights} at {size} px"
     )
     store = ImageStore(source.root, sample, classifier.preprocessing, track=display.track)
-    split = Split(store, list(range(len(store))), torch.zeros(len(store), dtype=torch.int64))  # no label is looked at
+    split = Split(store, list(range(len(store))), torch.zeros(len(store), dtype=torch.int64))  # labels are not used
     steps = len(store) // batch_size
     device_ = launch(device, "32").device
     model = classifier.model.to(device_, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with display.measuring("Comparing statistics") as progress:
 
         def batches() -> Iterator[Tensor]:
-            for step, (images, _) in enumerate(split.training_batches(batch_size, range(steps), seed=seed)):
+            augmented = split.training_batches(batch_size, range(steps), seed=seed, device=device_)
+            for step, (inputs, _) in enumerate(network_inputs(augmented, classifier.preprocessing, device_)):
                 progress(step / steps)
-                yield classifier.preprocessing.normalize(images.to(device_))
+                yield inputs
 
         diagnosis = doctor(model, batches())
     subject = f"{name} on {data_name(str(data))} at {size} px"
@@ -171,7 +173,7 @@ def diagnose(
 
 
 def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Classifier, str]:
-    """The model to look at, without auxiliary heads, and its name."""
+    """Build or load the model, without auxiliary heads, and return it with its name."""
     name, path = config.backbone, Path(config.backbone)
     try:
         find_backbone(name)
@@ -179,9 +181,7 @@ def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Class
         if not path.exists():
             raise
         if config.weights != "auto":
-            raise ValueError(
-                f"{name} is a run, with weights of its own; leave out --weights {config.weights}"
-            ) from None
+            raise ValueError(f"{name} is a run, which has its weights; remove --weights {config.weights}") from None
         classifier = load_classifier(path)
         name = f"{classifier.backbone} of {path}"
         if config.image_size:
@@ -193,8 +193,8 @@ def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Class
         )
     if not _layers(classifier.model):
         raise ValueError(
-            f"{name} has no BatchNorm layer with moving statistics, so there is nothing to compare; choose a backbone "
-            "that normalizes by batch, such as resnet50"
+            f"{name} has no BatchNorm layer with moving statistics to compare with; choose a backbone with BatchNorm, "
+            "such as resnet50"
         )
     return classifier, name
 

@@ -1,4 +1,4 @@
-"""Statistics of what a normalization layer is given, against those it inherited."""
+"""Statistics of the inputs of a normalization layer, compared with the inherited ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.doctor.diagnosis import LayerStatistics
+from stochnorm.doctor.statistics import LayerStatistics
 
 __all__ = ["Moments", "check_finite", "compare"]
 
 
 class Moments:
-    """Per-channel mean and variance of each batch that came by a layer."""
+    """Mean and variance per channel of each batch at a layer."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -24,22 +24,24 @@ class Moments:
         self.variances: list[Tensor] = []
 
     def add(self, input: Tensor) -> None:
+        """Add a batch (b, c, ...), on any device."""
         channels_last = input.detach().float().movedim(1, -1).reshape(-1, input.size(1))
-        variance, mean = torch.var_mean(channels_last, 0, correction=0)
-        check_finite(mean, variance, f"in batch {len(self.values) + 1}, the input of {self.name or 'the layer'} holds")
+        # One copy to the CPU, for which a GPU waits; float64 there, since not every device has it.
+        variance, mean = torch.stack(torch.var_mean(channels_last, 0, correction=0)).cpu().double()
+        check_finite(mean, variance, f"in batch {len(self.values) + 1}, the input of {self.name or 'the layer'} has")
         self.values.append(len(channels_last))
-        self.means.append(mean.cpu().double())  # not every device has float64
-        self.variances.append(variance.cpu().double())
+        self.means.append(mean)
+        self.variances.append(variance)
 
 
 def check_finite(mean: Any, variance: Any, what: str) -> None:
-    """Raises ValueError with ``what`` holds NaN or infinity; for tensors."""
+    """Raise ValueError if two tensors are not finite; `what` is the beginning of the message."""
     if not (mean.isfinite().all() and variance.isfinite().all()):
-        raise ValueError(f"{what} NaN or infinity, which compares with nothing; check the weights and the images")
+        raise ValueError(f"{what} NaN or infinity, which cannot be compared; check the weights and the images")
 
 
 def compare(name: str, layer: _BatchNorm, moments: Moments) -> LayerStatistics:
-    """What came by a layer against what it inherited."""
+    """Compare the batches at a layer with the statistics that it inherited."""
     running_mean, running_var = (torch.as_tensor(b).cpu().double() for b in (layer.running_mean, layer.running_var))
     sigma = (running_var + layer.eps).sqrt()
     means, variances = torch.stack(moments.means), torch.stack(moments.variances)
@@ -49,7 +51,7 @@ def compare(name: str, layer: _BatchNorm, moments: Moments) -> LayerStatistics:
 
     shift = (mean - running_mean).abs() / sigma
     scale = ((variance + layer.eps) / (running_var + layer.eps)).log2().abs()
-    noise = means.std(0) / (variance + layer.eps).sqrt()  # as BatchNorm sees it, whatever was inherited
+    noise = means.std(0) / (variance + layer.eps).sqrt()  # in units of the data, as BatchNorm sees it
     dead = running_var < layer.eps
     awake = dead & ((variance.sqrt() > 2 * sigma) | (shift > 1))
     low, middle, high = _quantiles(shift[~dead], (0.1, 0.5, 0.9))

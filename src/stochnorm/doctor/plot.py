@@ -1,4 +1,4 @@
-"""A diagnosis as a picture: shift, noise and scale over the layers."""
+"""The figure of a diagnosis: shift, noise and scale over the layers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stochnorm.doctor.advice import shared_beginning
-from stochnorm.doctor.diagnosis import FAR_SCALE, FAR_SHIFT, NEAR_SCALE, NEAR_SHIFT, Diagnosis
+from stochnorm.doctor.statistics import FAR_SCALE, FAR_SHIFT, NEAR_SCALE, NEAR_SHIFT, NetworkStatistics
 from stochnorm.plotting import BLUE, GREY, ORANGE, save_figure, tidy
 
 __all__ = ["draw_diagnosis", "plot_diagnosis"]
 
-_LABELS = 36  # slanting names of stages that fit side by side
-_STAGES = 16  # more than that are no stages
+_LABELS = 36  # maximum number of slanted stage names that fit next to each other
+_STAGES = 16  # maximum number of stages
 
 
-def plot_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
-    """Writes path.png and path.svg; see :func:`draw_diagnosis`."""
+def plot_diagnosis(diagnosis: NetworkStatistics, path: Path) -> None:
+    """Write the figure as PNG and SVG; see [stochnorm.doctor.plot.draw_diagnosis][]."""
     save_figure(draw_diagnosis(diagnosis), path)
 
 
-def draw_diagnosis(diagnosis: Diagnosis) -> Figure:
-    """Two panels: the means' shift and noise, the variances' scale. Above *far* the axes are logarithmic if need be."""
+def draw_diagnosis(diagnosis: NetworkStatistics) -> Figure:
+    """Draw two panels, means (shift and noise) and variances (scale); axes are logarithmic above *far* if needed."""
     rows = diagnosis.rows
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     subject = f"{diagnosis.subject}: " if diagnosis.subject else ""
@@ -37,14 +37,12 @@ def draw_diagnosis(diagnosis: Diagnosis) -> Figure:
     low, high = [row.shift_low for row in rows], [row.shift_high for row in rows]
     means.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="shift, 10 to 90 % of channels")
     means.plot(x, [row.shift for row in rows], color=BLUE, marker=".", label="shift, median channel")
-    means.plot(
-        x, [row.noise for row in rows], color=ORANGE, marker=".", label="noise of a batch's mean, in the data's own"
-    )
+    means.plot(x, [row.noise for row in rows], color=ORANGE, marker=".", label="noise of a batch's mean, of the data")
     variances.plot(x, [row.scale for row in rows], color=BLUE, marker=".")
     _scale(means, NEAR_SHIFT, FAR_SHIFT, [*high, *(row.noise for row in rows)], headroom=0.25)
     _scale(variances, NEAR_SCALE, FAR_SCALE, [row.scale for row in rows], headroom=0.1)
-    means.set_title("means: distance from the inherited ones, in standard deviations", loc="left", fontsize=10)
-    variances.set_title("variances: |log2| of their ratio to the inherited ones", loc="left", fontsize=10)
+    means.set_title("means: distance from the inherited means, in standard deviations", loc="left", fontsize=10)
+    variances.set_title("variances: |log2| of the ratio to the inherited variances", loc="left", fontsize=10)
     means.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
     prefix, labels = _stages([row.name for row in rows])
     variances.set_xlim(0.5, len(rows) + 0.5)
@@ -57,7 +55,7 @@ def draw_diagnosis(diagnosis: Diagnosis) -> Figure:
 
 
 def _scale(axes: Axes, near: float, far: float, values: Sequence[float], headroom: float) -> None:
-    """Draws the bounds, and scales the axis so that they stand apart however large the values are."""
+    """Draw the bounds, and scale the axis so that they are apart even if the values are large."""
     tidy(axes)
     for bound, name in ((near, "near"), (far, "far")):
         axes.axhline(bound, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
@@ -77,10 +75,10 @@ def _scale(axes: Axes, near: float, far: float, values: Sequence[float], headroo
 
 
 def _stages(names: Sequence[str]) -> tuple[str, dict[int, str]]:
-    """What all names begin with; and where stages begin, counted from 1, as far as their labels have room.
+    """Return what all names begin with, and the name of each stage by its first layer, counted from 1.
 
-    A stage is a layer's name up to its first number, ``blocks.3`` of ``blocks.3.0.bn1``; where that gives many, its
-    first part. Of two that are too close, that of fewer layers goes without.
+    A stage is a layer's name up to its first number, `blocks.3` for `blocks.3.0.bn1`, or its first part if there are
+    too many stages. If two labels are too close, the stage with fewer layers has none.
     """
     prefix = shared_beginning(names)
     names = [name.removeprefix(prefix) for name in names]

@@ -1,1 +1,1 @@
-"""Tasks, metrics, logits, and the evaluation of a trained model."""
+"""Evaluation of trained models: logits, metrics, predictions."""

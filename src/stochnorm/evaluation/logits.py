@@ -1,4 +1,4 @@
-"""Logits of a list of images, and their metrics."""
+"""Logits of images, and their metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stochnorm.data import Preprocessing, Split
+from stochnorm.data.images.stream import send
 from stochnorm.evaluation.tasks import Task, task_for
 from stochnorm.models import Classifier
 
@@ -26,27 +27,27 @@ def evaluate_split(
     ten_crop: bool = False,
     task: Task | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Logits (n, num_classes) and metrics of a split.
+    """Compute the logits (n, num_classes) and the metrics of a split.
 
-    By the bare model: under DDP only one process evaluates, and the wrapper would wait for the others.
+    The bare model runs: under DDP only one process evaluates, and the wrapper would wait for the others.
 
     Args:
-        classifier: The model, its classes and preprocessing.
+        classifier: Model, classes and preprocessing.
         split: Images and labels.
-        fabric: Says device and precision.
-        batch_size: Images, or crops, at a time.
-        workers: Processes that read images.
-        ten_crop: See :func:`predict_logits`.
-        task: The kind of labels; None is the classifier's, without positive weights.
+        fabric: Device and precision.
+        batch_size: Images, or crops, per batch.
+        workers: Number of processes that read images.
+        ten_crop: Average the logits of ten crops; see [stochnorm.evaluation.logits.predict_logits][].
+        task: Kind of the labels; None: the classifier's, without positive weights.
 
     Raises:
         FloatingPointError: A logit is not finite.
     """
     task = task or task_for(classifier.classes, classifier.multi_label)
     size = max(batch_size // 10, 1) if ten_crop else batch_size
-    batches = split.evaluation_batches(size, workers=workers)
-    logits = torch.empty(len(split), len(classifier.classes))  # in place, or they would be held twice in the end
-    parts = _logits(classifier.model, batches, classifier.preprocessing, fabric, ten_crop)
+    batches = split.evaluation_batches(size, workers=workers, device=fabric.device)
+    logits = torch.empty(len(split), len(classifier.classes))  # filled in place: a list to join would double the memory
+    parts = _logits(classifier.model, batches, classifier.preprocessing, fabric, ten_crop=ten_crop)
     for rows, part in zip(logits.split(size), parts, strict=True):  # type: ignore[no-untyped-call]
         rows.copy_(part)
     groups = split.groups if any(split.groups) else None
@@ -56,30 +57,30 @@ def evaluate_split(
 def predict_logits(
     model: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, fabric: Fabric, *, ten_crop: bool = False
 ) -> Tensor:
-    """Logits in eval mode; the model's ``training`` flag is as before afterwards.
+    """Compute logits in eval mode; afterwards the model's `training` flag is as before.
 
     Args:
-        model: Images to logits.
-        batches: uint8 (b, 3, resize, resize).
-        preprocessing: Crops and normalizes.
-        fabric: Says device and precision.
-        ten_crop: Average the logits of ten crops, all in one batch, instead of the center's.
+        model: Network from images to logits.
+        batches: Images uint8 (b, 3, resize, resize).
+        preprocessing: Crop and normalization.
+        fabric: Device and precision.
+        ten_crop: Average the logits of ten crops, all in one batch, instead of using the center crop.
 
     Returns:
         (n, num_classes), float32, on the CPU.
     """
-    return torch.cat(list(_logits(model, batches, preprocessing, fabric, ten_crop)))
+    return torch.cat(list(_logits(model, batches, preprocessing, fabric, ten_crop=ten_crop)))
 
 
 @torch.no_grad()
 def _logits(
-    model: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, fabric: Fabric, ten_crop: bool
+    model: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, fabric: Fabric, *, ten_crop: bool
 ) -> Iterator[Tensor]:
-    """A batch's at a time."""
+    """Yield the logits of each batch."""
     training = model.training
     model.eval()
-    for images in batches:
-        images = images.to(fabric.device)
+    for batch in batches:
+        images = send(batch, fabric.device)
         crops = preprocessing.ten_crop(images) if ten_crop else preprocessing.center_crop(images)[:, None]
         with fabric.autocast():
             output = model(preprocessing.normalize(crops.flatten(0, 1)))

@@ -1,4 +1,4 @@
-"""The two kinds of classification, one label an image or several, behind one interface."""
+"""The two kinds of classification, single-label and multi-label, behind one interface."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["MultiLabel", "SingleLabel", "Task", "pos_weight_of", "task_for"]
 
 
 class Task(ABC):
-    """What training, evaluation and prediction need to know of the labels.
+    """A kind of labels: its loss, probabilities, decisions and metrics.
 
     Attributes:
-        classes: Their names, in the order of the logits.
-        score: The metric that selects models, in percent; higher is better.
-        score_title: The same for people.
+        classes: Class names in the order of the logits.
+        score: Key of the metric that selects models, in percent; higher is better.
+        score_title: Name of the score, for people.
     """
 
     classes: tuple[str, ...]
@@ -32,36 +32,36 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """What training minimizes: a scalar, the mean over the images."""
+        """Return the training loss, a scalar: the mean over the images."""
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of each class: (n, num_classes), as the logits."""
+        """Return the probability of each class, (n, num_classes) like the logits."""
 
     @abstractmethod
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
-        """The score of a batch in training, in percent; None where a batch is too small to have one."""
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the score of a training batch, in percent, on its device; None if a batch is too small for it."""
 
     @abstractmethod
     def decide(self, probabilities: Tensor) -> list[str]:
-        """The class of each image by its probabilities; of findings those of 0.5 and more, joined by "|"."""
+        """Return the predicted class of each image; with findings, those of probability 0.5 and more, joined by "|"."""
 
     @abstractmethod
     def metrics(self, logits: Tensor, targets: Tensor, *, groups: Sequence[str] | None = None) -> dict[str, Any]:
-        """Metrics of a split, ready for JSON; at least ``images``, ``loss`` and the score.
+        """Compute the metrics of a split, ready for JSON; at least `images`, `loss` and the score.
 
         Args:
             logits: (n, num_classes), on the CPU.
-            targets: As for the loss.
-            groups: What each image belongs to, such as its patient; empty for one on its own. None is all of them.
+            targets: The labels, as for the loss.
+            groups: Group of each image, such as its patient; empty for an image by itself. None: no image has one.
         """
 
 
 @dataclass(frozen=True)
 class SingleLabel(Task):
-    """One class an image: cross-entropy, softmax, accuracy. Targets are (n,) class indices.
+    """One class per image: cross-entropy, softmax, accuracy. Targets are (n,) class numbers.
 
-    Its metrics are :func:`stochnorm.evaluation.metrics.classification_metrics`.
+    Its metrics are those of [stochnorm.evaluation.metrics.classification_metrics][].
 
     Example:
         >>> SingleLabel(("cat", "dog")).metrics(torch.tensor([[2.0, 0], [1, 0]]), torch.tensor([0, 1]))["top1"]
@@ -79,8 +79,8 @@ class SingleLabel(Task):
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
-        return 100 * float((logits.argmax(1) == targets).float().mean())
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
+        return 100 * (logits.argmax(1) == targets).float().mean()
 
     def decide(self, probabilities: Tensor) -> list[str]:
         return [self.classes[best] for best in probabilities.argmax(1).tolist()]
@@ -91,19 +91,19 @@ class SingleLabel(Task):
 
 @dataclass(frozen=True, eq=False)
 class MultiLabel(Task):
-    """Any number of findings an image: binary cross-entropy, sigmoid, area under the ROC curve.
+    """Any number of findings per image: binary cross-entropy, sigmoid, area under the ROC curve.
 
-    Targets are (n, findings) in {0, 1}, of any dtype. Its metrics are
-    :func:`stochnorm.evaluation.metrics.multilabel_metrics`, the loss with the positive weights; the score is None
-    for a split in which no finding has both positive and negative images.
+    Targets are (n, findings) in {0, 1}, of any dtype. Its metrics are those of
+    [stochnorm.evaluation.metrics.multilabel_metrics][], with the positive weights in the loss. The score is None for a
+    split in which no finding has both positive and negative images.
 
     Args:
         classes: The findings.
-        pos_weight: (findings,): what a positive image weighs in the loss, relative to a negative one; None is 1.
-        resamples: Of the bootstrap; 0 saves its time where nobody looks at the intervals, as during training.
+        pos_weight: (findings,): weight of a positive image in the loss, relative to a negative one; None: 1.
+        resamples: Number of bootstrap resamples; 0 saves time if nobody needs the intervals, as during training.
 
     Raises:
-        ValueError: The positive weights are not a positive number per finding.
+        ValueError: The positive weights are not one positive number per finding.
 
     Example:
         >>> task = MultiLabel(("hernia", "nodule"))
@@ -127,13 +127,13 @@ class MultiLabel(Task):
             )
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weight = None if self.pos_weight is None else self.pos_weight.to(logits)
+        weight = None if self.pos_weight is None else self.pos_weight.to(logits, non_blocking=logits.is_cuda)
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
-    def batch_score(self, logits: Tensor, targets: Tensor) -> float | None:
+    def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         return None
 
     def decide(self, probabilities: Tensor) -> list[str]:
@@ -145,19 +145,19 @@ class MultiLabel(Task):
 
 
 def task_for(classes: tuple[str, ...], multi_label: bool) -> Task:
-    """The task of a trained classifier, without positive weights."""
+    """Return the task of a trained classifier, without positive weights."""
     return MultiLabel(classes) if multi_label else SingleLabel(classes)
 
 
 def pos_weight_of(targets: Tensor, *, cap: float = 100.0) -> Tensor:
-    """Negative over positive images of each finding, so that both sides weigh alike in the loss.
+    """Divide the negative by the positive images of each finding, so that both sides have the same weight in the loss.
 
     Args:
         targets: (n, findings) in {0, 1}, of the training images.
-        cap: The largest weight; a finding with a handful of positive images would drive the gradient otherwise.
+        cap: Maximum weight; otherwise a finding with a few positive images would dominate the gradient.
 
     Returns:
-        (findings,), float32; 1 for a finding without a positive image, or without a negative one.
+        (findings,), float32; 1 for a finding without positive or without negative images.
 
     Example:
         >>> pos_weight_of(torch.tensor([[1, 0], [0, 1], [0, 1], [0, 1]]))

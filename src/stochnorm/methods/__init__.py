@@ -1,1 +1,1 @@
-"""Methods: one file each."""
+"""Methods to keep fine-tuning from over-fitting, one file each; `catalogue.py` lists them."""

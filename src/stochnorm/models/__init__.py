@@ -1,4 +1,4 @@
-"""Networks to fine-tune: a pre-trained backbone of timm or torchvision with a new head."""
+"""Networks to fine-tune: pre-trained backbones of timm or torchvision with a new head."""
 
 from stochnorm.models.backbones import native_image_size
 from stochnorm.models.build import build_classifier, check_forward

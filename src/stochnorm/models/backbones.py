@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision by name, and what each expects of its input."""
+"""Networks of timm and torchvision by name, and the input that each expects."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torchvision
 from torch import nn
 
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.models.small import SMALL, create_small
+from stochnorm.models.small import SMALL
 from stochnorm.text import some
 
 __all__ = ["Backbone", "find_backbone", "native_image_size"]
 
-# Auxiliary classifiers: names of the branches, and the weight of their losses beside the main one's. Inception-v3:
-# torchvision's and TF-Slim's 0.4; GoogLeNet: 0.3, Szegedy et al. 2015 (arXiv:1409.4842), section 5.
+# Auxiliary classifiers: names of the branches, and the weight of their losses relative to the main one. Inception-v3:
+# 0.4 as in torchvision and TF-Slim; GoogLeNet: 0.3, Szegedy et al. 2015 (arXiv:1409.4842), section 5.
 _AUXILIARY = {
     ("torchvision", "inception_v3"): (("AuxLogits",), 0.4),
     ("torchvision", "googlenet"): (("aux1", "aux2"), 0.3),
@@ -28,32 +28,33 @@ _AUXILIARY = {
 
 
 class Backbone(NamedTuple):
-    """A network that a library knows by name."""
+    """A network of a library, by name."""
 
     library: str
-    """timm, torchvision, or small: stochnorm.models.small."""
+    """timm, torchvision, or small (the module `stochnorm.models.small`)."""
     name: str
+    """Name in the library."""
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Its auxiliary classifiers' modules, which only training runs."""
+        """Modules of its auxiliary classifiers, which run only in training."""
         return _AUXILIARY.get((self.library, self._architecture), ((), 0.0))[0]
 
     @property
     def auxiliary_weight(self) -> float:
-        """Of each auxiliary classifier's loss; 0 without one."""
+        """Weight of the loss of each auxiliary classifier; 0 without one."""
         return _AUXILIARY.get((self.library, self._architecture), ((), 0.0))[1]
 
     @property
     def image_size(self) -> int:
-        """Side of the images its weights were trained on, pixels."""
+        """Side of the images that its weights were trained on, pixels."""
         if self.library == "small":
-            return SMALL[self.name]
+            return SMALL[self.name].image_size
         about = self._about
         return int(about.input_size[-1] if self.library == "timm" else about.crop_size[0])
 
     def preprocessing(self, image_size: int) -> Preprocessing:
-        """Mean, standard deviation and interpolation that its weights expect."""
+        """Return the preprocessing that its weights expect, for images of the given size."""
         about = self._about
         interpolation = getattr(about.interpolation, "value", about.interpolation)
         if interpolation not in ("bilinear", "bicubic"):
@@ -61,11 +62,11 @@ class Backbone(NamedTuple):
         return Preprocessing(image_size, tuple(about.mean), tuple(about.std), interpolation)
 
     def create(self, *, pretrained: bool, auxiliary: bool) -> nn.Module:
-        """The network with its 1000 classes; with ``pretrained``, and its library's weights, downloaded."""
+        """Create the network with its 1000 classes, and download its weights if `pretrained`."""
         if self.library == "small":
             if pretrained:
-                raise ValueError("it has none; give --weights random")
-            return create_small(self.name, auxiliary=auxiliary)
+                raise ValueError("it has none; use --weights random")
+            return SMALL[self.name].create(auxiliary)
         options: dict[str, Any] = {"aux_logits": auxiliary} if self.branches else {}
         model: nn.Module
         if self.library == "timm":
@@ -74,29 +75,32 @@ class Backbone(NamedTuple):
                 model.register_forward_pre_hook(_auxiliary_in_training)
             return model
         model = torchvision.models.get_model(self.name, weights="DEFAULT" if pretrained else None, **options)
-        if hasattr(model, "transform_input"):  # what the weights of Inception-v3 and GoogLeNet expect, wherever from
+        if hasattr(model, "transform_input"):  # the weights of Inception-v3 and GoogLeNet expect it, those of files too
             model.transform_input = True  # type: ignore[assignment]
         return model
 
     @property
     def _architecture(self) -> str:
-        """The name without timm's tag of the weights."""
+        """Its name without timm's tag of the weights."""
         return self.name.partition(".")[0]
 
     @property
     def _about(self) -> Any:
-        """What the library says of its weights."""
+        """The library's description of its weights."""
         if self.library == "timm":
             return timm.get_pretrained_cfg(self.name)
         return torchvision.models.get_model_weights(self.name).DEFAULT.transforms()
 
 
 def find_backbone(backbone: str) -> Backbone:
-    """The library of a name; what both have is timm's, ``torchvision/NAME`` the other; ``small/NAME`` are
-    those of :mod:`stochnorm.models.small`.
+    """Find the library of a backbone's name.
+
+    Args:
+        backbone: A name of timm or torchvision. A name of both means timm's; `torchvision/NAME` means the other.
+            `small/NAME` is a network of `stochnorm.models.small`.
 
     Raises:
-        ValueError: Neither library has it, or timm not these weights of it; suggests names.
+        ValueError: Neither library has the name, or timm has no such weights; the message suggests names.
     """
     prefix, _, name = backbone.rpartition("/")
     names = {"timm": timm.list_models(), "torchvision": torchvision.models.list_models(module=torchvision.models)}
@@ -114,10 +118,10 @@ def find_backbone(backbone: str) -> Backbone:
 
 
 def native_image_size(backbone: str) -> int:
-    """Side of the images that a backbone's weights were trained on, pixels; nothing is built.
+    """Return the side of the images that a backbone's weights were trained on, in pixels, without building it.
 
     Raises:
-        ValueError: Unknown backbone.
+        ValueError: The backbone is unknown.
 
     Example:
         >>> native_image_size("torchvision/inception_v3"), native_image_size("torchvision/resnet50")
@@ -127,7 +131,7 @@ def native_image_size(backbone: str) -> int:
 
 
 def _timm_name(name: str) -> str:
-    """The name under which timm describes the weights."""
+    """Return the name under which timm describes the weights."""
     try:
         if timm.get_pretrained_cfg(name) is not None:
             return name
@@ -142,5 +146,5 @@ def _timm_name(name: str) -> str:
 
 
 def _auxiliary_in_training(model: nn.Module, _: object) -> None:
-    """timm's Inception-v3 would run its auxiliary classifier in evaluation too, and return both."""
+    """Turn the auxiliary classifier off in evaluation; timm's Inception-v3 would run it and return both logits."""
     model.aux_logits = model.training  # type: ignore[assignment]

@@ -1,18 +1,28 @@
-"""Build a classifier: backbone, weights, new head."""
+"""Building of a classifier: backbone, weights, new head."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.models.backbones import Backbone, find_backbone
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.heads import names_of, new_heads
-from stochnorm.models.weights import BUNDLED, bundled_state_dict, load_weights, read_notes, read_state_dict, weight_file
+from stochnorm.models.weights import (
+    BUNDLED,
+    batch_instance_layers,
+    bundled_state_dict,
+    load_weights,
+    read_notes,
+    read_state_dict,
+    weight_file,
+)
 from stochnorm.nn.hooks.modes import evaluating
 
 __all__ = ["assemble", "build_classifier", "check_forward"]
@@ -28,24 +38,26 @@ def build_classifier(
     auxiliary: bool = True,
     multi_label: bool = False,
 ) -> Classifier:
-    """Build a backbone, load its weights, give it a new head, and see that it runs at the image size.
+    """Build a backbone with its weights and a new head, on the CPU, and check that it runs at the image size.
 
-    The head is drawn from N(0, 0.01), its bias is 0 (the paper's code); those of auxiliary classifiers likewise.
+    The weights of the head are drawn from N(0, 0.01) and its bias is 0, as in the paper's code; the same holds for the
+    heads of auxiliary classifiers.
 
     Args:
-        backbone: A name of timm or torchvision; a name both have is timm's, ``torchvision/NAME`` the other.
-        weights: ``auto`` (``bundled`` if it fits, else ``pretrained``), ``bundled``, ``pretrained``, ``random``, a
-            ``.safetensors`` or ``.pth`` file, or the directory of a run. With a model that stochnorm saved come its
-            mean, standard deviation, interpolation and image size; with another file the backbone's own.
-        classes: The class names.
-        image_size: Side of the input, pixels; None or 0: what the weights were trained with.
-        seed: Of the head, and of random weights. The global generator is left as it was.
-        auxiliary: Keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
-        multi_label: An image may have several classes; recorded.
+        backbone: A name of timm or torchvision. A name of both means timm's; `torchvision/NAME` means the other.
+        weights: `auto` (`bundled` if it fits, else `pretrained`), `bundled`, `pretrained`, `random`, a `.safetensors`
+            or `.pth` file, or a run directory. A model saved by stochnorm brings its mean, standard deviation,
+            interpolation and image size; with another file they are those of the backbone.
+        classes: Class names.
+        image_size: Side of the input, pixels; None or 0: that of the weights.
+        seed: Random seed for the head and for random weights. Global generators are not changed.
+        auxiliary: Whether to keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
+        multi_label: Whether an image has any number of classes instead of one.
 
     Raises:
-        ValueError: Unknown backbone, weights that do not fit it, an image size at which it cannot run, or no names.
-        FileNotFoundError: There is no such weight file.
+        ValueError: The backbone is unknown, the weights do not fit it, it cannot run at the image size, or there are no
+            class names.
+        FileNotFoundError: The weight file does not exist.
         OSError: The download failed.
 
     Example:
@@ -54,9 +66,9 @@ def build_classifier(
         [Linear(in_features=512, out_features=2, bias=True)]
     """
     if isinstance(classes, (int, str)) or len(set(classes)) < len(classes) or not classes:
-        raise ValueError(f"classes are different names, such as ('cat', 'dog'), got {classes!r}")
+        raise ValueError(f"classes must be different names, such as ('cat', 'dog'), got {classes!r}")
     if image_size is not None and image_size < 0:
-        raise ValueError(f"image_size must be positive, or 0 for that of the weights, got {image_size}")
+        raise ValueError(f"image_size must be positive, or 0 for the size of the weights, got {image_size}")
     classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
     classifier.multi_label = multi_label
     check_forward(classifier)
@@ -64,34 +76,38 @@ def build_classifier(
 
 
 def check_forward(classifier: Classifier) -> None:
-    """Run two blank images through the network, its auxiliary classifiers included; it stays as it was.
+    """Run two blank images through the network and its auxiliary classifiers, without changing it.
 
     Raises:
-        ValueError: It cannot take images of its ``preprocessing.image_size``; says which size it was made for.
+        ValueError: It cannot take images of its `preprocessing.image_size`; the message says which size it was made
+            for.
     """
     size = classifier.preprocessing.image_size
     if (fault := _fault(classifier, auxiliary=bool(classifier.auxiliary_heads))) is None:
         return
     native = find_backbone(classifier.backbone).image_size
-    mend = "choose another backbone" if size == native else f"give --image-size {native}, which it was made for"
+    remedy = "choose another backbone" if size == native else f"use --image-size {native}, which it was made for"
     who = classifier.backbone
     if classifier.auxiliary_heads and _fault(classifier, auxiliary=False) is None:
-        who, mend = f"the auxiliary classifier of {who}", f"{mend}, or leave it out with --no-auxiliary"
-    raise ValueError(f"{who} cannot take images of {size} px ({fault}); {mend}")
+        who, remedy = f"the auxiliary classifier of {who}", f"{remedy}, or remove it with --no-auxiliary"
+    raise ValueError(f"{who} cannot take images of {size} px ({fault}); {remedy}")
 
 
 def assemble(
     backbone: str, weights: str, classes: tuple[str, ...], *, image_size: int | None, seed: int, auxiliary: bool
 ) -> Classifier:
-    """:func:`build_classifier` without the trial run."""
+    """Build a classifier without running it; see [stochnorm.models.build.build_classifier][]."""
     found = find_backbone(backbone)
     bundled_fits = found == Backbone("timm", BUNDLED)
     if weights == "auto":
         weights = "bundled" if bundled_fits else "pretrained"
     if weights == "bundled" and not bundled_fits:
-        raise ValueError(f"the bundled weights are {BUNDLED}'s; {backbone} takes pretrained, random, or a weight file")
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        torch.manual_seed(seed)
+        raise ValueError(
+            f"the bundled weights are those of {BUNDLED}; for {backbone} use pretrained, random, or a weight file"
+        )
+    # The model is built on the CPU, so that the generators of GPUs stay alone.
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        torch.default_generator.manual_seed(seed)
         warnings.filterwarnings("ignore", message="The default weight initialization of")
         warnings.filterwarnings("ignore", message="auxiliary heads in the pretrained googlenet")
         try:
@@ -101,14 +117,15 @@ def assemble(
                 raise
             raise OSError(
                 f"could not get {found.library}'s pretrained weights of {found.name} ({_reason(error)}); check the "
-                f"network, or give a file with --weights FILE, or use --backbone {BUNDLED}, whose weights are installed"
+                f"connection, use a file with --weights FILE, or use --backbone {BUNDLED}, whose weights are installed"
             ) from error
         state = bundled_state_dict(model) if weights == "bundled" else None
         preprocessing = found.preprocessing(image_size or found.image_size)
         if weights not in ("bundled", "pretrained", "random"):
             path = weight_file(weights)
             state = read_state_dict(path)
-            preprocessing = _preprocessing_of(path, found, image_size) or preprocessing
+            _check_origin(path, found, state)
+            preprocessing = _preprocessing_of(path, image_size) or preprocessing
         head, auxiliary_heads = new_heads(model, len(classes), found.branches)
     if not head:
         raise ValueError(f"{backbone} has no classifier to replace; choose a classification model")
@@ -128,36 +145,39 @@ def assemble(
     )
 
 
-def _preprocessing_of(path: Path, backbone: Backbone, image_size: int | None) -> Preprocessing | None:
-    """What the weights of a model that stochnorm saved expect of images; None for another file.
-
-    Raises:
-        ValueError: It is a model of another backbone, or one whose layers no BatchNorm is.
-    """
+def _check_origin(path: Path, backbone: Backbone, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if stochnorm saved a model of another backbone, or of layers that are not BatchNorm."""
     notes = read_notes(path)
     if not notes:
-        return None
+        return
     if find_backbone(notes["backbone"]) != backbone:
-        raise ValueError(f"{path} is a model of {notes['backbone']}; give --backbone {notes['backbone']}")
-    if notes.get("normalization") == "bin":
+        raise ValueError(f"{path} is a model of {notes['backbone']}; use --backbone {notes['backbone']}")
+    if batch_instance_layers(state):
         raise ValueError(
             f"{path} has Batch-Instance Normalization, which does not become BatchNorm again; start from a run of "
             "another method"
         )
+
+
+def _preprocessing_of(path: Path, image_size: int | None) -> Preprocessing | None:
+    """Read the preprocessing of a model that stochnorm saved; None for another file."""
+    notes = read_notes(path)
+    if not notes:
+        return None
     trained = Preprocessing(**notes["preprocessing"])
     return replace(trained, image_size=image_size or trained.image_size)
 
 
 @torch.no_grad()
 def _fault(classifier: Classifier, *, auxiliary: bool) -> str | None:
-    """Why a forward pass fails, or None if it does not."""
+    """Return why a forward pass fails, or None if it does not."""
     model, size = classifier.model, classifier.preprocessing.image_size
     images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
     with evaluating(model):
-        model.training = auxiliary  # the network's own flag alone: its branches run, but no dropout, no statistics
+        model.training = auxiliary  # the network's own flag alone: its branches run, but no dropout
         try:
             logits, _ = classifier.outputs(model(images))
-        except Exception as error:  # whatever a network makes of a size it was not made for
+        except Exception as error:  # networks raise errors of many kinds for a size they were not made for
             return _reason(error)
     wanted = (2, len(classifier.classes))
     return None if logits.shape == wanted else f"its output is {tuple(logits.shape)} instead of {wanted}"

@@ -1,4 +1,4 @@
-"""A network and what belongs to it."""
+"""A network with its head, classes and preprocessing."""
 
 from __future__ import annotations
 
@@ -16,46 +16,49 @@ __all__ = ["Classifier"]
 
 @dataclass
 class Classifier:
-    """A network and what belongs to it."""
+    """A network with its head, classes and preprocessing."""
 
     model: nn.Module
-    """Images (b, 3, s, s) to logits (b, num_classes); in training mode with those of auxiliary heads, if it has
-    some: :meth:`outputs` takes them apart."""
+    """Network from images (b, 3, s, s) to logits (b, num_classes). In training mode it also returns the logits of its
+    auxiliary heads, if it has any; `outputs` separates them."""
     head: list[nn.Module]
-    """The new layers; one, but for backbones with two classifiers."""
+    """The new layers; one, except for backbones with several classifiers."""
     backbone: str
+    """Name of the backbone."""
     weights: str
     """bundled, pretrained, random, or a file."""
     classes: tuple[str, ...]
+    """Class names in the order of the logits."""
     preprocessing: Preprocessing
+    """Size and normalization of its input."""
     auxiliary_heads: list[nn.Module] = field(default_factory=list)
-    """The new layers of auxiliary classifiers (Inception-v3, GoogLeNet), which only training runs."""
+    """The new layers of auxiliary classifiers (Inception-v3, GoogLeNet), which run only in training."""
     auxiliary_weight: float = 0.0
-    """Of each auxiliary classifier's loss, beside 1 for the main one."""
+    """Weight of the loss of each auxiliary classifier, relative to the main one."""
     multi_label: bool = False
-    """An image may have several classes, or none."""
+    """True if an image has any number of classes instead of one."""
 
     @property
     def new_layers(self) -> list[nn.Module]:
-        """All layers without pre-trained weights: heads and auxiliary heads."""
+        """The layers without pre-trained weights: heads and auxiliary heads."""
         return [*self.head, *self.auxiliary_heads]
 
     @property
     def head_name(self) -> str:
-        """The module whose input are the features, as in ``model.named_modules()``; for a tap.
+        """Name in `model.named_modules()` of the module whose inputs are the features.
 
-        What it takes in may be a map, where the head is a convolution: :func:`stochnorm.models.pooled` averages it.
+        The inputs are maps if the head is a convolution; [stochnorm.models.pooled][] averages them.
         """
         module = self.head[0]
-        while isinstance(module, nn.ModuleList):  # is not called itself; its last member sees the deepest features
+        while isinstance(module, nn.ModuleList):  # not called itself; its last member gets the deepest features
             module = module[-1]
         return names_of(self.model, [module])[0]
 
     def outputs(self, raw: Tensor | tuple[Tensor | None, ...]) -> tuple[Tensor, list[Tensor]]:
-        """The model's output as logits and auxiliary logits, each (b, num_classes).
+        """Separate the model's output into logits and auxiliary logits, each (b, num_classes).
 
-        Without auxiliary heads, and in evaluation, the list is empty, so that one line serves all:
-        ``loss = criterion(logits, y) + weight * sum(criterion(each, y) for each in auxiliary)``.
+        Without auxiliary heads, and in evaluation, the list is empty, so that one line is enough for all cases:
+        `loss = criterion(logits, y) + weight * sum(criterion(each, y) for each in auxiliary)`.
         """
         if isinstance(raw, Tensor):
             return raw, []
@@ -63,5 +66,5 @@ class Classifier:
         return logits, auxiliary
 
     def parameter_groups(self, lr: float, head_lr_factor: float = 10.0, **options: Any) -> list[dict[str, Any]]:
-        """:func:`stochnorm.models.parameter_groups` with the new layers as the head."""
+        """Make parameter groups with the new layers as the head; see [stochnorm.models.parameter_groups][]."""
         return parameter_groups(self.model, self.new_layers, lr, head_lr_factor, **options)

@@ -1,4 +1,4 @@
-"""New heads: the layers that put out the classes."""
+"""New heads: the last layers of a network, one output per class."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _STD = 0.01
 
 
 def new_heads(model: nn.Module, num_classes: int, branches: Sequence[str]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Replace the layers that put out ImageNet's classes, in place; weights from N(0, 0.01), biases 0.
+    """Replace the layers with an output per ImageNet class, in place; weights from N(0, 0.01), biases 0.
 
-    The layers before them stay, so those of VGG's classifier with 4096 outputs keep their weights.
+    The layers before them are kept, so VGG's layers with 4096 outputs keep their weights.
 
     Args:
-        model: Of timm or torchvision, with 1000 classes.
-        num_classes: Of the new heads.
+        model: Network of timm or torchvision with 1000 classes.
+        num_classes: Number of classes.
         branches: Names of the auxiliary classifiers, which get new heads too.
 
     Returns:
-        The new layers of the main classifier, most often one, and those of the branches.
+        The new layers of the main classifier, usually one, and those of the branches.
     """
     replace = _replace_timm if hasattr(model, "reset_classifier") else _replace_torchvision
     names = replace(model, num_classes, branches)
@@ -40,21 +40,21 @@ def new_heads(model: nn.Module, num_classes: int, branches: Sequence[str]) -> tu
 
 
 def pooled(features: Tensor) -> Tensor:
-    """What a head takes in, as one vector per image: (b, d) as it is, (b, d, h, w) by its mean over the image.
+    """Reduce the inputs of a head to one vector per image: (b, d) is returned as it is, (b, d, h, w) is averaged.
 
-    Heads that are convolutions (SqueezeNet, DPN) take in maps.
+    Heads that are convolutions (SqueezeNet, DPN) have maps as inputs.
     """
     return features.mean((2, 3)) if features.ndim == 4 else features
 
 
 def names_of(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
-    """Their names in ``model.named_modules()``, in the order given."""
+    """Return the names of modules in `model.named_modules()`, in the given order."""
     names = {module: name for name, module in model.named_modules()}
     return [names[module] for module in modules]
 
 
 def _replace_timm(model: Any, num_classes: int, branches: Sequence[str]) -> list[str]:
-    """Names of the outermost modules that ``reset_classifier`` made, the main classifier's first."""
+    """Return the names of the outermost modules that `reset_classifier` made, those of the main classifier first."""
     before = set(model.modules())
     model.reset_classifier(num_classes)
     classifier = model.get_classifier()
@@ -64,7 +64,7 @@ def _replace_timm(model: Any, num_classes: int, branches: Sequence[str]) -> list
         inside = name.startswith(tuple(f"{outer}." for outer in new))
         if module not in before and not inside and any(True for _ in module.parameters()):
             new.append(name)
-    # VOLO has a further one, beside what it calls its classifier.
+    # VOLO has another one besides its main classifier.
     return sorted(new, key=lambda name: main.isdisjoint(model.get_submodule(name).modules()))
 
 

@@ -1,4 +1,4 @@
-"""Parameters in groups, for an optimizer."""
+"""Parameter groups for an optimizer."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def parameter_groups(
     weight_decay: float | None = None,
     no_decay_norm_bias: bool = False,
 ) -> list[dict[str, Any]]:
-    """The backbone's and the head's parameters with their learning rates.
+    """Group the parameters of backbone and head, with their learning rates.
 
-    A shared parameter comes once, as the head's if the head has it. Frozen ones (``requires_grad`` False) and empty
-    groups are left out. The rho of Batch-Instance Normalization learns as fast as the head, as its authors have it, and
-    is never decayed, which would pull it towards instance normalization.
+    A shared parameter is in one group, that of the head if the head has it. Frozen parameters (`requires_grad` False)
+    and empty groups are left out. The rho of Batch-Instance Normalization has the head's learning rate, as its authors
+    set it, and no weight decay, which would pull it towards instance normalization.
 
     Args:
-        model: Any; the order is that of its parameters.
+        model: The network; the groups have the order of its parameters.
         head: Modules inside it that learn faster.
         lr: Learning rate of the backbone.
-        head_lr_factor: The head's is this many times as large.
-        weight_decay: Of every group; None leaves it to the optimizer's own argument.
-        no_decay_norm_bias: No weight decay on parameters of at most one axis: scale and shift of normalization, and
-            biases. They get groups of their own.
+        head_lr_factor: Learning-rate multiplier for the head.
+        weight_decay: Weight decay of every group; None: that of the optimizer.
+        no_decay_norm_bias: Whether parameters of at most one axis (scale and shift of normalization, biases) have no
+            weight decay. They get separate groups.
 
     Returns:
         Up to four groups: backbone, head, and the parts of both without weight decay.
 
     Raises:
-        ValueError: No parameter is left to train.
+        ValueError: No parameter requires a gradient.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ def parameter_groups(
     without = rhos | {parameter for parameter in model.parameters() if no_decay_norm_bias and parameter.ndim <= 1}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
-        raise ValueError(f"{type(model).__name__} has no parameter with requires_grad, so nothing would be trained")
+        raise ValueError(f"{type(model).__name__} has no parameter with requires_grad; unfreeze some")
     groups = []
     for exempt in (False, True):
         decay = 0.0 if exempt else weight_decay

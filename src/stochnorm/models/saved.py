@@ -1,4 +1,4 @@
-"""A classifier in one file."""
+"""A classifier in a file."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from stochnorm.files import atomic_path
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.build import assemble
 from stochnorm.models.classifier import Classifier
-from stochnorm.models.weights import load_weights
+from stochnorm.models.weights import batch_instance_layers, load_weights
 from stochnorm.nn import convert_batch_instance
 
 __all__ = ["load_classifier", "save_classifier"]
 
 
 def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -> None:
-    """Write a safetensors file that :func:`load_classifier` needs nothing beside, atomically.
+    """Write a safetensors file with all that [stochnorm.models.saved.load_classifier][] needs, atomically.
 
     Args:
         path: The file.
-        classifier: The model, with class names and preprocessing. StochNorm is saved as the BatchNorm that it is in
-            evaluation; auxiliary heads are saved too, to fine-tune on from this file.
-        notes: What else the file's metadata shall say; JSON. ``normalization: "bin"`` is read by
-            :func:`load_classifier`: layers with a ``rho`` are Batch-Instance Normalization.
+        classifier: Model, class names and preprocessing. StochNorm is saved as the BatchNorm that it is in evaluation.
+            Auxiliary heads are saved too, so that a run can start from the file.
+        notes: Further metadata of the file; JSON.
     """
     about = {
         "backbone": classifier.backbone,
@@ -46,42 +45,42 @@ def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -
     }
     with atomic_path(path) as temporary:
         try:
-            # One key, as several would be in another order each time: the same model is the same bytes.
+            # One key, since several are written in random order: the same model gives the same bytes.
             save_file(tensors, temporary, metadata={"stochnorm": json.dumps(about)})
         except SafetensorError as error:  # a full disk, among others
             raise OSError(errno.EIO, str(error)) from error
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """Read a run's directory, or its ``model.safetensors``: in eval mode, on the CPU, without auxiliary heads.
+    """Load the model of a run directory or a `model.safetensors`: in eval mode, on the CPU, without auxiliary heads.
 
-    The layers are plain BatchNorm, or Batch-Instance Normalization if the file says so.
+    The layers are BatchNorm, or Batch-Instance Normalization where the file has its parameters.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no file that :func:`save_classifier` wrote.
+        FileNotFoundError: The file does not exist.
+        ValueError: [stochnorm.models.saved.save_classifier][] did not write the file.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such model; give a directory that stochnorm finetune made")
+        raise FileNotFoundError(f"{file}: no such model; choose a run directory")
     try:
         with safe_open(file, "pt") as content:
             about = json.loads((content.metadata() or {}).get("stochnorm", "null"))
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (no mapping)
+            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: not a model of stochnorm, or a damaged one ({error}); {_MEND}") from error
+        raise ValueError(f"{file}: not a model saved by stochnorm, or damaged ({error}); {_REMEDY}") from error
     if about is None:
-        raise ValueError(f"{file}: a weight file without stochnorm's class names; {_MEND}")
+        raise ValueError(f"{file}: a weight file without class names; {_REMEDY}")
     try:
         preprocessing = Preprocessing(**about["preprocessing"])
         backbone, weights, classes = about["backbone"], about["weights"], tuple(about["classes"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: was saved by another version of stochnorm ({error}); {_MEND}") from error
+        raise ValueError(f"{file}: saved by another version of stochnorm ({error}); {_REMEDY}") from error
 
     classifier = assemble(backbone, "random", classes, image_size=preprocessing.image_size, seed=0, auxiliary=False)
-    if about.get("normalization") == "bin":
-        convert_batch_instance(classifier.model, where=lambda name, _: f"{name}.rho" in state)
+    if layers := batch_instance_layers(state):
+        convert_batch_instance(classifier.model, where=lambda name, _: name in layers)
     load_weights(classifier.model, state, (), str(file), backbone, optional=find_backbone(backbone).branches)
     classifier.model.eval()
     classifier.weights = weights
@@ -90,4 +89,4 @@ def load_classifier(path: str | Path) -> Classifier:
     return classifier
 
 
-_MEND = "give a run of stochnorm finetune, or its model.safetensors (a file of weights alone goes to --weights)"
+_REMEDY = "use a run directory or its model.safetensors (for a file of weights alone use --weights)"

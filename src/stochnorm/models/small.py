@@ -1,36 +1,36 @@
-"""The paper's three networks with an eighth of their channels and random weights: the whole path in a second."""
+"""The paper's three networks with an eighth of their channels and random weights, for runs of seconds."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vgg import VGG
 from torch import nn
 from torchvision.models import inception
 
-__all__ = ["SMALL", "create_small"]
-
-SMALL = {"resnet50": 32, "vgg16_bn": 32, "inception_v3": 107}
-"""Names, as torchvision's, and the side of the images they are made for, pixels. 107 is the least that Inception-v3's
-auxiliary classifier can pool."""
+__all__ = ["SMALL", "Small"]
 
 _BLOCK: Any = Bottleneck  # a class; timm declares an object
 _VGG16 = (8, 8, "M", 16, 16, "M", 32, 32, 32, "M", 64, 64, 64, "M", 64, 64, 64, "M")
 
 
-def create_small(name: str, *, auxiliary: bool) -> nn.Module:
-    """A small network with 1000 classes; layers are as many as in the large one, and called the same.
+class Small(NamedTuple):
+    """A small network with 1000 classes. It has as many layers as the large one, with the same names."""
 
-    Args:
-        name: One of :data:`SMALL`.
-        auxiliary: Inception-v3's auxiliary classifier.
-    """
-    if name == "resnet50":
-        return ResNet(_BLOCK, (3, 4, 6, 3), channels=(8, 16, 32, 64), zero_init_last=False)
-    if name == "vgg16_bn":
-        return VGG(list(_VGG16), norm_layer=nn.BatchNorm2d, mlp_ratio=1 / 32)
-    return _inception(auxiliary)
+    image_size: int
+    """Side of the images that it is made for, pixels."""
+    create: Callable[[bool], nn.Module]
+    """Function that creates it, with or without its auxiliary classifier."""
+
+
+def _resnet(auxiliary: bool) -> nn.Module:
+    return ResNet(_BLOCK, (3, 4, 6, 3), channels=(8, 16, 32, 64), zero_init_last=False)
+
+
+def _vgg(auxiliary: bool) -> nn.Module:
+    return VGG(list(_VGG16), norm_layer=nn.BatchNorm2d, mlp_ratio=1 / 32)
 
 
 def _inception(auxiliary: bool) -> nn.Module:
@@ -51,3 +51,11 @@ def _inception(auxiliary: bool) -> nn.Module:
         model.AuxLogits.conv1 = conv(128, 768, kernel_size=1)  # 5 x 5 of a map that has one pixel here
         model.AuxLogits.fc = nn.Linear(thin(768), 1000)
     return model  # type: ignore[no-any-return]
+
+
+SMALL = {
+    "resnet50": Small(32, _resnet),
+    "vgg16_bn": Small(32, _vgg),
+    "inception_v3": Small(107, _inception),  # the smallest size that its auxiliary classifier can pool
+}
+"""The networks by their name in torchvision."""

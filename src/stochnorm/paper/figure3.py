@@ -5,9 +5,9 @@
 Hardware: one GPU with 24 GB or more (VGG-16, 48 images of 224 px, float32), 16 GB of memory. Expected: 80 runs of 0.7
 hours, 56 hours. It was never run at this scale.
 
-Expected numbers: they stand in a picture alone; the text says that StochNorm "significantly outperforms the vanilla
-fine-tuning when data are limited". Whether the paper trained Inception-v3's auxiliary classifier is not said; here it
-is, at 0.4 of the main loss.
+Expected numbers: published as a picture only; the text says that StochNorm "significantly outperforms the vanilla
+fine-tuning when data are limited". The paper does not say whether it trained Inception-v3's auxiliary classifier; here
+it is trained, at 0.4 of the main loss.
 """
 
 from stochnorm.paper.experiment import INCEPTION_V3, VGG16_BN, Experiment, methods

@@ -3,10 +3,11 @@
     stochnorm paper figure4a --data-root data/
 
 Hardware: as for Table 3. Expected: 60 runs, 24 hours; BN and the inherited statistics are Table 3's runs, so 12 hours
-after it, with the same --out. It was never run at this scale.
+after Table 3 with the same --out. It was never run at this scale.
 
-Expected numbers: they stand in a picture alone; by the text BN is worst, (0, 1) "significantly surpasses BN",
-statistics of the target's training images are better, inherited ones best. Whether the axis is accuracy is not said.
+Expected numbers: published as a picture only; according to the text BN is worst, (0, 1) "significantly surpasses BN",
+statistics of the target's training images are better, inherited ones best. The paper does not say whether the axis is
+accuracy.
 """
 
 from stochnorm.paper.experiment import Experiment, Variant

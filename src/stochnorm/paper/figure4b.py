@@ -2,11 +2,11 @@
 
     stochnorm paper figure4b --data-root data/
 
-Hardware: as for Table 3. Expected: 45 runs, 18 hours; vanilla and alpha = 0.1 are Table 3's runs, so 6 hours after it,
-with the same --out. It was never run at this scale.
+Hardware: as for Table 3. Expected: 45 runs, 18 hours; vanilla and alpha = 0.1 are Table 3's runs, so 6 hours after
+Table 3 with the same --out. It was never run at this scale.
 
-Expected numbers: they stand in a picture alone, as improvements over plain fine-tuning; by the text 0.001 is "slightly
-worse" than 0.1.
+Expected numbers: published as a picture only, as improvements over plain fine-tuning; according to the text 0.001 is
+"slightly worse" than 0.1.
 """
 
 from stochnorm.paper.experiment import Experiment, Variant

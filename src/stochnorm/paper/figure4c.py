@@ -2,12 +2,12 @@
 
     stochnorm paper figure4c --data-root data/
 
-Hardware: as for Table 3. Expected: 75 runs, 30 hours; p = 0.5 and p = 1 are Table 3's runs, so 18 hours after it, with
-the same --out. It was never run at this scale.
+Hardware: as for Table 3. Expected: 75 runs, 30 hours; p = 0.5 and p = 1 are Table 3's runs, so 18 hours after Table 3
+with the same --out. It was never run at this scale.
 
-Expected numbers: they stand in a picture alone; by the text "the best p sits around 0.5", p = 1 is BatchNorm (bit for
-bit here, so its runs are vanilla's), and p = 0 can collapse: runs whose loss is not finite are dashes. Which values of
-p the picture has cannot be read from the text.
+Expected numbers: published as a picture only; according to the text "the best p sits around 0.5", p = 1 is BatchNorm
+(bit for bit here, so its runs are vanilla's), and p = 0 can collapse: runs whose loss is not finite are dashes. The
+text does not say which values of p the picture has.
 """
 
 from stochnorm.paper.experiment import Experiment, Variant

@@ -1,4 +1,4 @@
-"""The paper's figures, drawn from an experiment's lines."""
+"""Draw the paper's figures from the lines of an experiment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ _WIDTH = 0.82  # of a group of bars, whose centers are 1 apart
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Bars in the paper's layout: a group a data set and a bar a variant; with several backbones, a group a rate and a
-    bar a backbone. Whiskers are standard deviations; what is missing is a dash.
+    """Draw bars in the paper's layout.
+
+    A group of bars is a data set and a bar is a variant; with several backbones, a group is a rate and a bar is a
+    backbone. Whiskers are standard deviations. A missing bar is a dash.
 
     Args:
-        outcome: Of an experiment that is a figure.
+        outcome: The results of an experiment that is a figure.
     """
     experiment = outcome.experiment
     shown = [line for line in outcome.lines if experiment.figure == "score" or line.variant != _reference(experiment)]
@@ -94,16 +96,16 @@ def _reference(experiment: Experiment) -> str:
 
 
 def _axes(experiment: Experiment) -> tuple[Callable[[Line], str], Callable[[Line], str]]:
-    """What names a line's group, and its bar in there."""
+    """Return the functions that name the group and the bar of a line."""
     if len(experiment.backbones) > 1:
         return lambda line: f"{line.rate:g} %", lambda line: BACKBONE_TITLES[line.backbone]
     return lambda line: DATASETS[line.data].title, lambda line: line.variant
 
 
 def _shared(experiment: Experiment) -> str:
-    """What all groups have in common."""
+    """Return the label of what all groups share."""
     if len(experiment.backbones) > 1:
-        return f"{DATASETS[experiment.data[0]].title}, share of the training images"
+        return f"{DATASETS[experiment.data[0]].title}, fraction of the training images"
     return f"with {experiment.rates[0]:g} % of the training images"
 
 
@@ -112,7 +114,7 @@ def _value(experiment: Experiment, line: Line) -> tuple[float | None, float | No
 
 
 def _color(experiment: Experiment, name: str, number: int, count: int) -> tuple[float, ...]:
-    """Orange is the paper's own, grey what it is compared with, the others are blue, the later the darker."""
+    """Return orange for the paper's own variant, grey for plain fine-tuning, else blue, darker for later bars."""
     if name == experiment.highlight:
         return to_rgb(ORANGE)
     if name == _reference(experiment) and experiment.variants[0].settings == {"method": "vanilla"}:

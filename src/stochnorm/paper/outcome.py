@@ -1,4 +1,4 @@
-"""What an experiment came to, beside the paper: its lines, and how they are written."""
+"""The results of an experiment next to the paper's numbers, as lines, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from stochnorm.paper.experiment import INCEPTION_V3, RESNET50, VGG16_BN, Experim
 from stochnorm.paper.published import Published, read_published
 from stochnorm.paper.small import NOTE
 from stochnorm.runs.records import Record
-from stochnorm.runs.scores import MEAN_AUC, TOP1
 
 __all__ = ["Line", "Outcome", "Place", "format_csv", "format_markdown", "lines_of", "show"]
 
@@ -27,65 +26,65 @@ BACKBONE_TITLES = {RESNET50: "ResNet-50", VGG16_BN: "VGG-16", INCEPTION_V3: "Inc
 
 
 class Place(NamedTuple):
-    """Where the paper has a run."""
+    """The data set and the backbone of a run, named as in the experiment."""
 
     data: str
-    """As in ``stochnorm ls datasets``."""
     backbone: str
-    """As in the experiment."""
 
 
 class Line(NamedTuple):
-    """A variant in a cell, beside the paper; in percent and points."""
+    """The results of a variant in a cell next to the paper's, in percent and points."""
 
     data: str
     backbone: str
     rate: float
     variant: str
     n: int
-    """Finished runs."""
+    """Number of finished runs."""
     mean: float | None
     std: float | None
-    """Over the runs, n - 1 in the denominator; None with n < 2."""
+    """Standard deviation over the runs (n - 1 in the denominator); None for n < 2."""
     paper: Published | None
     gain: float | None = None
-    """Of a figure that shows it: above the first variant, over the repetitions that both have."""
+    """Mean difference from the first variant over the repetitions that both have; only in figures of gains."""
     gain_std: float | None = None
+    """Standard deviation of these differences."""
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
+        """Our mean minus the paper's."""
         return None if self.mean is None or self.paper is None else self.mean - self.paper.mean
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment's lines, one a cell and variant, whatever is there of them."""
+    """The results of an experiment, one line per cell and variant; lines without runs are empty."""
 
     experiment: Experiment
     lines: list[Line]
     scale: str = "paper"
-    """paper or small."""
+    """`paper` or `small`."""
     notes: tuple[str, ...] = ()
-    """What is missing or not as published."""
+    """Notes on missing data sets, failed runs and differences from the published data."""
 
     @property
     def heading(self) -> str:
-        """The title, labelled where it is no result."""
+        """Title, with a label at small scale."""
         return self.experiment.title + (f" ({NOTE})" if self.scale == "small" else "")
 
     @property
     def score(self) -> str:
-        return (MEAN_AUC if self.experiment.data == ("chestxray14",) else TOP1).column
+        """Name of the score in tables."""
+        return self.experiment.score.column
 
 
 def lines_of(experiment: Experiment, records: Iterable[Record], places: Mapping[tuple[str, str], Place]) -> list[Line]:
-    """A line for every cell and variant of an experiment, in its order; those without runs are empty.
+    """Return a line for every cell and variant of an experiment, in its order; lines without runs are empty.
 
     Args:
-        experiment: The grid.
+        experiment: The experiment.
         records: Finished runs.
-        places: By the runs' settings ``data`` and ``backbone``.
+        places: Place of a run, by its settings `data` and `backbone`.
     """
     values: dict[tuple[Place, float, str], dict[tuple[int, int], float]] = defaultdict(dict)
     for record in records:
@@ -109,7 +108,7 @@ def lines_of(experiment: Experiment, records: Iterable[Record], places: Mapping[
 
 
 def show(console: Console, outcome: Outcome) -> None:
-    """The lines as a table a data set, for the terminal."""
+    """Print the lines, one table per data set."""
     console.print(f"\n[bold]{outcome.heading}[/]")
     tables: list[Table] = []
     before = ("", 0.0)
@@ -132,7 +131,7 @@ def show(console: Console, outcome: Outcome) -> None:
 
 
 def format_markdown(outcome: Outcome) -> str:
-    """The lines as a Markdown table a data set."""
+    """Format the lines as Markdown, one table per data set."""
     text = [f"# {outcome.heading}", "", *(f"- {note}" for note in _notes(outcome))]
     columns = ["rate", "variant", *_columns(outcome)]
     before = None
@@ -145,7 +144,7 @@ def format_markdown(outcome: Outcome) -> str:
 
 
 def format_csv(outcome: Outcome) -> str:
-    """The lines with all decimals, missing values empty."""
+    """Format the lines as CSV with all decimals; missing values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = ("experiment", "scale", *Line._fields[:7], "paper_mean", "paper_std", "difference", *Line._fields[8:])
@@ -161,7 +160,7 @@ def _mean_and_std(values: list[float]) -> tuple[float | None, float | None]:
 
 
 def _grouped(outcome: Outcome) -> Iterable[tuple[str, float, Line]]:
-    """The lines with the title of their block."""
+    """Yield the lines with the title of their table and their rate."""
     several = len(outcome.experiment.backbones) > 1
     for line in outcome.lines:
         backbone = f", {BACKBONE_TITLES[line.backbone]}" if several else ""
@@ -185,7 +184,7 @@ def _number(mean: float | None, std: float | None, sign: str = "") -> str:
 
 
 def _notes(outcome: Outcome) -> list[str]:
-    """What has to be known of the numbers."""
+    """Return what a reader of the numbers must know."""
     small = f"{NOTE}. Tiny networks with random weights, few images, two steps: the numbers mean nothing."
-    what = "Mean ± standard deviation over (n) runs; a dash: no such run, or the paper gives no number."
+    what = "Mean ± standard deviation over (n) runs. A dash means: no finished run, or no number in the paper."
     return [*([small[0].upper() + small[1:]] if outcome.scale == "small" else []), what, *outcome.notes]

@@ -1,7 +1,7 @@
-"""The paper's numbers: ``published.csv`` holds the cells of Tables 2, 3 and 4 (Kou et al., NeurIPS 2020, section 5).
+"""The paper's numbers: `published.csv` holds the cells of Tables 2, 3 and 4 (Kou et al., NeurIPS 2020, section 5).
 
-Copied from the tables as they were published, mean and standard deviation of five runs in percent. Table 4 has no
-deviations. The figures' numbers stand in pictures alone.
+They are the published means and standard deviations of five runs in percent. Table 4 has no deviations. The numbers of
+the figures are published as pictures only.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ class Published(NamedTuple):
 
     mean: float
     std: float | None
+    """Standard deviation; None where the paper gives none."""
 
 
 def read_published() -> dict[tuple[str, str, str, float], Published]:
-    """The cells by experiment, data set (as in ``stochnorm ls datasets``), method and rate.
+    """Return the cells by experiment, data set (as in `stochnorm ls datasets`), method and rate.
 
     Example:
         >>> read_published()["table3", "cub", "stochnorm", 15.0]

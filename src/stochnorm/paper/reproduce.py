@@ -1,4 +1,4 @@
-"""The paper's tables and figures anew: find the data, do what is missing of the grid, put ours beside theirs."""
+"""Reproduce the paper's tables and figures: find the data, do the missing runs, compare with the paper."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Literal
 
 from rich.console import Console
 
-from stochnorm.comparison.compare import compare
+from stochnorm.comparison.compare import Comparison, compare
 from stochnorm.comparison.grid import Grid
 from stochnorm.data import DATASETS, verify
 from stochnorm.data.published.catalogue import recognise
 from stochnorm.files import write_text
-from stochnorm.paper import EXPERIMENTS, Experiment
-from stochnorm.paper.experiment import PAPER
+from stochnorm.paper.catalogue import EXPERIMENTS
+from stochnorm.paper.experiment import PAPER, Experiment
 from stochnorm.paper.figures import draw
 from stochnorm.paper.outcome import Outcome, Place, format_csv, format_markdown, lines_of, show
 from stochnorm.paper.small import BACKBONES, SMALL, small_set
@@ -45,23 +45,23 @@ def reproduce(
     executor_name: str = "local",
     quiet: bool = False,
 ) -> Outcome:
-    """Do what is missing of a table or figure of the paper, and write it beside the paper's numbers.
+    """Do the missing runs of a table or figure of the paper and compare it with the published numbers.
 
-    Leaves ``OUT/NAME/`` with ``NAME.md``, ``NAME.csv``, ``records.jsonl`` and the ``NAME.png`` and ``NAME.svg`` of a
-    figure. The runs of all of them lie in ``OUT/runs/``, so that one that two tables want is made once.
+    This writes `OUT/NAME/` with `NAME.md`, `NAME.csv` and `records.jsonl`, and for a figure `NAME.png` and `NAME.svg`.
+    The runs of all experiments are in `OUT/runs/`, so that a run that two experiments need is trained once.
 
     Args:
-        name: One of :data:`stochnorm.paper.EXPERIMENTS`.
-        data_root: Folder that holds the data sets in their official formats. Small scale does without.
-        scale: paper, or small: the same cells with tiny networks, few images and two steps, which is no result.
-        weights: ``pretrained`` downloads ImageNet's; or a file, or a folder with a file for each backbone.
-        out: Directory; empty: runs/paper or runs/paper-small.
-        repeats: Runs of each cell; 0: five as in the paper, or two at small scale.
-        workers: As for :func:`stochnorm.comparison.compare.compare`, like ``executor_name`` and ``quiet``.
+        name: Name of the experiment, one of `stochnorm.paper.NAMES`.
+        data_root: Folder of the data sets in their official formats; optional at small scale.
+        scale: `paper`; or `small`: the same cells with tiny networks, few images and two steps, which is no result.
+        weights: `pretrained` downloads ImageNet weights; or a file, or a folder with one file per backbone.
+        out: Output directory; empty: runs/paper or runs/paper-small.
+        repeats: Runs per cell; 0: five as in the paper, or two at small scale.
+        workers: Runs at a time, as in [stochnorm.compare][]; so are `executor_name` and `quiet`.
 
     Raises:
-        FileNotFoundError: None of the data sets, or no weights, are there.
-        ValueError: Options that do not go together; or all is written, but runs failed (says why).
+        FileNotFoundError: No data set or no weights were found.
+        ValueError: Options contradict each other; or runs failed, after all files are written.
     """
     experiment, folder = EXPERIMENTS[name], Path(out or f"runs/paper{'-small' if scale == 'small' else ''}")
     _check(experiment, folder, data_root, scale, weights)
@@ -73,7 +73,7 @@ def reproduce(
             grid,
             folder,
             workers=workers,
-            threads=int(scale == "small"),  # more would wait for each other
+            threads=int(scale == "small"),  # more would only wait for each other
             executor_name=executor_name,
             scale="small" if scale == "small" else "",
             quiet=quiet,
@@ -87,8 +87,7 @@ def reproduce(
     show(console, outcome)
     for file in write_outcome(outcome, records, folder):
         console.print(str(file), markup=False, style="dim", soft_wrap=True)
-    if failures:
-        raise ValueError(f"{len(failures)} of {len(failures) + len(records)} runs failed: {failures[0].reason}")
+    Comparison(folder, records, failures).check()
     return outcome
 
 
@@ -100,15 +99,15 @@ def grids(
     weights: str = "pretrained",
     repeats: int = 0,
 ) -> Iterator[Grid]:
-    """An experiment as grids, one a backbone, since weights belong to one.
+    """Yield the grids of an experiment, one per backbone, because weights belong to a backbone.
 
     Args:
-        experiment: What to run.
-        data: By name, what ``stochnorm finetune`` takes as DATA; those that are missing are left out.
-        scale: As for :func:`reproduce`, like the rest.
+        experiment: The experiment.
+        data: DATA of `stochnorm finetune` by the name of the data set; missing data sets are skipped.
+        scale: Scale, as in `reproduce`; so are the other arguments.
 
     Raises:
-        FileNotFoundError: A folder of weights lacks a backbone's file.
+        FileNotFoundError: The folder of weights has no file for a backbone.
     """
     for backbone in experiment.backbones:
         if scale == "small":
@@ -126,14 +125,17 @@ def grids(
 
 
 def find_data(root: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The folders of data sets in their official formats, in a folder or its subfolders.
+    """Find data sets in their official formats, in a folder or its subfolders.
 
     Args:
-        root: Where to look.
-        names: As in ``stochnorm ls datasets``.
+        root: Folder to search.
+        names: Names of the data sets, as in `stochnorm ls datasets`.
+
+    Returns:
+        The folders that were found, by name.
 
     Raises:
-        FileNotFoundError: None of them is there; says what was looked for and where.
+        FileNotFoundError: None was found.
     """
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
     found: dict[str, Path] = {}
@@ -143,13 +145,13 @@ def find_data(root: Path, names: Sequence[str]) -> dict[str, Path]:
         where = f"looked in it and in {some([f.name for f in folders[1:]]) or 'no folder'}" if folders else "no folder"
         wanted = "; ".join(f"{DATASETS[name].title}: {', '.join(DATASETS[name].files)}" for name in names)
         get = next((name for name in names if DATASETS[name].url), "")
-        mend = f"stochnorm download {get} {root}" if get else DATASETS[names[0]].obtain
-        raise FileNotFoundError(f"{root}: holds none of the data sets wanted ({where}). Wanted: {wanted}. Get: {mend}")
+        remedy = f"stochnorm download {get} {root}" if get else DATASETS[names[0]].obtain
+        raise FileNotFoundError(f"{root}: none of the data sets is here ({where}). Wanted: {wanted}. Get: {remedy}")
     return {name: found[name] for name in names if name in found}
 
 
 def write_outcome(outcome: Outcome, records: Sequence[Record], out: Path) -> list[Path]:
-    """Write ``out/NAME/``: the table as Markdown and CSV, the records, and the picture of a figure.
+    """Write `out/NAME/`: the table as Markdown and CSV, the records, and the picture of a figure.
 
     Returns:
         The files.
@@ -168,29 +170,29 @@ def write_outcome(outcome: Outcome, records: Sequence[Record], out: Path) -> lis
 
 
 def _check(experiment: Experiment, out: Path, data_root: str, scale: Scale, weights: str) -> None:
-    """What can be wrong with the options, before anything is done."""
+    """Raise ValueError if options contradict each other, before anything is done."""
     if scale == "small" and weights != "pretrained":
-        raise ValueError("small scale has networks of its own with random weights; leave out --weights")
+        raise ValueError(f"small scale uses random weights, got --weights {weights}; remove --weights")
     if scale == "paper" and not data_root:
         titles = ", ".join(DATASETS[name].title for name in experiment.data)
         raise ValueError(
-            f"{experiment.name} needs {titles} in the official format; give --data-root FOLDER that holds their "
-            "folders, or --scale small, which needs nothing and shows nothing"
+            f"{experiment.name} needs {titles} in the official format; add --data-root FOLDER with their "
+            "folders, or --scale small, which needs no data and gives no result"
         )
     if scale == "paper" and len(experiment.backbones) > 1 and Path(weights).is_file():
         raise ValueError(
-            f"{experiment.name} has several backbones; give --weights FOLDER with a file of each: "
-            + ", ".join(f"{_short(backbone)}*.pth" for backbone in experiment.backbones)
+            f"{experiment.name} has several backbones, got one file {weights}; give --weights FOLDER with a file of "
+            "each: " + ", ".join(f"{_short(backbone)}*.pth" for backbone in experiment.backbones)
         )
     labels = out / LABELS
     if labels.is_file():
         there = json.loads(labels.read_text(encoding="utf-8")).get("") or "paper"
         if there != scale:
-            raise ValueError(f"{out} holds runs of {there} scale; give another directory with --out")
+            raise ValueError(f"{out} holds runs of {there} scale, not of {scale} scale; choose another --out")
 
 
 def _data(experiment: Experiment, out: Path, data_root: str, scale: Scale) -> tuple[dict[str, str], list[str]]:
-    """What to train on, by name, and what is to be known of it."""
+    """Return the data to train on by the name of the data set, and notes about it."""
     found = find_data(Path(data_root), experiment.data) if data_root else {}
     missing = [name for name in experiment.data if data_root and name not in found]
     notes = [f"{DATASETS[name].title} is not in {data_root}: dashes." for name in missing]
@@ -199,16 +201,18 @@ def _data(experiment: Experiment, out: Path, data_root: str, scale: Scale) -> tu
     if scale == "small":
         sets = {name: str(found.get(name, "")) for name in experiment.data if name not in missing}
         folder = out.resolve() / "data"
-        return {name: str(small_set(name, folder, official)) for name, official in sets.items()}, notes
+        return {
+            name: str(small_set(name, experiment.score, folder, official)) for name, official in sets.items()
+        }, notes
     for name, path in found.items():
         if not verify(path).ok:
             title = DATASETS[name].title
-            notes.append(f"{title} in {path} is not the official set: its numbers do not compare with the paper's.")
+            notes.append(f"{title} in {path} is not the official set: its numbers cannot be compared with the paper's.")
     return {name: str(path) for name, path in found.items()}, notes
 
 
 def _failed(failures: Sequence[Failure]) -> list[str]:
-    """A line a reason."""
+    """Return one note per reason."""
     reasons: dict[str, list[Failure]] = defaultdict(list)
     for failure in failures:
         reasons[failure.reason].append(failure)
@@ -221,6 +225,7 @@ def _failed(failures: Sequence[Failure]) -> list[str]:
 
 
 def _places(experiment: Experiment, data: Mapping[str, str], scale: Scale) -> dict[tuple[str, str], Place]:
+    """Return the place of a run by its settings `data` and `backbone`."""
     return {
         (path, BACKBONES[backbone] if scale == "small" else backbone): Place(name, backbone)
         for name, path in data.items()
@@ -229,7 +234,7 @@ def _places(experiment: Experiment, data: Mapping[str, str], scale: Scale) -> di
 
 
 def _weights(backbone: str, weights: str) -> str:
-    """A folder's file for a backbone; anything else is as it is."""
+    """Return the file for a backbone if `weights` is a folder, else `weights`."""
     if not Path(weights).is_dir():
         return weights
     name = _short(backbone)
@@ -244,5 +249,5 @@ def _weights(backbone: str, weights: str) -> str:
 
 
 def _short(backbone: str) -> str:
-    """Its name without library and tag."""
+    """Return the name of a backbone without library and tag."""
     return backbone.rpartition("/")[2].partition(".")[0]

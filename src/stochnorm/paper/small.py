@@ -1,4 +1,4 @@
-"""The small scale: every cell of an experiment, with tiny networks, few images and two steps. It is no result."""
+"""The small scale: every cell of an experiment with tiny networks, few images and two steps. It is no result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from stochnorm.data import DATASETS, Row, findings, format_manifest, read_source
 from stochnorm.files import atomic_path, write_text
 from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
 from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.scores import Score
 
 __all__ = ["BACKBONES", "NOTE", "SMALL", "small_set"]
 
 NOTE = "small scale: no result"
-"""Its label, everywhere."""
+"""Label of everything that a run at small scale writes."""
 
 BACKBONES = {RESNET50: "small/resnet50", VGG16_BN: "small/vgg16_bn", INCEPTION_V3: "small/inception_v3"}
 
@@ -28,58 +29,59 @@ SMALL: FinetuneConfig = replace(
     weights="random",
     steps=2,
     batch_size=8,
-    delta=replace(PAPER.delta, alpha=1e-4, attention_images=32),  # the maps of random weights are larger
+    delta=replace(PAPER.delta, alpha=1e-4, attention_images=32),  # the feature maps of random weights are larger
     device="cpu",
     workers=0,
 )
-"""The paper's settings but for these."""
+"""The paper's settings except these."""
 
 _CLASSES, _FINDINGS, _SIDE = 8, 3, 48
-_IMAGES = {"train": 14, "val": 7, "test": 2}  # a class; 15 % of 14 are 3, of which one validates
+_IMAGES = {"train": 14, "val": 7, "test": 2}  # images per class; 15 % of 14 are 3, one of them for validation
 _PATIENTS = {"train": 240, "test": 24}  # 5 % of 240 are 12
 _IMAGES_A_PATIENT = 2
 
 
-def small_set(name: str, folder: Path, official: str = "") -> Path:
-    """Write a small image set in the shape of an official one, once.
+def small_set(name: str, score: Score, folder: Path, official: str = "") -> Path:
+    """Write a small image set in the format of an official one, unless it is there already.
 
     Args:
-        name: Of ``stochnorm ls datasets``.
-        folder: For the images and their list.
-        official: Folder of the official data set, a few of whose images are copied; empty: images are generated,
-            a grating a class in noise.
+        name: Name of the data set, as in `stochnorm ls datasets`.
+        score: Score of the experiment; it decides between one class and several findings per image.
+        folder: Folder for the images and their list.
+        official: Folder of the official data set, to copy a few of its images; empty: generate images, one grating
+            per class in noise.
 
     Returns:
-        The list, a CSV file for ``stochnorm finetune``.
+        The list, a CSV file for `stochnorm finetune`.
 
     Raises:
-        ValueError: The official data set has lists that cannot be read.
+        ValueError: The lists of the official data set cannot be read.
     """
     path = folder / f"{f'{Path(official).name}-small' if official else f'{name}-generated'}.csv"
     if path.is_file():
         return path
     images = folder / path.stem
     images.mkdir(parents=True, exist_ok=True)
-    multi_label = name == "chestxray14"
     if official:
         source = read_source(official)
         rows = [row._replace(path=f"{source.root}/{row.path}") for row in _with_test(source.rows)]
         found: Iterator[tuple[Row, Image.Image]] = (
-            (row, _copy(Path(row.path))) for row in (_patients if multi_label else _classes)(rows)
+            (row, _copy(Path(row.path))) for row in (_patients if score.multi_label else _classes)(rows)
         )
     else:
-        found = _generated_patients() if multi_label else _generated_classes("val" in DATASETS[name].counts)
+        val = "val" in DATASETS[name].counts
+        found = _generated_patients() if score.multi_label else _generated_classes(val=val)
     listed = []
     for number, (row, image) in enumerate(found):
         listed.append(row._replace(path=f"{images.name}/{number:04d}.png"))
         with atomic_path(folder / listed[-1].path) as temporary:  # another process may read it already
             image.save(temporary)
-    write_text(path, format_manifest(listed, multi_label=multi_label))
+    write_text(path, format_manifest(listed, multi_label=score.multi_label))
     return path
 
 
 def _with_test(rows: Sequence[Row]) -> list[Row]:
-    """The rows with a split each: the source's, or a fifth of patients (or images) for the test."""
+    """Return the rows with the source's split, or with a fifth of the patients (or images) as test split."""
     if any(row.split == "test" for row in rows):
         return [row._replace(split=row.split or "train") for row in rows]
     units = list(dict.fromkeys(row.group or row.path for row in rows))
@@ -88,7 +90,7 @@ def _with_test(rows: Sequence[Row]) -> list[Row]:
 
 
 def _classes(rows: Sequence[Row]) -> list[Row]:
-    """Some images of the first classes."""
+    """Return some images of the first classes."""
     names = list(dict.fromkeys(row.label for row in rows))[:_CLASSES]
     taken: Counter[tuple[str, str]] = Counter()
     halves = 2 if any(row.split == "val" for row in rows) else 1
@@ -102,7 +104,7 @@ def _classes(rows: Sequence[Row]) -> list[Row]:
 
 
 def _patients(rows: Sequence[Row]) -> list[Row]:
-    """Some images of some patients, with the commonest findings; as many patients with each as without any."""
+    """Return some images of some patients, with the commonest findings, balanced over the findings and none."""
     counts = Counter(name for row in rows for name in findings(row.label))
     common = {name for name, _ in counts.most_common(_FINDINGS)}
     rows = [row._replace(label="|".join(name for name in findings(row.label) if name in common)) for row in rows]
@@ -129,11 +131,11 @@ def _copy(path: Path) -> Image.Image:
         return small
 
 
-def _generated_classes(with_val: bool) -> Iterator[tuple[Row, Image.Image]]:
+def _generated_classes(*, val: bool) -> Iterator[tuple[Row, Image.Image]]:
     rng = np.random.default_rng(0)
     for kind in range(_CLASSES):
         for number in range(_IMAGES["train"] + _IMAGES["test"]):
-            split = "test" if number >= _IMAGES["train"] else "val" if with_val and number % 2 else "train"
+            split = "test" if number >= _IMAGES["train"] else "val" if val and number % 2 else "train"
             yield Row("", f"class {kind + 1}", split), _gratings([kind], rng)
 
 
@@ -148,7 +150,7 @@ def _generated_patients() -> Iterator[tuple[Row, Image.Image]]:
 
 
 def _gratings(kinds: Sequence[int], rng: np.random.Generator) -> Image.Image:
-    """A grating of its own direction, frequency and color for each kind."""
+    """Return noise with a grating for each kind, which differs in direction, frequency and color."""
     y, x = np.mgrid[:_SIDE, :_SIDE] / _SIDE
     pixels = rng.normal(128, 20, (_SIDE, _SIDE, 3))
     for kind in kinds:

@@ -5,9 +5,9 @@
 Hardware: one GPU with 16 GB or more, 16 GB of memory. Expected: 300 runs of 0.4 hours, 130 hours with DELTA's second
 network; half the time on two GPUs, and so on. It was never run at this scale.
 
-Expected numbers: below the paper's by what a fifth fewer images cost, since 20 % of the sampled images validate here
-(docs/deviations.md), by most at 15 %; the differences between methods are what to look at: StochNorm +4.9, +4.3 and
-+3.1 points over plain fine-tuning at 15 % of CUB, Cars and Aircraft, +1.6, +0.2 and +0.5 at 100 %.
+Expected numbers: below the paper's, most at 15 %, because 20 % of the sampled images are held out for validation here
+(docs/deviations.md). Look at the differences between methods: StochNorm +4.9, +4.3 and +3.1 points over plain
+fine-tuning at 15 % of CUB, Cars and Aircraft, +1.6, +0.2 and +0.5 at 100 %.
 """
 
 from stochnorm.paper.experiment import Experiment, methods

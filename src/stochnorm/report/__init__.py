@@ -1,5 +1,5 @@
-"""One HTML page on runs, that needs nothing else: tables, charts, mistakes; for the screen, a phone and paper."""
+"""One HTML page on runs that needs nothing else: tables, charts, mistakes; for screen, phone and paper."""
 
-from stochnorm.report.page.render import report, write_report
+from stochnorm.report.write import report, write_report
 
 __all__ = ["report", "write_report"]

@@ -12,17 +12,17 @@ from scipy.stats import permutation_test, ttest_rel
 __all__ = ["LEVEL", "holm", "paired_tests"]
 
 LEVEL = 0.05
-"""Of significance, after Holm's correction; intervals cover 1 - LEVEL."""
+"""Level of significance after Holm's correction; intervals cover 1 - LEVEL."""
 
 _RESAMPLES = 9999  # of a permutation test that would need more
-_DECIMALS = 9  # of a percent; scores are shares of images, so what differs by less is equal but for rounding
+_DECIMALS = 9  # of a percent; scores are shares of images, so smaller differences are rounding errors
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for their number: the k-th smallest of n, times n - k + 1.
 
-    None gets below a smaller one's, or above 1.
-    Ours, since statsmodels' collects garbage at each call, which for 10,000 runs took minutes.
+    A corrected p-value is never below that of a smaller one, and never above 1. The function of statsmodels collects
+    garbage at each call, which for 10,000 runs took minutes.
     """
     order = np.argsort(p_values)
     corrected = np.empty(len(order))
@@ -30,11 +30,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return np.minimum(corrected, 1.0).tolist()  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=100_000)  # a page and its tables ask for the same ones again and again
+@lru_cache(maxsize=100_000)  # a page and its tables repeat the same tests
 def paired_tests(
     pairs: tuple[tuple[float, float], ...],
 ) -> tuple[tuple[float, float] | None, float | None, float | None]:
-    """Return interval and p-value of Student's t, and the p-value of the permutations."""
+    """Return interval and p-value of Student's t-test, and the p-value of the permutation test."""
     if len(pairs) < 2:
         return None, None, None
     gaps = np.subtract(*np.transpose(pairs))
@@ -54,5 +54,5 @@ def paired_tests(
 
 
 def _rounded_mean(gaps: Any, axis: int) -> Any:
-    """Rounded, so that permutations that are as extreme as what was observed count as such."""
+    """Return a rounded mean, so that permutations as extreme as the observed one count as such."""
     return np.round(np.mean(gaps, axis=axis), _DECIMALS)

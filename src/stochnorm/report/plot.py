@@ -1,15 +1,15 @@
-"""A comparison as a picture: each method's runs at one rate, or its means over the rates."""
+"""A comparison as a figure: each method's runs at one rate, or its means over the rates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stochnorm.plotting import BLUE, GREY, ORANGE, save_figure, tidy
+from stochnorm.plotting import GREY, PALETTE, color_numbers, save_figure, tidy
 from stochnorm.report.statistics import Summary, summarize
 from stochnorm.runs.records import Record
 from stochnorm.runs.scores import SCORES
@@ -17,26 +17,28 @@ from stochnorm.text import span
 
 __all__ = ["draw_comparison", "plot_comparison"]
 
-_COLORS = (BLUE, "#2f8f5b", "#8b5fb5", "#c2495e", "#4aa3a2", "#a08020", "#6b7280", "#b0589b")
-
 
 def plot_comparison(records: Sequence[Record], path: Path, reference: str = "vanilla") -> None:
-    """Writes path.png and path.svg; see :func:`draw_comparison`."""
+    """Write path.png and path.svg; see [stochnorm.report.plot.draw_comparison][]."""
     save_figure(draw_comparison(records, reference), path)
 
 
 def draw_comparison(records: Sequence[Record], reference: str = "vanilla") -> Figure:
-    """A panel per data set and backbone: at one rate a row per variant, over several a line.
+    """Draw a panel per data set and backbone: at one rate a row per variant, over several a line.
+
+    Colors are those of the HTML page: grey for the reference, then by the order of the variants.
 
     Args:
-        records: Of finished runs with a test score; others count for nothing.
-        reference: Label of the variant whose mean is drawn through the rows.
+        records: Records of runs; those without a test score are left out.
+        reference: Variant whose mean is drawn through the rows.
     """
-    summaries = [summary for summary in summarize(records) if summary.n]
-    variants = list(dict.fromkeys(summary.variant for summary in summaries))
+    everything = summarize(records)
+    numbers = color_numbers([summary.variant for summary in everything], reference)
+    summaries = [summary for summary in everything if summary.n]
+    colors = {summary.variant: PALETTE[numbers[summary.variant]] for summary in summaries}
     panels = {summary.cell[:2]: [s for s in summaries if s.cell[:2] == summary.cell[:2]] for summary in summaries}
     over_rates = any(len({s.cell.rate for s in panel}) > 1 for panel in panels.values())
-    height = 3.4 if over_rates else 1.2 + 0.3 * len(variants)
+    height = 3.4 if over_rates else 1.2 + 0.3 * len(colors)
     figure = Figure(figsize=(max(4.2 * len(panels), 6.0), height), layout="constrained")
     if not panels:
         return figure
@@ -45,37 +47,36 @@ def draw_comparison(records: Sequence[Record], reference: str = "vanilla") -> Fi
     all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=not over_rates)[0]
     for axes, ((data, backbone), panel) in zip(all_axes, panels.items(), strict=True):
         if over_rates:
-            _lines(axes, panel, variants)
+            _lines(axes, panel, colors)
         else:
-            _rows(axes, panel, variants, reference)
+            _rows(axes, panel, colors, reference)
         rate = "" if over_rates else f", {panel[0].cell.rate:g} % of the training images"
         axes.set_title(f"{data}{rate}{f', {backbone}' if several else ''}{scale}", loc="left", fontsize=10)
     return figure
 
 
-def _rows(axes: Axes, panel: Sequence[Summary], variants: Sequence[str], reference: str) -> None:
+def _rows(axes: Axes, panel: Sequence[Summary], colors: Mapping[str, str], reference: str) -> None:
     found = {summary.variant: summary for summary in panel}
     if reference in found:
         axes.axvline(fmean(found[reference].values.values()), color=GREY, linewidth=1, linestyle="--", zorder=0)
-    for y, variant in enumerate(variants):
+    for y, (variant, color) in enumerate(colors.items()):
         if variant not in found:
             continue
         values = list(found[variant].values.values())
-        color = ORANGE if "stochnorm" in variant.lower() else BLUE
         axes.plot(values, [y] * len(values), "o", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
         axes.plot(fmean(values), y, "|", color=color, markersize=15, markeredgewidth=2.5)
         axes.annotate(f"{fmean(values):.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-    axes.set_yticks(range(len(variants)), list(variants))
-    axes.set_ylim(len(variants) - 0.5, -0.5)
+    axes.set_yticks(range(len(colors)), list(colors))
+    axes.set_ylim(len(colors) - 0.5, -0.5)
     runs = span(summary.n for summary in panel)
-    axes.set_xlabel(f"test {SCORES[panel[0].score].short}, %: a dot a run (n = {runs}), a bar the mean", fontsize=9)
+    axes.set_xlabel(f"test {SCORES[panel[0].score].short}, %: dot = run (n = {runs}), bar = mean", fontsize=9)
     tidy(axes)
     axes.grid(axis="x", color="#e5e7eb")
 
 
-def _lines(axes: Axes, panel: Sequence[Summary], variants: Sequence[str]) -> None:
+def _lines(axes: Axes, panel: Sequence[Summary], colors: Mapping[str, str]) -> None:
     rates = sorted({summary.cell.rate for summary in panel})
-    for i, variant in enumerate(variants):
+    for variant, color in colors.items():
         points = sorted((s for s in panel if s.variant == variant), key=lambda s: s.cell.rate)
         if not points:
             continue
@@ -83,7 +84,7 @@ def _lines(axes: Axes, panel: Sequence[Summary], variants: Sequence[str]) -> Non
             [rates.index(s.cell.rate) for s in points],
             [fmean(s.values.values()) for s in points],
             [s.std or 0.0 for s in points],
-            color=ORANGE if variant == "stochnorm" else _COLORS[i % len(_COLORS)],
+            color=color,
             marker="o",
             markersize=4,
             capsize=3,

@@ -1,4 +1,4 @@
-"""What several runs say of variants: means, paired differences with their tests, ranks; docs/statistics.md."""
+"""Statistics of several runs: means, paired differences with their tests, ranks; see docs/statistics.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 FEW = 3
-"""Pairs; with fewer nothing is concluded."""
+"""Number of pairs below which nothing is concluded."""
 
 Mark = Literal["", "best", "tied"]
 
@@ -44,52 +44,52 @@ class Summary:
     cell: Cell
     variant: str
     n: int
-    """Runs that have a score."""
+    """Number of runs with a score."""
     mean: float | None
     """None with n = 0."""
     std: float | None
-    """Over the runs, with n - 1 in the denominator; None with n < 2."""
+    """Standard deviation over the runs, with n - 1 in the denominator; None with n < 2."""
     values: dict[Repeat, float]
-    """By what pairs runs: (data_seed, seed)."""
+    """Scores by (data_seed, seed), which pair the runs."""
     score: str
-    """What it is: top1 or mean_auc."""
+    """Key of the score: top1 or mean_auc."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant less the reference, in points of percent, over the repetitions that both have."""
+    """A variant minus the reference, in percentage points, over the repetitions that both have."""
 
     cell: Cell
     variant: str
     reference: str
     n: int
-    """Pairs, at least 1. With one there is no test; the fields below are None."""
+    """Number of pairs, at least 1. With one there is no test, and the fields below are None."""
     mean: float
     interval: tuple[float, float] | None
-    """95 %, of Student's t; None where all pairs differ by the same."""
+    """95 % interval by Student's t; None if all pairs differ by the same amount."""
     p_value: float | None
-    """Two-sided, of the paired t-test; None where all pairs differ by the same."""
+    """p of the two-sided paired t-test; None if all pairs differ by the same amount."""
     p_permutation: float | None
-    """Two-sided, of the test that flips the signs of the differences: at least 2 / 2^n."""
+    """p of the two-sided test that flips the signs of the differences: at least 2 / 2^n."""
     p_holm: float | None
-    """``p_value`` after Holm's correction for all variants of the cell that were tested."""
+    """``p_value`` after Holm's correction for all tested variants of the cell."""
 
 
 @dataclass(frozen=True)
 class Rank:
-    """How a variant stands among all, from 1, the best."""
+    """The mean rank of a variant among all, 1 is the best."""
 
     variant: str
     mean: float
     blocks: int
-    """Repetitions of cells it was ranked in."""
+    """Number of repetitions of cells in which it was ranked."""
 
 
 def summarize(records: Iterable[Record]) -> list[Summary]:
-    """Mean and standard deviation of each variant in each cell, in order of first appearance.
+    """Return mean and standard deviation of each variant in each cell, in order of first appearance.
 
     Raises:
-        ValueError: Runs of a cell are scored by different metrics, or two that differ stand under one label.
+        ValueError: Runs of a cell have different metrics, or two different runs have the same label.
     """
     records = list(records)
     scores = {record.cell: record.score for record in records}
@@ -109,22 +109,22 @@ def summarize(records: Iterable[Record]) -> list[Summary]:
 
 
 def differences(records: Iterable[Record], reference: str = "vanilla") -> list[Difference]:
-    """Each variant against the reference, paired over the repetitions that both have.
+    """Compare each variant with the reference, paired over the repetitions that both have.
 
     Tests: paired t (Student 1908) and permutation of signs (Fisher 1935), the latter over all 2^n of them, or with
     more than 13 pairs over 9,999 drawn ones; the smallest p-value n pairs can reach is 2 / 2^n (n = 5: 0.0625). Holm's
     correction (1979) is for the variants of a cell, not for several cells.
 
     Args:
-        records: Finished runs; those without a test score count for nothing.
-        reference: Its label.
+        records: Finished runs; those without a test score are left out.
+        reference: Label of the reference.
 
     Returns:
-        In order of first appearance; nothing for a cell without the reference and for a variant without a common
-        repetition.
+        The differences in order of first appearance; none for a cell without the reference or a variant without a
+        common repetition.
 
     Raises:
-        ValueError: As :func:`summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     return [
         difference
@@ -135,16 +135,17 @@ def differences(records: Iterable[Record], reference: str = "vanilla") -> list[D
 
 
 def tied_with_best(records: Iterable[Record]) -> dict[Cell, set[str]]:
-    """The variant with the best mean of each cell, and those that are not significantly worse.
+    """Return the variant with the best mean of each cell and those that are not significantly worse.
 
-    Worse is by the paired t-test against the best, with Holm's correction, at 5 %. Where there is no test because all
-    pairs differ by the same, worse is not shown. With one pair nothing can be shown, so the variant is left out.
+    "Worse" is decided by the paired t-test against the best, with Holm's correction, at 5 %. A variant without a test,
+    because all pairs differ by the same amount, counts as tied. With one pair there is no evidence, so the variant is
+    left out.
 
     Returns:
-        By cell, in order of first appearance; empty sets where nothing has a score.
+        The variants by cell, in order of first appearance; an empty set for a cell without a score.
 
     Raises:
-        ValueError: As :func:`summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     tied: dict[Cell, set[str]] = {}
     for cell, found in _by_cell(records).items():
@@ -157,10 +158,10 @@ def tied_with_best(records: Iterable[Record]) -> dict[Cell, set[str]]:
 
 
 def marks(records: Iterable[Record]) -> dict[tuple[Cell, str], Mark]:
-    """Return what is best in its cell, and what is tied with it; nothing where a cell has one variant with a score.
+    """Mark the best variant of each cell and those tied with it; none in a cell with one scored variant.
 
     Raises:
-        ValueError: As :func:`summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     records = list(records)
     tied = tied_with_best(records)
@@ -174,15 +175,15 @@ def marks(records: Iterable[Record]) -> dict[tuple[Cell, str], Mark]:
 
 
 def ranks(records: Iterable[Record]) -> list[Rank]:
-    """Mean rank of each variant over the blocks, repetitions of cells, in which every variant has a score.
+    """Return the mean rank of each variant over the blocks: repetitions of cells in which every variant has a score.
 
     Equal scores share the mean of their ranks.
 
     Returns:
-        The best first; nothing with fewer than two variants, or without such a block.
+        The ranks, the best first; none with fewer than two variants or without such a block.
 
     Raises:
-        ValueError: As :func:`summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     variants, blocks = _blocks(records)
     if len(variants) < 2 or not blocks:
@@ -193,16 +194,16 @@ def ranks(records: Iterable[Record]) -> list[Rank]:
 
 
 def friedman(records: Iterable[Record]) -> float | None:
-    """The p-value of Friedman's test (1937) that all variants rank alike, over the blocks of :func:`ranks`.
+    """Return the p-value of Friedman's test (1937) that all variants rank alike, over the blocks of ``ranks``.
 
     Its chi-squared distribution holds for many blocks (more than 10) that are independent, which the rates of one
     repetition are not quite, since a smaller rate's images are part of a larger one's.
 
     Returns:
-        None with fewer than three variants or two blocks, or where all scores of every block are equal.
+        The p-value; None with fewer than three variants or two blocks, or if all scores of every block are equal.
 
     Raises:
-        ValueError: As :func:`summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     variants, blocks = _blocks(records)
     if len(variants) < 3 or len(blocks) < 2 or all(len(set(block)) == 1 for block in blocks):
@@ -211,7 +212,7 @@ def friedman(records: Iterable[Record]) -> float | None:
 
 
 def significant(difference: Difference) -> bool:
-    """Whether a difference is called one: after Holm's correction, and never from too few pairs."""
+    """Return whether a difference is significant: after Holm's correction, and never with too few pairs."""
     return difference.n >= FEW and _differs(difference)
 
 
@@ -224,7 +225,7 @@ def _worse(difference: Difference) -> bool:
 
 
 def _by_cell(records: Iterable[Record]) -> dict[Cell, Values]:
-    """Scores by cell, variant and repetition; a variant without any is there, and empty."""
+    """Group the scores by cell, variant and repetition; a variant without any score is present and empty."""
     cells: dict[Cell, Values] = {}
     first: dict[Cell, Record] = {}
     seen: dict[tuple[Cell, str, Repeat], Record] = {}
@@ -233,14 +234,14 @@ def _by_cell(records: Iterable[Record]) -> dict[Cell, Values]:
         if other.score != record.score:
             raise ValueError(
                 f"runs of {_name(record.cell)} must be scored by one metric to be compared, got {other.score} "
-                f"({other.run}) and {record.score} ({record.run}); leave one of them out"
+                f"({other.run}) and {record.score} ({record.run}); leave one out"
             )
         twin = seen.setdefault((record.cell, record.variant, record.repeat), record)
         if twin.value != record.value:
             raise ValueError(
                 f"{record.variant} on {_name(record.cell)} must have one run for data_seed {record.data_seed} and seed "
                 f"{record.seed}, got {twin.run} ({twin.value}) and {record.run} ({record.value}); leave one out, or "
-                "give them labels of their own if their settings differ"
+                "give them different labels if their settings differ"
             )
         values = cells.setdefault(record.cell, {}).setdefault(record.variant, {})
         if record.value is not None:
@@ -249,7 +250,7 @@ def _by_cell(records: Iterable[Record]) -> dict[Cell, Values]:
 
 
 def _against(reference: str, cell: Cell, found: Values) -> list[Difference]:
-    """All other variants of a cell less one of them, with Holm's correction."""
+    """Compare all other variants of a cell with one of them, with Holm's correction."""
     compared = [
         _difference(cell, variant, reference, found)
         for variant in found
@@ -266,7 +267,7 @@ def _difference(cell: Cell, variant: str, reference: str, found: Values) -> Diff
 
 
 def _blocks(records: Iterable[Record]) -> tuple[list[str], list[Sequence[float]]]:
-    """The variants, and the scores of all of them wherever all have one."""
+    """Return the variants, and the scores of each repetition in which all have one."""
     cells = _by_cell(records)
     variants = list(dict.fromkeys(variant for found in cells.values() for variant in found))
     blocks: list[Sequence[float]] = [

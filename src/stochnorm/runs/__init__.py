@@ -1,1 +1,1 @@
-"""One run: settings, directory, records, trackers, hardware."""
+"""One run: settings, directory, records, predictions, trackers, hardware."""

@@ -1,4 +1,4 @@
-"""A run is a directory: its settings, its progress, and what it leaves."""
+"""The directory of a run: its settings, its progress and its results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ State = Literal["absent", "running", "failed", "stopped", "done"]
 
 
 class RunInUseError(FileExistsError):
-    """Another process works on the run."""
+    """An error: another process works on the run."""
 
 
 def data_name(data: str) -> str:
-    """A short name of DATA: its folder's or file's, of a ``manifest.csv`` that of its folder.
+    """Return a short name of DATA: that of its folder or file; for `manifest.csv` that of the folder around it.
 
     Example:
         >>> data_name("photos/manifest.csv"), data_name("photos/birds.csv"), data_name("photos/")
@@ -37,28 +37,28 @@ def data_name(data: str) -> str:
 
 
 def run_name(config: FinetuneConfig) -> str:
-    """DATA-METHOD-HASH, by the settings that the result depends on."""
+    """Return DATA-METHOD-HASH; the hash is that of the settings that change the result."""
     digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
     return f"{data_name(config.data)}-{config.method}-{digest}"
 
 
 class Run:
-    """The files of one fine-tuning run.
+    """The files of one run.
 
-    ========================  ==============================================================
-    ``config.json``           the settings
-    ``split.csv``             the images used and their split, as a manifest
-    ``metrics.jsonl``         a line per validation: step, epoch, loss, accuracy, speed
-    ``curves.png``, ``.svg``  loss and accuracy over the steps
-    ``checkpoint.pt``         what ``--resume`` goes on from; removed when the run is done
-    ``model.safetensors``     the selected model, with class names and preprocessing
-    ``test_predictions.csv``  path, label, predicted class, its probability
-    ``confusion_matrix.csv``  test images: a row per true class, a column per predicted one
-    ``result.json``           test and validation metrics, counts, cost, environment
-    ``report.html``           a page about the run, see :mod:`stochnorm.report`
-    ``failure.json``          in a comparison: why the run failed
-    ``csv/metrics.csv``, ..    a folder per tracker, see :mod:`stochnorm.runs.trackers`
-    ========================  ==============================================================
+    | file | content |
+    |---|---|
+    | `config.json` | the settings |
+    | `split.csv` | the images and their split, as a manifest |
+    | `metrics.jsonl` | one line per validation: step, epoch, loss, score, speed |
+    | `curves.png`, `.svg` | loss and score over the steps |
+    | `checkpoint.pt` | the state to resume from; removed when the run is done |
+    | `model.safetensors` | the selected model, with class names and preprocessing |
+    | `test_predictions.csv` | path, label, predicted class and probabilities of each test image |
+    | `confusion_matrix.csv` | counts of test images: a row per true class, a column per predicted class |
+    | `result.json` | test and validation metrics, counts, cost, environment |
+    | `report.html` | the report of the run |
+    | `failure.json` | in a comparison: why the run failed |
+    | `csv/metrics.csv` and others | one folder per tracker ([stochnorm.runs.trackers][]) |
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,19 +74,19 @@ class Run:
         self.result = path / "result.json"
         self.report = path / "report.html"
         self.failure = path / "failure.json"
-        self.files: tuple[Path, ...] = tuple(vars(self).values())  # those above; nothing else is ever removed
+        self.files: tuple[Path, ...] = tuple(vars(self).values())  # all of the above; no other file is ever removed
         self.path = path
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Run:
-        """The run's directory: ``out``, or one named by the settings."""
+        """Return the run of some settings: in `out`, or in a directory named by the settings."""
         if config.out:
             return cls(Path(config.out))
         return cls(Path("runs") / run_name(config))
 
     @property
     def state(self) -> State:
-        """What its files say, and whether a process holds it."""
+        """State of the run, from its files and from whether a process holds it."""
         if self.result.is_file():
             return "done"
         try:
@@ -100,10 +100,10 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes out, until the block or the process ends; clears up what a killed one was writing.
+        """Keep other processes out until the block or the process ends; remove half-written files of a killed process.
 
         Raises:
-            RunInUseError: Another process holds it.
+            RunInUseError: Another process holds the run.
         """
         self._check_no_file()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,19 +116,20 @@ class Run:
                 yield
         except Timeout as error:
             raise RunInUseError(
-                f"another process works on {self.path}; wait for it, or give another directory with --out"
+                f"another process works on {self.path}; wait for it, or choose another out (--out)"
             ) from error
 
     def check(self, config: FinetuneConfig) -> None:
-        """Whether the settings may use the directory.
+        """Raise an error unless a run with these settings may use the directory.
 
-        A run that stopped before its first checkpoint is nothing to lose: the next one starts anew over it.
+        A run that stopped before its first checkpoint may be replaced without `overwrite`.
 
         Raises:
-            FileExistsError: It holds a run already, and neither ``resume`` nor ``overwrite`` is set; or other files.
-            ValueError: It lies among the images; or ``resume``, but the run there was started with other settings
-                (names them), or its settings are damaged.
-            FileNotFoundError: ``resume``, but there is no run.
+            FileExistsError: The directory holds a run, and neither `resume` nor `overwrite` is set; or it holds other
+                files.
+            ValueError: The directory lies inside the images' folder; or, with `resume`, the run has other settings or
+                its settings are damaged.
+            FileNotFoundError: `resume` is set, but there is no run.
         """
         self.check_place(config)
         if config.resume:
@@ -136,17 +137,20 @@ class Run:
         elif self._settings():
             finished, begun = self.result.is_file(), self.checkpoint.is_file()
             if (finished or begun) and not config.overwrite:
-                state = "a finished run" if finished else "an unfinished run: add --resume to go on"
-                raise FileExistsError(f"{self.path} holds {state}; --overwrite starts anew, --out DIR goes elsewhere")
+                state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
+                raise FileExistsError(
+                    f"{self.path} holds {state}; replace it with overwrite=True (--overwrite), or choose another out "
+                    "(--out)"
+                )
         elif self.path.is_dir() and set(self.path.iterdir()) - {self.failure}:
-            raise FileExistsError(f"{self.path} holds other files; give another directory with --out")
+            raise FileExistsError(f"{self.path} holds other files; choose another out (--out)")
 
     def open(self, config: FinetuneConfig) -> None:
-        """Make the directory, without the files of a run before; with ``resume`` leave it as it is."""
+        """Make the directory and remove the files of an earlier run; with `resume`, change nothing."""
         self.check(config)
         if config.resume:
             return
-        for file in set(self.files) - {self.config}:  # which is replaced, so that this stays a run's directory
+        for file in set(self.files) - {self.config}:  # it is replaced below, so that this stays a run directory
             file.unlink(missing_ok=True)
         for tracker in TRACKERS:
             remove_tracker(self.path, tracker)
@@ -154,22 +158,22 @@ class Run:
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
 
     def check_place(self, config: FinetuneConfig) -> None:
-        """Whether there may be such a directory at all."""
+        """Raise an error if the directory is a file or lies inside the images' folder."""
         self._check_no_file()
         data = Path(config.data)
         if data.is_dir() and self.path.resolve().is_relative_to(data.resolve()):
             raise ValueError(
-                f"the run's directory {self.path} lies inside the images' folder {data}, whose folders are classes; "
-                "give one outside with --out"
+                f"the run directory {self.path} lies inside the images' folder {data}, whose folders are classes; "
+                "choose an out (--out) outside"
             )
 
     def _check_no_file(self) -> None:
         there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
         if there.is_file():
-            raise FileExistsError(f"{there} is a file, no directory for a run; give another with --out")
+            raise FileExistsError(f"{there} is a file, not a run directory; choose another out (--out)")
 
     def _settings(self) -> dict[str, Any] | None:
-        """What ``config.json`` holds; None where it is damaged or some other program's."""
+        """Return the content of `config.json`; None if it is missing, damaged or not of a run."""
         try:
             settings = json.loads(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -177,11 +181,14 @@ class Run:
         return settings if isinstance(settings, dict) and "method" in settings else None
 
     def _check_same(self, config: FinetuneConfig) -> None:
+        """Raise an error unless the run has these settings, except those that do not change the result."""
         if not self.config.is_file():
-            raise FileNotFoundError(f"nothing to resume: there is no run in {self.path}; leave out --resume to start")
+            raise FileNotFoundError(
+                f"nothing to resume: no run in {self.path}; remove resume=True (--resume) to start one"
+            )
         before = self._settings()
         if before is None:
-            raise ValueError(f"{self.config} is damaged, or not of a run; start anew elsewhere with --out DIR")
+            raise ValueError(f"{self.config} is damaged or not of a run; choose another out (--out) to start over")
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
             for name, value in json.loads(json.dumps(config.result_fields())).items()
@@ -190,20 +197,27 @@ class Run:
         if changed:
             raise ValueError(
                 f"cannot resume {self.path} with other settings: {'; '.join(changed)}; "
-                "give those it was started with, or start anew with --overwrite"
+                "use the settings of the run, or replace it with overwrite=True (--overwrite)"
             )
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        """All lines anew, so that none of an interrupted run stands twice."""
+        """Rewrite the file so that an interrupted run leaves no duplicate lines."""
         write_text(self.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
 
     def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of the validations."""
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def read_result(self) -> dict[str, Any]:
-        """What ``result.json`` holds; ValueError where it is damaged."""
+        """Return the content of `result.json`.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         try:
             result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{self.result} is damaged ({error}); start anew with --overwrite") from error
+            raise ValueError(
+                f"{self.result} is damaged ({error}); replace the run with overwrite=True (--overwrite)"
+            ) from error
         return result

@@ -1,4 +1,4 @@
-"""The device, precision and processes of a run, through Lightning Fabric."""
+"""Device, precision and processes of a run, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -19,33 +19,53 @@ from torch import nn
 
 from stochnorm.nn.cpu import depthwise, kernel
 
-__all__ = ["PeakMemory", "environment", "launch", "precision_of"]
+__all__ = ["PeakMemory", "check_device", "environment", "is_first_process", "launch", "precision_of"]
 
 # The first process evaluates while the others wait; torchrun ends them if it fails.
 _PATIENCE = timedelta(days=1)
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
-    """A Fabric on one device, or on those of the processes that torchrun started.
+def is_first_process() -> bool:
+    """Return whether this is the first, or the only, process of a run."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def check_device(device: str, precision: str) -> str:
+    """Return the device, with auto resolved.
 
     Args:
-        device: auto, cpu, cuda or mps.
-        precision: 32, bf16, 16 (autocast), or auto: bf16 where it is computed in hardware and not slower, else 32.
-        model: What auto is to be fast for; on CPUs that depends on its convolutions.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: As for [stochnorm.runs.hardware.launch][].
 
     Raises:
-        ValueError: The device is not available, or does not compute in this precision.
+        ValueError: The device is not available, or does not support the precision.
     """
-    for name in ("lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         device = next(name for name, present in available.items() if present)
     if not available[device]:
-        raise ValueError(f"device {device}: this machine, or this PyTorch, has none; use cpu")
+        raise ValueError(f"device {device} is not available on this machine, or in this PyTorch; use cpu")
     if (device, precision) == ("cpu", "16"):
         raise ValueError("precision 16 needs a GPU; on the CPU use bf16 or 32")
+    return device
+
+
+def launch(device: str = "auto", precision: str = "auto", model: nn.Module | None = None) -> Fabric:
+    """Return a launched Fabric on one device, or on those of the processes that torchrun started.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        precision: `32`, `bf16`, `16` (autocast), or `auto`: bf16 where the hardware supports it and it is not slower,
+            else 32.
+        model: Network that auto chooses for; on CPUs the choice depends on its convolutions.
+
+    Raises:
+        ValueError: The device is not available, or does not support the precision.
+    """
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    device = check_device(device, precision)
     if precision == "auto":
         precision = "bf16" if _gains_by_bf16(device, model) else "32"
     world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -61,11 +81,11 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
 
 
 def environment(fabric: Fabric) -> dict[str, Any]:
-    """What a result was computed with."""
+    """Return versions, device, processes and precision of a run, for its result."""
     return {
         **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else f"cpu {platform.machine()}",
+        "device": _device_name(fabric.device),
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
@@ -75,19 +95,23 @@ def environment(fabric: Fabric) -> dict[str, Any]:
     }
 
 
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
+
+
 class PeakMemory:
-    """The most memory held at once since the object was made: the GPU's, else on Linux that of the process."""
+    """The peak memory since the object was made: of the GPU, or on Linux of the process."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._device = fabric.device
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         elif sys.platform == "linux":
-            with suppress(OSError):  # not every container may start the count anew
+            with suppress(OSError):  # not every container may reset the count
                 Path("/proc/self/clear_refs").write_text("5")
 
     def gigabytes(self) -> float | None:
-        """In units of 1e9 bytes; None where the system does not say."""
+        """Return the peak memory in units of 1e9 bytes; None where it is unknown."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e9
         if sys.platform == "linux":
@@ -97,14 +121,15 @@ class PeakMemory:
 
 
 def precision_of(fabric: Fabric) -> str:
+    """Return the name of the precision, such as `bf16-mixed`."""
     return str(fabric._precision.precision)
 
 
 def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
-    """Whether bfloat16 is computed in hardware, and does not make the network slower.
+    """Return whether the hardware supports bfloat16 and the model is not slower in it.
 
-    A CPU without AMX multiplies in bfloat16 no faster than in float32 (measured on an Intel: half as fast). A network
-    of depthwise convolutions, which waits for memory, is as fast there in half of the memory.
+    A CPU without AMX multiplies in bfloat16 no faster than in float32 (half as fast on a measured Intel CPU). A network
+    of depthwise convolutions is limited by memory: it is as fast in bfloat16, with half of the memory.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,4 +1,4 @@
-"""Stopping between two steps when Ctrl-C or SIGTERM comes in the middle of one."""
+"""Stop between two steps after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["agreed", "stop_signal"]
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a Ctrl-C after that interrupts at once.
+    """Yield an event that Ctrl-C and SIGTERM set; a Ctrl-C after that interrupts at once.
 
-    A second SIGTERM does not: it comes from schedulers, which often send it twice, and not from impatience. Outside the
-    main thread, where Python takes no signals, the event is never set.
+    A second SIGTERM does not interrupt, because schedulers often send it twice. Outside the main thread, where Python
+    receives no signals, the event is never set.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -40,7 +40,12 @@ def stop_signal() -> Iterator[threading.Event]:
 
 
 def agreed(fabric: Fabric, stop: bool) -> bool:
-    """Whether any process was asked to stop, so that all stop after the same step."""
+    """Return whether any process was asked to stop, so that all stop after the same step.
+
+    Args:
+        fabric: The Fabric of the processes.
+        stop: Whether this process was asked to stop.
+    """
     if fabric.world_size == 1:
         return stop
     votes = fabric.all_reduce(torch.tensor(float(stop), device=fabric.device), reduce_op="sum")

@@ -1,4 +1,4 @@
-"""The files of predictions: how they are written, and how ``test_predictions.csv`` is read back."""
+"""The files of predictions: write them, and read `test_predictions.csv`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KNOWN = ["path", "label", "predicted", "probability"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The content of ``test_predictions.csv``: n images, of c classes."""
+    """The content of `test_predictions.csv`: n images, c classes."""
 
     paths: list[str]
     truth: list[str]
@@ -77,7 +77,7 @@ def format_confusion(truth: Sequence[str], predicted: Sequence[str], classes: Se
 
 
 def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
-    """Read what :func:`format_predictions` wrote with the truth.
+    """Read what `format_predictions` wrote with the truth.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -1,4 +1,4 @@
-"""What runs came to, a line of JSON each: all that tables, statistics and the report's overview are made of."""
+"""Records of finished runs, one line of JSON each: the input of tables, statistics and reports."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stochnorm.runs.directory import Run, data_name
 __all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "record_of", "write_records"]
 
 LABELS = "labels.json"
-"""In a grid's directory: what its runs are called in tables, by the names of their directories."""
+"""File in a comparison's directory: the variant of each run, by the name of its directory."""
 
 _SMALL = ("images", "loss", "top1", "top1_interval", "mean_per_class", "mean_auc", "mean_auc_interval", "ece")
 
 
 class Cell(NamedTuple):
-    """What runs have in common that are compared with each other."""
+    """The data set, backbone and rate that runs must share to be compared with each other."""
 
     data: str
     backbone: str
@@ -33,55 +33,58 @@ class Record:
     """One finished run."""
 
     run: str
-    """Its directory, as it was given or relative to the grid's."""
+    """Run directory, as it was given or relative to the comparison's directory."""
     variant: str
-    """What is compared, for people: the method, or what a grid calls it (``p = 0.3``)."""
+    """Name of what is compared: the method, or the label of the grid's variant (`p = 0.3`)."""
     data: str
     """Short name of the data set."""
     backbone: str
     rate: float
-    """Percent of the training images."""
+    """Percentage of the training images."""
     data_seed: int
     seed: int
-    """With data_seed: runs of a cell that agree in both saw the same images in the same order."""
+    """Training seed. Runs of a cell with equal `data_seed` and `seed` saw the same images in the same order."""
     score: str
-    """The metric that selects and is compared: top1 or mean_auc."""
+    """Metric that selects models and is compared: `top1` or `mean_auc`."""
     classes: int
+    """Number of classes."""
     images: dict[str, int]
-    """By split."""
+    """Number of images by split."""
     validation: dict[str, Any]
-    """Metrics in percent (but loss and images), without those of single classes."""
+    """Validation metrics, in percent except loss and images, without those of single classes."""
     test: dict[str, Any] | None
-    """The same; None without a test split."""
+    """Test metrics likewise; None without a test split."""
     step: int
-    """Of the selected model."""
+    """Step of the selected model."""
     cost: dict[str, float | None]
-    """seconds, images_per_second of training; peak_memory_gigabytes of the job, None where the system does not say."""
+    """Training time (`seconds`), `images_per_second`, and `peak_memory_gigabytes`, None where it is unknown."""
     settings: dict[str, Any]
-    """All that the result depends on: FinetuneConfig.result_fields."""
+    """Settings that change the result (`FinetuneConfig.result_fields`)."""
     environment: dict[str, Any]
+    """Versions, device and precision of the run."""
     scale: str = ""
-    """Empty, or what makes the run no real experiment: ``small``."""
+    """Label of a run that is no real experiment, such as `small`; else empty."""
 
     @property
     def cell(self) -> Cell:
+        """Cell of the run."""
         return Cell(self.data, self.backbone, self.rate)
 
     @property
     def repeat(self) -> tuple[int, int]:
-        """What pairs the runs of a cell: same images, same order."""
+        """Key that pairs runs of a cell with the same images in the same order."""
         return self.data_seed, self.seed
 
     @property
     def value(self) -> float | None:
-        """The test score in percent; None without a test split, or where it is undefined."""
+        """Test score in percent; None without a test split or where it is undefined."""
         value: float | None = (self.test or {}).get(self.score)
         return value
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that came to nothing."""
+    """One failed run."""
 
     variant: str
     data: str
@@ -89,28 +92,28 @@ class Failure:
     rate: float
     repeat: int
     run: str
-    """Its directory, relative to the comparison's."""
+    """Run directory, relative to the comparison's directory."""
     reason: str
 
 
 def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> Record:
-    """The record of a finished run.
+    """Return the record of a finished run.
 
     Args:
-        run: Its directory.
-        variant: What tables call it; empty: its method.
-        name: What to call the directory; empty: its path.
-        scale: See :class:`Record`.
+        run: The run.
+        variant: Name in tables; empty: its method.
+        name: Name of its directory in the record; empty: its path.
+        scale: Label, as in [stochnorm.Record][].
 
     Raises:
         FileNotFoundError: The run is not finished.
         ValueError: Its result is damaged.
     """
     if not run.result.is_file():
-        raise FileNotFoundError(f"{run.path}: no finished run; give a directory that holds result.json")
+        raise FileNotFoundError(f"{run.path}: no finished run; name a directory with a result.json")
     result = run.read_result()
     try:
-        # Through the class, so that fields that are younger than the file take their defaults.
+        # By the class, so that settings that are newer than the file take their defaults.
         config = FinetuneConfig.from_dict(result["config"])
         return Record(
             run=name or str(run.path),
@@ -132,26 +135,26 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
             scale=scale,
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{run.result}: lacks {error}; made by another version? Run it again") from error
+        raise ValueError(f"{run.result}: {error} is missing; was it written by another version? Rerun it") from error
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
-    """The records of finished runs.
+    """Return the records of finished runs.
 
     Args:
-        paths: Directories of runs, directories of grids (or any that hold runs, at any depth), and files that
-            :func:`write_records` wrote. A run met twice counts once.
+        paths: Run directories, comparison directories (or any directory with runs at any depth), and files that
+            `write_records` wrote. A run that is found twice counts once.
 
     Raises:
-        FileNotFoundError: There is no such path, or no finished run in it.
-        ValueError: A file is damaged; names it.
+        FileNotFoundError: A path does not exist or has no finished run.
+        ValueError: A file is damaged.
     """
     records: dict[str, Record] = {}
     for path in map(Path, paths):
         found = _from_file(path) if path.is_file() else _from_directory(path)
         if not found:
             raise FileNotFoundError(
-                f"{path}: no finished run there; give directories of runs, of grids, or a records.jsonl"
+                f"{path}: no finished run there; name run directories, comparison directories or a records.jsonl"
             )
         for record in found:
             records.setdefault(record.run, record)
@@ -159,12 +162,12 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
 
 
 def format_records(records: Sequence[Record]) -> str:
-    """A line of JSON each."""
+    """Format records, one line of JSON each."""
     return "".join(json.dumps(asdict(record)) + "\n" for record in records)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Writes :func:`format_records` atomically."""
+    """Write records to a file, one line of JSON each."""
     write_text(path, format_records(records))
 
 
@@ -176,7 +179,7 @@ def _from_file(path: Path) -> list[Record]:
             content = json.loads(line)
             records.append(Record(**{name: value for name, value in content.items() if name in known}))
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: is no record of a run ({error}); remove the line") from error
+            raise ValueError(f"{path}:{number}: not a record of a run ({error}); remove the line") from error
     return records
 
 
@@ -185,7 +188,7 @@ def _from_directory(path: Path) -> list[Record]:
     records = []
     for result in sorted(path.rglob("result.json")):
         run = Run(result.parent)
-        if "trials" in result.relative_to(path).parts:  # a search's runs were chosen among, and have no test
+        if "trials" in result.relative_to(path).parts:  # trials of a search have no test
             continue
         home = run.path.parent.parent
         if home not in labels:
@@ -201,7 +204,7 @@ def _labels(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); start the same comparison again, which mends it") from error
+        raise ValueError(f"{path} is damaged ({error}); rerun the same comparison to repair it") from error
 
 
 def _small(metrics: dict[str, Any]) -> dict[str, Any]:

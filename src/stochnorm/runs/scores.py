@@ -20,9 +20,9 @@ class Score:
     column: str
     """Its name where there is little room."""
     label: str
-    """What the labels are, in the singular: class or finding."""
+    """Name of a label, in the singular: class or finding."""
     multi_label: bool
-    """Whether an image has any number of labels, instead of one."""
+    """An image has any number of labels, instead of one."""
 
 
 TOP1 = Score("top1", "top-1 accuracy", "top-1", "top-1", "class", multi_label=False)

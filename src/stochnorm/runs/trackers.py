@@ -1,4 +1,4 @@
-"""Where the metrics of a run go beside its own files: Lightning's loggers, by name."""
+"""Trackers, which receive the metrics of a run in addition to its own files: Lightning's loggers by name."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ _ID = "id.txt"
 
 
 class _Tracker:
-    """A logger, and what is peculiar to it. It writes into a folder of its name in the run's directory."""
+    """A logger and its peculiarities. It writes into the folder of its name in the run directory."""
 
     needs: tuple[str, ...] = ("lightning_fabric",)
-    """Packages, as they are imported."""
+    """Packages that it imports."""
     leaves: tuple[str, ...]
-    """Patterns of what it writes into its folder."""
+    """Patterns of the files that it writes into its folder."""
     logger: Any
+    """Lightning's logger."""
     id: str | None = None
-    """Of its run, where that can be gone on with; without it the folder is written anew."""
+    """Identifier of its run, if the tracker can resume one; else its folder is rewritten."""
     logged: Container[int] = ()
-    """Steps that a run which is gone on with holds already."""
+    """Steps that a resumed run has already."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], id: str | None) -> None:
         raise NotImplementedError
 
     def log(self, metrics: dict[str, float], step: int) -> None:
+        """Log the metrics of a step."""
         self.logger.log_metrics(metrics, step)
 
     def close(self, status: str) -> None:
+        """Close the logger; the status is `success` or `failed`."""
         self.logger.finalize(status)
 
 
@@ -62,7 +65,7 @@ class _TensorBoard(_Tracker):
         self._settings = settings
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        if self._settings:  # its page of hyper-parameters takes them together with metrics only
+        if self._settings:  # its page of hyper-parameters needs metrics with them
             self.logger.log_hyperparams(self._settings, metrics, step)
             self._settings = {}
         else:
@@ -77,7 +80,7 @@ class _MLflow(_Tracker):
     def __init__(self, folder: Path, settings: dict[str, Any], id: str | None) -> None:
         from pytorch_lightning.loggers import MLFlowLogger
 
-        for name in ("mlflow", "alembic", "pytorch_lightning.loggers.mlflow"):  # tell of each table they make
+        for name in ("mlflow", "alembic", "pytorch_lightning.loggers.mlflow"):  # they print each table they create
             logging.getLogger(name).setLevel(logging.ERROR)
         folder = folder.resolve()
         elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
@@ -94,7 +97,7 @@ class _MLflow(_Tracker):
             self.id = self.logger.run_id
             self.logger.log_hyperparams(settings)
         finally:
-            if not elsewhere:  # MLflow sets it, and the next run of this process would take it for the user's
+            if not elsewhere:  # MLflow sets it, and the next run of this process would read it
                 os.environ.pop("MLFLOW_TRACKING_URI", None)
         if id:
             self.logged = {point.step for point in self.logger.experiment.get_metric_history(id, "train/loss")}
@@ -109,7 +112,7 @@ class _WandB(_Tracker):
 
         self.logger = WandbLogger(
             name=folder.resolve().parent.name,
-            save_dir=folder.parent,  # wandb makes the folder wandb in it
+            save_dir=folder.parent,  # wandb creates the folder wandb in it
             project=os.environ.get("WANDB_PROJECT", "stochnorm"),
             id=id,
         )
@@ -125,14 +128,14 @@ class _WandB(_Tracker):
 
 
 TRACKERS: dict[str, type[_Tracker]] = {"csv": _CSV, "tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _WandB}
-"""By name, which is that of the folder and of the extra to install too."""
+"""Trackers by name; the folder and the extra to install have the same name."""
 
 
 def tracker_names(log: str) -> tuple[str, ...]:
-    """The trackers that ``--log`` names, each once.
+    """Return the names of trackers in the option `--log`, without duplicates.
 
     Raises:
-        ValueError: There is no such tracker.
+        ValueError: A name is unknown.
 
     Example:
         >>> tracker_names("csv, mlflow"), tracker_names("none")
@@ -142,22 +145,22 @@ def tracker_names(log: str) -> tuple[str, ...]:
     if names in (("",), ("none",)):
         return ()
     if unknown := [name for name in names if name not in TRACKERS]:
-        raise ValueError(f"log takes {', '.join(TRACKERS)}, joined by commas, or none alone; got {unknown[0]!r}")
+        raise ValueError(f"log must be {', '.join(TRACKERS)}, joined by commas, or none alone; got {unknown[0]!r}")
     return names
 
 
 class Trackers:
-    """Hands the records of a run to its trackers. What one of them raises is a warning, and the run goes on without it.
+    """The trackers of a run. If one of them fails, the run continues without it, with a warning.
 
-    Names are flat: ``train/loss``, ``val/top1``, ``penalty/l2sp``, ``lr``, ``images_per_second``, ``test/top1``.
+    Names of metrics are flat: `train/loss`, `val/top1`, `penalty/l2sp`, `lr`, `images_per_second`, `test/top1`.
 
     Args:
-        names: Of the trackers; none: all methods do nothing.
-        path: The run's directory.
-        settings: Hyper-parameters by name; a group's with a dot, as on the command line.
+        names: Names of the trackers; with none, all methods do nothing.
+        path: Run directory.
+        settings: Settings by name; those of a group with a dot, as on the command line.
 
     Raises:
-        ModuleNotFoundError: A package that a tracker needs is not installed.
+        ModuleNotFoundError: A tracker's package is not installed.
     """
 
     def __init__(self, names: Sequence[str], path: Path, settings: dict[str, Any]) -> None:
@@ -173,10 +176,13 @@ class Trackers:
 
     @contextmanager
     def recording(self, history: Sequence[dict[str, Any]]) -> Iterator[None]:
-        """Opens the trackers, with the records of a run that is resumed; an exception closes them.
+        """Open the trackers and log the records of a resumed run; close them as failed on an exception.
 
-        A tracker's run that has an id is gone on with, and gets the steps that it lacks; files are written anew. So no
-        step stands twice, wherever the run was killed.
+        A tracker's run with an id is resumed and gets the steps that it lacks; files are rewritten. So each step is
+        logged once, even if the run was killed.
+
+        Args:
+            history: Records of the validations before the run was resumed.
         """
         for name in self._names:
             with self._surviving(name):
@@ -190,12 +196,12 @@ class Trackers:
             raise
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """The record of a validation."""
+        """Log the record of a validation."""
         step, metrics = record["step"], _metrics(record)
         self._each(lambda tracker: None if step in tracker.logged else tracker.log(metrics, step))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """The metrics of the test, at the step of the selected model; the end."""
+        """Log the test metrics at the step of the selected model and close the trackers."""
         tested = {f"test/{name}": value for name, value in _numbers(result["test"] or {}).items()}
         if tested:
             self._each(lambda tracker: tracker.log(tested, result["selected"]["step"]))
@@ -221,26 +227,26 @@ class Trackers:
     def _surviving(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a server that is away, a full disk, a login makes of it
+        except Exception as error:  # any error: an unreachable server, a full disk, a login
             self._open.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"--log {name} failed ({reason}); the run goes on without it", stacklevel=3)
+            warnings.warn(f"--log {name} failed ({reason}); the run continues without it", stacklevel=3)
 
 
 def remove_tracker(path: Path, name: str) -> None:
-    """Removes what a tracker wrote into a run's directory and, if nothing else is in it, its folder."""
+    """Remove the files of a tracker from a run directory, and its folder if it is empty then."""
     for pattern in TRACKERS[name].leaves:
         for found in (path / name).glob(pattern):
             if found.is_dir() and not found.is_symlink():
                 shutil.rmtree(found)
             else:
                 found.unlink()
-    with suppress(OSError):  # it is not there, or not empty
+    with suppress(OSError):  # missing or not empty
         (path / name).rmdir()
 
 
 def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a validation's record, by the trackers' names."""
+    """Return the numbers in the record of a validation by the trackers' names."""
     metrics = {}
     for name, value in _numbers(record).items():
         kind, _, rest = name.partition("_")

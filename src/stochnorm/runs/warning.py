@@ -1,4 +1,4 @@
-"""Warnings shown in another way for a while."""
+"""Show warnings in another way for a while."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["show_warnings"]
 
 @contextmanager
 def show_warnings(show: Callable[..., None]) -> Iterator[None]:
-    """Let a function show the warnings that are raised within; filters and the function before it come back afterwards.
+    """Let a function show the warnings within the block; afterwards filters and function are as before.
 
     Args:
-        show: Takes what ``warnings.showwarning`` takes.
+        show: Function with the arguments of `warnings.showwarning`.
 
     Example:
         >>> with show_warnings(lambda message, *_, **__: print("seen:", message)):

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal."""
+"""The terminal output of a run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_fabric import Fabric
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,34 +21,35 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.methods.catalogue import METHODS, check_method
-from stochnorm.models import Classifier
+from stochnorm.evaluation.table import metrics_table
+from stochnorm.methods.catalogue import methods_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
-from stochnorm.runs.scores import MEAN_AUC, SCORES, TOP1
-from stochnorm.text import interval
+from stochnorm.runs.scores import SCORES
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
-__all__ = ["Display", "metrics_table"]
+    from stochnorm.training.job import Job
+
+__all__ = ["Display"]
 
 T = TypeVar("T")
 
 
 class Display:
-    """Progress bars and tables on standard output; nothing with ``quiet``."""
+    """Progress bars and tables on standard output; nothing with `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False)
 
     def note(self, text: str) -> None:
-        """A line, or several, to copy: broken by the terminal alone."""
+        """Print lines to copy, which only the terminal breaks."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def facts(self, values: Mapping[str, str]) -> None:
-        """Names and what there is to say of each."""
+        """Print names with their values."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
@@ -59,28 +58,21 @@ class Display:
         self.console.print(table)
 
     def track(self, items: Iterable[T], *, description: str, total: int) -> Iterator[T]:
-        """Yields the items under a progress bar."""
+        """Yield the items under a progress bar."""
         with self._progress(MofNCompleteColumn(), TimeRemainingColumn(compact=True)) as progress:
             yield from progress.track(items, description=description, total=total)
 
-    def header(
-        self,
-        config: FinetuneConfig,
-        classifier: Classifier,
-        images: dict[str, int],
-        fabric: Fabric,
-        method: Mapping[str, Any],
-    ) -> None:
-        """What the run works on and with; ``method`` as in ``result.json``."""
-        size = classifier.preprocessing.image_size
-        counts = " / ".join(f"{count} {name}" for name, count in images.items())
-        compared = ", ".join(method.get("delta_layers", ()))
+    def header(self, job: Job) -> None:
+        """Show what the run works on and with."""
+        config, classifier, fabric = job.config, job.classifier, job.fabric
+        counts = " / ".join(f"{count} {name}" for name, count in job.counts.items())
+        compared = ", ".join(job.method.get("delta_layers", ()))
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
         self.facts(
             {
                 "data": config.data,
                 "images": f"{counts}, {len(classifier.classes)} classes, {_sample(config)}",
-                "model": f"{config.backbone}, {classifier.weights} weights, {size} px",
+                "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
@@ -89,7 +81,7 @@ class Display:
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[Callable[[float], None]]:
-        """Gives a function to be told the fraction that is done; shows nothing until it is called."""
+        """Give a function that takes the fraction that is done; show nothing until it is called."""
         with self._progress(TimeRemainingColumn(compact=True)) as progress:
             task: TaskID | None = None
 
@@ -116,7 +108,7 @@ class Display:
             f"{cost['images_per_second']:.0f} images/s"
         )
         if record["test"] is None and record["config"]["select"] == "best":
-            self.note("no test split: the validation figure is optimistic, since it selected the model")
+            self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
             self.note(f"report: {run.report}")
         self.note(f"run: {run.path}\npredict: stochnorm predict {run.path} IMAGES...")
@@ -134,14 +126,14 @@ class Display:
 
 
 class _TimeOfTraining(TimeRemainingColumn):
-    """The time remaining of the whole training; an epoch's bar starts anew too often to know its own."""
+    """The remaining time of the whole training; the bar of an epoch starts too often to know its own."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
 
 
 class _TrainingBars:
-    """An epoch's bar and the whole training's, and a line per validation above them."""
+    """A bar for the epoch and one for the training, and a line per validation above them."""
 
     def __init__(self, progress: Progress, steps: int, per_epoch: int, start: int) -> None:
         self.progress, self.steps, self.per_epoch = progress, steps, per_epoch
@@ -151,7 +143,7 @@ class _TrainingBars:
         self.titled = False
 
     def advance(self, step: int, sums: dict[str, float]) -> None:
-        """Shows the state after a step; the sums are those since the last validation."""
+        """Show the state after a step; the sums are those since the last validation."""
         images, seconds = sums["images"], sums["seconds"]
         epoch, position = divmod(step, self.per_epoch)
         self.progress.update(
@@ -187,46 +179,13 @@ class _TrainingBars:
 
 
 def describe(config: FinetuneConfig) -> str:
-    """The method of a run with its settings, in a line."""
-    settings = {
-        "stochnorm": f" p={config.p:g}"
-        + (f" to {config.p_end:g} ({config.p_schedule})" if config.p_schedule != "constant" else ""),
-        "frozen": f" {config.freeze}",
-        "l2sp": f" alpha={config.l2sp.alpha:g} beta={config.l2sp.beta:g}",
-        "delta": f" alpha={config.delta.alpha:g} beta={config.delta.beta:g} {config.delta.attention} attention",
-        "bss": f" eta={config.bss.eta:g} k={config.bss.k}",
-    }
-    text = ", ".join(METHODS[name].title + settings.get(name, "") for name in check_method(config.method))
+    """Return the method of a run with its settings, in a line."""
+    methods = (f"{m.title} {m.describe(m.settings_of(config))}".rstrip() for m in methods_of(config.method))
+    text = ", ".join(methods)
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
 
 
-def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A line a split; those that select models are dim."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("split", no_wrap=True)
-    score = MEAN_AUC if all(MEAN_AUC.key in metrics for metrics in splits.values()) else TOP1
-    columns = {"images": "images", score.key: f"{score.short} %", "interval": "95 % interval"}
-    columns |= {"average_precision": "AP %"} if score.multi_label else {"mean_per_class": "per class %"}
-    columns |= {"ece": "ECE %", "loss": "loss"}
-    for title in columns.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for split, metrics in splits.items():
-        values = {**metrics, "interval": metrics[f"{score.key}_interval"]}
-        style = "dim" if split == "validation" else "bold"
-        table.add_row(split, *(_value(name, values[name]) for name in columns), style=style)
-    return table
-
-
 def _sample(config: FinetuneConfig) -> str:
     return f"lists {config.split_lists}" if config.split_lists else f"rate {config.rate:g} %"
-
-
-def _value(name: str, value: Any) -> str:
-    """A cell of the result's table."""
-    if value is None:
-        return "-"
-    if name == "interval":
-        return interval(value)
-    return str(value) if name == "images" else f"{value:.3f}" if name == "loss" else f"{value:.1f}"

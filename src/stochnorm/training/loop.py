@@ -4,82 +4,50 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
-from stochnorm.data import Split
 from stochnorm.data.splits import derive_seed
 from stochnorm.evaluation.logits import evaluate_split
-from stochnorm.files import atomic_path
+from stochnorm.methods.batch_instance import BatchInstance
 from stochnorm.methods.catalogue import check_method
 from stochnorm.models import save_classifier
 from stochnorm.nn import schedule, set_p
-from stochnorm.plotting import plot_curves
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import Run
 from stochnorm.runs.interrupt import agreed, stop_signal
-from stochnorm.runs.trackers import Trackers
-from stochnorm.training.display import Display
-from stochnorm.training.objective import Objective
+from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
+from stochnorm.training.curves import plot_curves
+from stochnorm.training.job import Job
 
-__all__ = ["fit", "selected", "weight_decay"]
+__all__ = ["fit", "selected"]
 
 _MOST_EVALUATIONS = 15
 _DRAW_EVERY = 20.0  # seconds of training between pictures of the curves
 
 
-def fit(
-    config: FinetuneConfig,
-    fabric: Fabric,
-    run: Run,
-    display: Display,
-    objective: Objective,
-    train: Split,
-    val: Split,
-    trackers: Trackers,
-    validated: Callable[[dict[str, Any]], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the selected one so far.
-
-    Args:
-        config: The settings.
-        fabric: Device, precision, processes.
-        run: Where to write.
-        display: Where to show.
-        objective: The classifier and its loss.
-        train: Training images.
-        val: Validation images.
-        trackers: Get the record of each validation, in the first process.
-        validated: Called with the record of each validation, in the first process.
+def fit(job: Job) -> list[dict[str, Any]]:
+    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
 
     Returns:
-        A record per validation. (In other processes than the first one, without its validation metrics.)
+        A record per validation. In other processes than the first one they lack the validation metrics.
 
     Raises:
-        FloatingPointError: The loss is not finite, or the logits of a validation image.
+        FloatingPointError: The loss is not finite, or a logit of a validation image.
         ValueError: The checkpoint to resume from is damaged, or was written by another number of processes.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last whole step is written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last complete step is written.
     """
-    classifier = objective.classifier
-    network = classifier.model
-    optimizer = torch.optim.SGD(
-        classifier.parameter_groups(config.lr, config.head_lr_factor, no_decay_norm_bias=not config.decay_norm_bias),
-        momentum=config.momentum,
-        weight_decay=weight_decay(config),
-        nesterov=config.momentum > 0,
-    )
+    config, fabric, run = job.config, job.fabric, job.run
+    network, train = job.classifier.model, job.splits["train"]
+    optimizer = _optimizer(job)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = fabric.setup(network, optimizer)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
-        state = _load_checkpoint(fabric, run, stateful)
+        state = load_checkpoint(fabric, run, stateful)
     state |= stateful
 
     per_epoch = len(train) // config.batch_size
@@ -91,11 +59,12 @@ def fit(
         workers=config.workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        device=fabric.device,
     )
     with (
-        trackers.recording(state["history"]),
+        job.trackers.recording(state["history"]),
         stop_signal() as stop,
-        display.training(config.steps, per_epoch, state["step"]) as bars,
+        job.display.training(config.steps, per_epoch, state["step"]) as bars,
     ):
         for record in state["history"]:
             bars.validated(record)
@@ -110,25 +79,25 @@ def fit(
             network.train()
             if config.p_schedule != "constant":
                 set_p(network, schedule(config.p_schedule, config.p, config.p_end, step, config.steps))
-            sums = _gradients(config, fabric, objective, model, optimizer, images, targets)
-            _check_finite(sums["total"], step, config, run)
+            sums = _gradients(job, model, optimizer, images, targets)
+            _check_finite(job, sums["total"], step)
             optimizer.step()
 
             sums["seconds"] = time.perf_counter() - start
             state |= {"step": step + 1, "sums": {k: state["sums"].get(k, 0.0) + v for k, v in sums.items()}}
             bars.advance(step, state["sums"])
             if state["step"] % eval_every == 0 or state["step"] == config.steps:
-                record = _training_record(state, objective, per_epoch, config.lr * decay, fabric.world_size)
+                record = _training_record(job, state, per_epoch, config.lr * decay)
                 if fabric.is_global_zero:
-                    _validate(record, state, config, fabric, run, objective, val)
+                    _validate(job, record, state)
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
-                _save_checkpoint(fabric, run, state)
-                trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
-                if validated is not None and fabric.is_global_zero:
-                    validated(record)
+                save_checkpoint(fabric, run, state)
+                job.trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
+                if job.validated is not None and fabric.is_global_zero:
+                    job.validated(record)
             if state["step"] < config.steps and agreed(fabric, stop.is_set()):
-                _save_checkpoint(fabric, run, state)
+                save_checkpoint(fabric, run, state)
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {config.steps}; checkpoint in {run.path}")
             start = time.perf_counter()
     history: list[dict[str, Any]] = state["history"]
@@ -136,7 +105,7 @@ def fit(
 
 
 def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
-    """The record of the model to keep: the last, or the first with the best validation score; ties by loss."""
+    """Return the record of the model to keep: the last, or the first with the best validation score; ties by loss."""
     if select == "last":
         return history[-1]
 
@@ -147,59 +116,59 @@ def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
     return max(history, key=rank)
 
 
-def weight_decay(config: FinetuneConfig) -> float:
-    """As set, else none beside L2-SP and DELTA, whose penalties take its place (their authors), else the paper's."""
-    if config.weight_decay is not None:
-        return config.weight_decay
-    return 0.0 if {"l2sp", "delta"} & set(check_method(config.method)) else 5e-4
-
-
-def _gradients(
-    config: FinetuneConfig,
-    fabric: Fabric,
-    objective: Objective,
-    model: Any,
-    optimizer: Any,
-    images: Tensor,
-    targets: Tensor,
-) -> dict[str, float]:
-    """Forward and backward over a batch, part by part; sums over its images."""
-    sums: dict[str, float] = {"images": len(images), "total": 0.0}
-    optimizer.zero_grad()
-    parts = list(zip(images.tensor_split(config.accumulate), targets.tensor_split(config.accumulate), strict=True))
-    for number, (part, part_targets) in enumerate(parts, start=1):
-        inputs = objective.classifier.preprocessing.normalize(part.to(fabric.device))
-        part_targets = part_targets.to(fabric.device)
-        with fabric.no_backward_sync(model, enabled=number < len(parts)):
-            terms = objective(model, inputs, part_targets, share=len(part) / len(images))
-            fabric.backward(terms.loss)
-        values = {f"penalty_{name}": float(penalty.detach()) for name, penalty in terms.penalties.items()}
-        values["loss"] = float(terms.task_loss.detach())
-        score = objective.task.batch_score(terms.logits.detach(), part_targets)
-        values |= {} if score is None else {"score": score}
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value * len(part)
-        sums["total"] += float(terms.loss.detach())
-    return sums
-
-
-def _check_finite(loss: float, step: int, config: FinetuneConfig, run: Run) -> None:
-    if not math.isfinite(loss):
-        raise _diverged(f"the loss is {loss} at step {step + 1}", config, run)
-
-
-def _diverged(what: str, config: FinetuneConfig, run: Run) -> FloatingPointError:
-    return FloatingPointError(
-        f"{what}: training diverged with lr {config.lr:g} ({config.method}); try --lr {config.lr / 10:g}. "
-        f"What was written up to the last validation is kept in {run.path}"
+def _optimizer(job: Job) -> torch.optim.Optimizer:
+    config = job.config
+    groups = job.classifier.parameter_groups(
+        config.lr, config.head_lr_factor, no_decay_norm_bias=not config.decay_norm_bias
+    )
+    return torch.optim.SGD(
+        groups, momentum=config.momentum, weight_decay=config.weight_decay_used, nesterov=config.momentum > 0
     )
 
 
-def _training_record(
-    state: dict[str, Any], objective: Objective, per_epoch: int, lr: float, world_size: int
-) -> dict[str, Any]:
-    """The means since the last validation."""
-    sums, score = state["sums"], objective.task.score
+def _gradients(job: Job, model: Any, optimizer: Any, images: Tensor, targets: Tensor) -> dict[str, float]:
+    """Run forward and backward over a batch, part by part; return sums over its images.
+
+    The values of a part leave the device together, in one transfer.
+    """
+    fabric, parts = job.fabric, job.config.accumulate
+    sums: dict[str, float] = {"images": len(images), "total": 0.0}
+    optimizer.zero_grad()
+    for number, (part, part_targets) in enumerate(
+        zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1
+    ):
+        inputs = job.classifier.preprocessing.normalize(part.to(fabric.device, non_blocking=True))
+        part_targets = part_targets.to(fabric.device, non_blocking=True)
+        with fabric.no_backward_sync(model, enabled=number < parts):
+            terms = job.objective(model, inputs, part_targets, share=len(part) / len(images))
+            fabric.backward(terms.loss)
+        values: dict[str, Tensor] = {f"penalty_{name}": penalty for name, penalty in terms.penalties.items()}
+        values["loss"] = terms.task_loss
+        score = job.task.batch_score(terms.logits.detach(), part_targets)
+        values |= {} if score is None else {"score": score}
+        *means, total = torch.stack([value.detach().float() for value in (*values.values(), terms.loss)]).tolist()
+        for name, mean in zip(values, means, strict=True):
+            sums[name] = sums.get(name, 0.0) + mean * len(part)
+        sums["total"] += total
+    return sums
+
+
+def _check_finite(job: Job, loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise _diverged(job, f"the loss is {loss} at step {step + 1}")
+
+
+def _diverged(job: Job, reason: str) -> FloatingPointError:
+    lr = job.config.lr
+    return FloatingPointError(
+        f"{reason}: training diverged with lr {lr:g} ({job.config.method}); try --lr {lr / 10:g}. The results up to "
+        f"the last validation are kept in {job.run.path}"
+    )
+
+
+def _training_record(job: Job, state: dict[str, Any], per_epoch: int, lr: float) -> dict[str, Any]:
+    """Return the means since the last validation."""
+    sums, score = state["sums"], job.task.score
     means = {name: value / sums["images"] for name, value in sums.items()}
     before = state["history"][-1]["seconds"] if state["history"] else 0.0
     return {
@@ -210,37 +179,31 @@ def _training_record(
         "train_loss": means["loss"],
         **({f"train_{score}": means["score"]} if "score" in means else {}),
         **{name: mean for name, mean in means.items() if name.startswith("penalty_")},
-        "images_per_second": world_size * sums["images"] / sums["seconds"],
+        "images_per_second": job.fabric.world_size * sums["images"] / sums["seconds"],
         "seconds": before + sums["seconds"],
     }
 
 
-def _validate(
-    record: dict[str, Any],
-    state: dict[str, Any],
-    config: FinetuneConfig,
-    fabric: Fabric,
-    run: Run,
-    objective: Objective,
-    val: Split,
-) -> None:
-    """Adds the validation metrics to the record and writes what a validation writes, but the checkpoint."""
-    classifier, task = objective.classifier, objective.task
+def _validate(job: Job, record: dict[str, Any], state: dict[str, Any]) -> None:
+    """Add the validation metrics to the record; write model, metrics and curves."""
+    config, task, run = job.config, job.task, job.run
     try:
         _, metrics = evaluate_split(
-            classifier, val, fabric, batch_size=config.batch_size, workers=config.workers, task=task
+            job.classifier,
+            job.splits["val"],
+            job.fabric,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            task=task,
         )
     except FloatingPointError as error:
-        raise _diverged(f"{error} after step {record['step']}", config, run) from error
+        raise _diverged(job, f"{error} after step {record['step']}") from error
     wanted = ("loss", task.score, "mean_per_class")
     record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}
     history = [*state["history"], record]
     chosen = selected(history, config.select)
     if chosen is record:
-        notes = {"method": config.method, "step": record["step"]}
-        if "bin" in check_method(config.method):
-            notes["normalization"] = "bin"
-        save_classifier(run.model, classifier, notes)
+        save_classifier(run.model, job.classifier, _notes(config, record["step"]))
     run.write_metrics(history)
     # Drawing takes longer than a short run's training between two validations.
     if state["step"] == config.steps or record["seconds"] >= state.get("drawn", 0.0) + _DRAW_EVERY:
@@ -248,23 +211,8 @@ def _validate(
         plot_curves(history, chosen, task.score_title, run.curves)
 
 
-def _save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
-    """All processes call it; the first one writes, atomically."""
-    with atomic_path(run.checkpoint) if fabric.is_global_zero else nullcontext(run.checkpoint) as path:
-        fabric.save(path, state)
-
-
-def _load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:
-    """Restores model, optimizer and precision; returns the rest of the state."""
-    try:
-        state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
-        processes = state["processes"]
-    except Exception as error:  # whatever a parser makes of a damaged file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start anew with --overwrite") from error
-    if processes != fabric.world_size:
-        raise ValueError(
-            f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "
-            f"the run had {processes}; start as many, or start anew with --overwrite"
-        )
-    return state
+def _notes(config: FinetuneConfig, step: int) -> dict[str, Any]:
+    notes: dict[str, Any] = {"method": config.method, "step": step}
+    if BatchInstance.name in check_method(config.method):
+        notes["normalization"] = BatchInstance.name
+    return notes

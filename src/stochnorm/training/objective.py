@@ -1,4 +1,4 @@
-"""The loss of a training step: the task's, that of auxiliary heads, and the regularizers'."""
+"""The loss of a training step: task, auxiliary heads and regularizers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["Objective", "Terms"]
 
 
 class Terms(NamedTuple):
-    """What a forward pass came to."""
+    """The terms of the loss of a forward pass."""
 
     loss: Tensor
-    """The whole, to go backward from."""
+    """The whole loss, to run backward from."""
     task_loss: Tensor
-    """The task's alone, of the main head."""
+    """The loss of the task alone, of the main head."""
     logits: Tensor
     """(b, num_classes)."""
     penalties: dict[str, Tensor]
-    """Of each regularizer, its strength included."""
+    """The penalty of each regularizer, its strength included."""
 
 
 class Objective:
-    """Runs a batch forward and adds up its loss.
+    """The loss of a batch, as a function of the model and the batch.
 
     Args:
-        classifier: Says head and auxiliary heads. Its model is watched at the head's input if there are regularizers.
-        task: The loss.
-        regularizers: By name.
-        autocast: The precision that regularizers run in (DELTA's reference does).
-        processes: That share a batch, and whose gradients are averaged.
+        classifier: Model, head and auxiliary heads. The input of the head is kept if there are regularizers.
+        task: The kind of labels, with its loss.
+        regularizers: Terms of the loss by name.
+        autocast: Context for the precision of the regularizers (DELTA runs its reference).
+        processes: Number of processes that share a batch and average their gradients.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Objective:
         self._tap = InputTap(classifier.model, [self._head]) if regularizers else None
 
     def __call__(self, model: nn.Module, inputs: Tensor, targets: Tensor, share: float = 1.0) -> Terms:
-        """The terms of a batch, or of a part of it.
+        """Return the terms of a batch, or of a part of it.
 
         Args:
-            model: The classifier's model, or what wraps it.
+            model: The classifier's model, or a wrapper of it.
             inputs: (b, 3, s, s), normalized.
             targets: As the task takes them.
-            share: Of this process's batch that this part is; gradients of its parts add up to the batch's.
+            share: Fraction of this process's batch; the gradients of the parts add up to that of the batch.
         """
         logits, auxiliary = self.classifier.outputs(model(inputs))
         task_loss = self.task.loss(logits, targets)

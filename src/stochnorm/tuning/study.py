@@ -1,4 +1,4 @@
-"""The study of a search, which several processes and machines may share, as Optuna keeps it."""
+"""The Optuna study of a search, which several processes and machines may share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from stochnorm.runs.config import FinetuneConfig, flat
+from stochnorm.tuning.space import searched
 
 if TYPE_CHECKING:
     import optuna
@@ -27,24 +28,13 @@ __all__ = [
     "process_lock",
     "put_back",
     "put_back_killed",
-    "searched",
     "state",
     "trials_of",
 ]
 
 
-def searched(config: FinetuneConfig) -> dict[str, float]:
-    """What :func:`stochnorm.tuning.tune.search_space` chooses, by its names; all, whichever the method looks at."""
-    return {
-        "lr": config.lr,
-        "p": config.p,
-        "l2sp.alpha": config.l2sp.alpha,
-        "delta.alpha": config.delta.alpha,
-        "bss.eta": config.bss.eta,
-    }
-
-
 def import_optuna() -> Any:
+    """Import Optuna, or raise ModuleNotFoundError with the command that installs it."""
     try:
         import optuna
     except ModuleNotFoundError as error:
@@ -53,9 +43,23 @@ def import_optuna() -> Any:
 
 
 def open_study(optuna: Any, out: Path, storage: str, prune: bool) -> optuna.Study:
-    """The study, as it was left or new. In the directory's own file its name is fixed, so that it can be moved."""
+    """Return the study of a directory, existing or new.
+
+    In the directory's own file the name of the study is fixed, so that the directory can be moved.
+
+    Args:
+        optuna: The package.
+        out: Directory of the search.
+        storage: URL of Optuna's storage; empty: an SQLite file in the directory.
+        prune: Stop trials that are worse than the median.
+
+    Raises:
+        ValueError: The study cannot be opened.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for attempt in reversed(range(3)):  # machines that start together make the tables at once, and some fail
+    for attempt in reversed(
+        range(3)
+    ):  # processes that start together create the tables at the same time, and some fail
         try:
             return optuna.create_study(  # type: ignore[no-any-return]
                 study_name=out.resolve().name if storage else "stochnorm",
@@ -64,50 +68,50 @@ def open_study(optuna: Any, out: Path, storage: str, prune: bool) -> optuna.Stud
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=5) if prune else optuna.pruners.NopPruner(),
                 load_if_exists=True,
             )
-        except Exception as error:  # whatever a driver makes of a damaged file, a wrong URL, a server that is away
-            place, mend = "--storage", "mend it, or give another"
+        except Exception as error:  # any error: a damaged file, a wrong URL, an unreachable server
+            place, remedy = "storage (--storage)", "check the URL, or choose another"
             if not storage:
-                place, mend = str(out / "study.db"), "remove it: finished trials stay in trials/ and are not repeated"
+                place, remedy = str(out / "study.db"), "remove it; finished trials stay in trials/ and are not repeated"
             reason = (str(error) or type(error).__name__).splitlines()[0]
             if not attempt:
-                raise ValueError(f"{place}: the study cannot be opened ({reason}); {mend}") from error
+                raise ValueError(f"{place}: the study cannot be opened ({reason}); {remedy}") from error
             time.sleep(1)
     raise AssertionError
 
 
 def check_owner(study: optuna.Study, out: Path) -> None:
-    """Studies of a storage go by the names of directories: raises ValueError where it is that of another one."""
+    """Raise ValueError if the study in a shared storage belongs to another directory of the same name."""
     file = out / "study.id"
     owner = study.user_attrs.get("owner")
     if owner and not (file.is_file() and file.read_text(encoding="utf-8") == owner["id"]):
         raise ValueError(
-            f"the study {study.study_name!r} in --storage is of the search in {owner['out']}, not of {out.resolve()}; "
-            "give an --out with another last part, or another --storage"
+            f"the study {study.study_name!r} in the storage belongs to the search in {owner['out']}, not in "
+            f"{out.resolve()}; choose an out (--out) with another last part, or another storage (--storage)"
         )
     (out / "trials").mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), file.open("x", encoding="utf-8") as new:  # one of several machines makes it
+    with suppress(FileExistsError), file.open("x", encoding="utf-8") as new:  # one of several machines creates it
         new.write(uuid.uuid4().hex)
     study.set_user_attr("owner", {"id": file.read_text(encoding="utf-8"), "out": str(out.resolve())})
 
 
 def check_same(study: optuna.Study, config: FinetuneConfig, out: Path) -> None:
-    """A study is one of these settings, wherever its trials start; raises ValueError where it was made with others."""
+    """Raise ValueError if the study was started with other settings, except those that are searched."""
     fixed = {name: value for name, value in flat(config.result_fields()).items() if name not in searched(config)}
     fixed = json.loads(json.dumps(fixed))
     begun = any(trial.state.name not in ("WAITING", "FAIL") or trial.intermediate_values for trial in trials_of(study))
     before = flat(study.user_attrs.get("settings", {}))
-    if not before or not begun:  # a mistake that the first trial showed may be mended
+    if not before or not begun:  # settings may change until the first trial was validated
         study.set_user_attr("settings", fixed)
         return
     changed = [
         f"{name} was {before.get(name)!r}, now {value!r}" for name, value in fixed.items() if before.get(name) != value
     ]
     if changed:
-        raise ValueError(f"cannot go on with the study in {out}: {'; '.join(changed)}; give another --out")
+        raise ValueError(f"cannot resume the study in {out}: {'; '.join(changed)}; choose another out (--out)")
 
 
 def put_back_killed(study: optuna.Study, out: Path) -> None:
-    """Trials that are running by a process of this machine that is no more: nobody holds its lock."""
+    """Put back the trials of processes of this machine that were killed; no process holds their lock."""
     for trial in trials_of(study, "RUNNING"):
         host, _, process = trial.user_attrs.get("process", "").rpartition(":")
         if host == socket.gethostname():
@@ -119,32 +123,37 @@ def put_back_killed(study: optuna.Study, out: Path) -> None:
 
 
 def put_back(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
-    """The next to ask gets its settings, so its directory and checkpoint. Of several processes one succeeds."""
+    """Give the settings of a trial, and so its directory and checkpoint, to the next trial.
+
+    If several processes try, one of them succeeds.
+    """
     try:
         study.tell(trial.number, state=state("FAIL"))
-    except (ValueError, RuntimeError):  # it has been told already
+    except (ValueError, RuntimeError):  # another process did it
         return
     study.enqueue_trial(trial.params)
 
 
 def process_lock(out: Path, process: str) -> FileLock:
-    """What a process holds for as long as its trials run."""
+    """Return the lock that a process holds while its trials run."""
     return FileLock(out / "trials" / f".{process}.lock", blocking=False)
 
 
 def trials_of(study: optuna.Study, *names: str) -> list[optuna.trial.FrozenTrial]:
-    """Those in one of the states; without names, all."""
+    """Return the trials in one of these states; without names, all trials."""
     return [trial for trial in study.get_trials(deepcopy=False) if not names or trial.state.name in names]
 
 
 def ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that ended: complete or pruned."""
     return trials_of(study, "COMPLETE", "PRUNED")
 
 
 def best_of(study: optuna.Study) -> Any:
-    """The complete trial of the highest score, of several the one of the lowest loss; None where none is."""
+    """Return the complete trial with the highest score, then the lowest loss; None if there is none."""
     return max(trials_of(study, "COMPLETE"), key=lambda t: (t.value, -t.user_attrs["loss"], -t.number), default=None)
 
 
 def state(name: str) -> Any:
+    """Return Optuna's state of this name, such as `COMPLETE`."""
     return import_optuna().trial.TrialState[name]

@@ -1,4 +1,4 @@
-"""Hyper-parameters chosen on validation, by Optuna; the test split stays shut."""
+"""Search of hyper-parameters on validation images, by Optuna; test images are not used."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from filelock import FileLock
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
 from stochnorm.files import write_text
-from stochnorm.methods.catalogue import check_method
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.warning import show_warnings
 from stochnorm.training.display import Display, describe
-from stochnorm.training.finetune import finetune, split_rows
+from stochnorm.training.finetune import finetune
+from stochnorm.training.images import split_rows
+from stochnorm.tuning.space import search_space, searched
 from stochnorm.tuning.study import (
     best_of,
     check_owner,
@@ -38,7 +39,6 @@ from stochnorm.tuning.study import (
     process_lock,
     put_back,
     put_back_killed,
-    searched,
     state,
     trials_of,
 )
@@ -51,50 +51,16 @@ __all__ = ["Tuned", "search_space", "searched", "tune"]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search came to."""
+    """The result of a search."""
 
     config: FinetuneConfig
     """The chosen settings, to fine-tune and test with."""
     value: float
-    """Validation score of the chosen trial, in percent; the best of several, so optimistic. Ties go by the loss."""
+    """Validation score of the chosen trial, percent; the best of several, so too optimistic. The loss breaks ties."""
     trials: int
-    """Trials that ended, pruned and diverged ones included."""
+    """Number of trials that ended, pruned and diverged ones included."""
     path: Path
-    """Directory of ``chosen.json``, ``trials.csv``, ``search.png`` and the trials' runs."""
-
-
-def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
-    """The settings of a trial: learning rate, and p or the strength of each method in the sum.
-
-    Published values lie inside: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card). A
-    range reaches as far as the value in ``config``; p goes in steps of 0.1 if that one does.
-
-    Raises:
-        ValueError: A strength in ``config`` is not positive, where it is searched on a logarithmic scale.
-    """
-    methods = check_method(config.method)
-    config = replace(config, lr=_logarithmic(trial, "lr", config.lr, 3e-4, 3e-2))
-    if "stochnorm" in methods:
-        step = 0.1 if round(config.p, 1) == config.p else None
-        p = trial.suggest_float("p", min(0.1, config.p), max(0.9, config.p), step=step)
-        config = replace(config, p=round(p, 12))  # 0.3, not 0.30000000000000004
-    if "l2sp" in methods:
-        alpha = _logarithmic(trial, "l2sp.alpha", config.l2sp.alpha, 1e-3, 1.0)
-        config = replace(config, l2sp=replace(config.l2sp, alpha=alpha))
-    if "delta" in methods:
-        alpha = _logarithmic(trial, "delta.alpha", config.delta.alpha, 1e-6, 1e-2)
-        config = replace(config, delta=replace(config.delta, alpha=alpha))
-    if "bss" in methods:
-        config = replace(config, bss=replace(config.bss, eta=_logarithmic(trial, "bss.eta", config.bss.eta, 1e-5, 0.1)))
-    return config
-
-
-def _logarithmic(trial: optuna.Trial, name: str, given: float, low: float, high: float) -> float:
-    if not given > 0:
-        raise ValueError(
-            f"{name} is searched on a logarithmic scale from where it is, so it must be positive, got {given}"
-        )
-    return trial.suggest_float(name, min(low, given), max(high, given), log=True)
+    """Directory of `chosen.json`, `trials.csv`, `search.png` and the trials' runs."""
 
 
 def tune(
@@ -106,31 +72,31 @@ def tune(
     space: Callable[[optuna.Trial, FinetuneConfig], FinetuneConfig] = search_space,
     quiet: bool = False,
 ) -> Tuned:
-    """Search learning rate, strengths and p of a method on the validation split.
+    """Search learning rate, strengths and p of a method on validation images.
 
-    All trials see the same images in the same order. Test images are not even read: whatever DATA holds out stays out.
-    A study is kept in an SQLite file in the directory; the same call goes on with it. Trials that were interrupted or
-    killed go on from their checkpoints. Several processes may work on one study: each calls ``tune`` with the same
+    All trials see the same images in the same order. Test images are not read. A study is kept in an SQLite file in the
+    directory; the same call continues it, and interrupted or killed trials continue from their checkpoints. Several
+    processes may work on one study: each calls `tune` with the same
     settings and directory, and on several machines with a storage that all reach (any URL that Optuna takes).
-    What trials warn of is said once.
+    A warning of several trials is shown once.
 
-    The first trial has the settings as they are given, so that a search of any budget knows their score.
+    The first trial has the settings as given, so that a search of any budget includes them.
 
     Args:
-        config: Data, method and all that is not searched; ``out`` is the search's directory.
-        trials: In all, those of earlier calls included. (Of n processes, the last ones may end n - 1 more.)
-        storage: URL of Optuna's storage, where the study goes by the name of the directory; empty: the SQLite file.
-        prune: Stop trials that are worse than the median at the same step, after five whole ones.
-        space: Chooses the settings of a trial.
+        config: Data, method and the settings that are not searched; `out` is the directory of the search.
+        trials: Total number of trials, earlier calls included. (With n processes, up to n - 1 more may end.)
+        storage: URL of Optuna's storage, where the study has the name of the directory; empty for the SQLite file.
+        prune: Stop trials that are worse than the median at the same step, after five complete ones.
+        space: Function that chooses the settings of a trial.
         quiet: Print nothing.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
-        ValueError: The study there was made with other settings, is another directory's, or cannot be opened; or what
-            fine-tuning says of data and settings.
+        ValueError: The study has other settings, belongs to another directory, or cannot be opened; or data and
+            settings cannot work, as for `finetune`.
         FileExistsError: The directory holds other files.
         FloatingPointError: No trial ended with a result.
-        KeyboardInterrupt: Stopped; the same call goes on.
+        KeyboardInterrupt: The search was stopped; the same call continues it.
 
     Example:
         >>> tuned = tune(FinetuneConfig("photos/", method="stochnorm+l2sp"), trials=30)  # doctest: +SKIP
@@ -141,10 +107,13 @@ def tune(
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("a trial trains in one process; start tune without torchrun, several times to share the work")
+        raise ValueError(
+            "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to "
+            "share the work"
+        )
     config = replace(config, resume=False, overwrite=False)
     if space is search_space:
-        space(optuna.trial.FixedTrial(searched(config)), config)  # says what cannot be searched from there
+        space(optuna.trial.FixedTrial(searched(config)), config)  # raises for values that cannot be searched from
     out = Path(config.out) if config.out else Run.of(config).path.with_name(Run.of(config).path.name + "-tune")
     display = Display(quiet=quiet)
     with _warnings_once():
@@ -153,8 +122,8 @@ def tune(
     best = best_of(study)
     if best is None:
         raise FloatingPointError(
-            f"none of {len(ended(study))} trials came to a result, see {out / 'trials.csv'}; the same command with "
-            f"more --trials goes on"
+            f"none of {len(ended(study))} trials has a result, see {out / 'trials.csv'}; rerun the command with more "
+            f"--trials"
         )
     _report(study, out)
     with warnings.catch_warnings():
@@ -171,13 +140,14 @@ def tune(
 
 
 def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: bool, display: Display) -> optuna.Study:
-    """The study, new or as it was left; what is wrong with data or place is said before there is anything."""
+    """Return the study, new or continued, after data and directory are checked."""
     run = Run(out)
     run.check_place(replace(config, out=str(out)))
     source = read_source(config.data)
     images = Counter(row.split for row in split_rows(source, config))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.resolve().with_name(f".{out.resolve().name}.lock")):  # of processes that start together
+    lock = out.resolve().with_name(f".{out.resolve().name}.lock")  # of processes that start together
+    with FileLock(lock, timeout=300):  # it is held for moments
         if not (out / "trials").is_dir():
             run.check(replace(config, out=str(out)))
         if not storage:
@@ -192,7 +162,7 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
         {
             "data": config.data,
             "images": f"{images['train']} train / {images['val']} val, {len(source.classes)} classes, "
-            f"rate {config.rate:g} %; {images['test']} test images stay unread",
+            f"rate {config.rate:g} %; {images['test']} test images not used",
             "model": f"{config.backbone}, {config.weights} weights",
             "method": describe(config),
         }
@@ -209,7 +179,7 @@ def _search(
     space: Callable[[optuna.Trial, FinetuneConfig], FinetuneConfig],
     display: Display,
 ) -> None:
-    """Trials until there are enough."""
+    """Run trials until there are enough."""
     name = uuid.uuid4().hex
     lock = process_lock(out, name)
     try:
@@ -240,7 +210,7 @@ def _search(
 
 
 def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Exception]) -> str:
-    """Fine-tune without a test, and tell the study; returns how it ended, in words."""
+    """Fine-tune without a test and tell the study; return how it ended, in words."""
     name = Run.of(replace(chosen, out="")).path.name
     trial.set_user_attr("run", f"trials/{name}")
     path = out / "trials" / name
@@ -252,7 +222,7 @@ def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Ex
 
     try:
         resume = (path / "config.json").is_file()
-        settings = replace(chosen, out=str(path), resume=resume, report=False, log="none")  # trials.csv tells of them
+        settings = replace(chosen, out=str(path), resume=resume, report=False, log="none")  # trials.csv has them
         result = finetune(settings, quiet=True, test=False, validated=report)
     except (FloatingPointError, pruned) as error:
         trial.study.tell(trial, state=state("PRUNED"))
@@ -266,7 +236,7 @@ def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Ex
 
 @contextmanager
 def _warnings_once() -> Iterator[None]:
-    """Shows a warning once, however many trials raise it."""
+    """Show a warning once, even if several trials raise it."""
     show, seen = warnings.showwarning, set()
 
     def show_new(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
@@ -285,7 +255,7 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 
 def _drop_beaten(study: optuna.Study, out: Path) -> None:
-    """Removes models and checkpoints of all trials that ended but the best one's; their results stay."""
+    """Remove models and checkpoints of ended trials except the best one; their results stay."""
     best = best_of(study)
     kept = best.user_attrs["run"] if best else None  # two trials may have had the same settings, so the same run
     for trial in ended(study):
@@ -296,8 +266,8 @@ def _drop_beaten(study: optuna.Study, out: Path) -> None:
 
 
 def _report(study: optuna.Study, out: Path) -> None:
-    """``trials.csv`` and a picture, after each trial."""
-    from stochnorm.plotting import plot_search
+    """`trials.csv` and a picture, after each trial."""
+    from stochnorm.tuning.plot import plot_search
 
     trials = ended(study)
     names = sorted({name for trial in trials for name in trial.params})

@@ -1,4 +1,4 @@
-"""What threads do ahead of whoever wants it."""
+"""Work done ahead by threads."""
 
 from __future__ import annotations
 

@@ -6,10 +6,9 @@ import errno
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
+import threading
 import warnings
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,31 +19,12 @@ from PIL import Image
 
 import stochnorm.data.images.cache as module
 from stochnorm.data import ImageStore, Preprocessing, Row, read_source
-from stochnorm.data.images.cache import ImageCache, NoCacheError, cache_limit
-from stochnorm.files import cache_directory
+from stochnorm.data.images.cache import ImageCache
 
 SMALL = Preprocessing(image_size=14)
+
+
 BYTES = 3 * 16 * 16
-
-
-@pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_directory("images")
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that were decoded, by folder and name."""
-    names: list[str] = []
-    original = Preprocessing.read
-
-    def read(self: Preprocessing, path: Path) -> torch.Tensor:
-        names.append(f"{path.parent.name}/{path.name}")
-        return original(self, path)
-
-    monkeypatch.setattr(Preprocessing, "read", read)
-    return names
 
 
 def store_of(photos: Path, rows: list[Row] | None = None, **options: Any) -> ImageStore:
@@ -54,7 +34,7 @@ def store_of(photos: Path, rows: list[Row] | None = None, **options: Any) -> Ima
 
 
 def right(store: ImageStore) -> bool:
-    """Whether its images are those of the files."""
+    """Return whether the images are those of the files."""
     fresh = Preprocessing(image_size=14)
     return all(torch.equal(store[i], fresh.read(store.root / row.path)) for i, row in enumerate(store.rows))
 
@@ -76,6 +56,14 @@ def slot(store: ImageStore, number: int) -> int:
 
 def entry(number: int) -> int:
     return module._PAGE + number * module._ENTRY
+
+
+def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking with idle threads
+        process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+        process.start()
+    return process  # type: ignore[return-value]
 
 
 def test_the_second_store_of_the_same_images_decodes_nothing(photos: Path, decoded: list[str]) -> None:
@@ -107,7 +95,7 @@ def test_another_size_or_interpolation_is_another_file(photos: Path, directory: 
     assert len(list(directory.glob("*.images"))) == 2
 
 
-def test_an_image_that_changed_is_decoded_anew(photos: Path, decoded: list[str]) -> None:
+def test_an_image_that_changed_is_decoded_again(photos: Path, decoded: list[str]) -> None:
     before = store_of(photos)
     old = before[20]
     Image.new("RGB", (24, 24), (9, 8, 7)).save(photos / "red/000.png")
@@ -179,7 +167,7 @@ def test_images_that_cannot_be_read_are_left_out_each_time(photos: Path, decoded
     rows = [*read_source(photos).rows, Row("red/001.png", "red")]
     listed = [row.path for row in rows]
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"left out 2 of 30 images: .*red/000.png.*red/001.png"):
+        with pytest.warns(UserWarning, match=r"skipped 2 of 30 images: .*red/000.png.*red/001.png"):
             store = store_of(photos, rows, listed=listed)
         assert len(store) == 28
         assert right(store)
@@ -203,14 +191,16 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
 def test_a_disk_that_becomes_full_is_one_warning(
     photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, max_bytes: float
 ) -> None:
-    write, left = os.pwrite, [module._PAGE + 10 * (BYTES + 3 * module._ENTRY)]
+    write, left, lock = os.pwrite, module._PAGE + 10 * (BYTES + 3 * module._ENTRY), threading.Lock()
 
     def pwrite(descriptor: int, data: bytes, place: int) -> int:
-        if not left[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = write(descriptor, data[: left[0]], place)
-        left[0] -= written
-        return written
+        nonlocal left
+        with lock:  # threads write side by side
+            if not left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = write(descriptor, data[:left], place)
+            left -= written
+            return written
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.warns(UserWarning, match=r"not kept on disk for the next run: .*No space left on device") as caught:
@@ -225,6 +215,18 @@ def test_a_disk_that_becomes_full_is_one_warning(
     monkeypatch.undo()
 
 
+def test_a_write_that_takes_nothing_is_an_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    with file.open("wb") as opened, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: 0)
+        with pytest.raises(OSError, match=r"none of 4 bytes were written at byte 7; is the disk full\?"):
+            module._write_all(opened.fileno(), b"four", 7)
+    assert file.read_bytes() == b""
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.warns(UserWarning, match="images are not kept on disk .*none of .* bytes were written"):
+        assert right(store_of(photos))
+
+
 def test_without_a_cache_each_use_decodes(photos: Path, decoded: list[str], directory: Path) -> None:
     store = store_of(photos, cache="none")
     _ = store[0], store[0]
@@ -232,91 +234,17 @@ def test_without_a_cache_each_use_decodes(photos: Path, decoded: list[str], dire
     assert not directory.exists()
 
 
-def caches(photos: Path, limit: float, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], ImageCache]:
-    """Makes filled caches of 30 images, 31 kB each, of one source or another."""
-    monkeypatch.setenv("STOCHNORM_CACHE_GB", str(limit / 1e9))
-    paths = [row.path for row in read_source(photos).rows]
-
-    def make(number: int) -> ImageCache:
-        cache = ImageCache(photos, paths[number:] + paths[:number], SMALL)
-        for path in paths:
-            cache.hold(path)
-        return cache
-
-    return make
-
-
-def test_what_was_not_used_for_longest_makes_room(
-    photos: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = caches(photos, 110e3, monkeypatch)
-    paths = [make(number)._path for number in range(3)]
-    for age, path in enumerate(paths):
-        os.utime(path, (1000 + age, 1000 + age))
-    make(0)  # used again
-    last = make(3)._path
-    assert set(directory.glob("*.images")) == {paths[0], paths[2], last}
-
-
-def test_what_is_in_use_stays(photos: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = caches(photos, 80e3, monkeypatch)
-    used, idle = make(0), make(1)._path
-    os.utime(used._path, (1000, 1000))
-    other = make(2)
-    assert set(directory.glob("*.images")) == {used._path, other._path}
-    assert not idle.exists()
-    with pytest.raises(NoCacheError, match=r"may be cached on disk \(STOCHNORM_CACHE_GB"):
-        make(3)  # both are in use
-    assert set(directory.glob("*.images")) == {used._path, other._path}
-
-
-def test_a_cache_above_the_limit_is_not_made(
-    photos: Path, decoded: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STOCHNORM_CACHE_GB", "0.00001")
-    store = store_of(photos, cache="auto")
-    with pytest.warns(UserWarning, match="not kept on disk for the next run: .* images are more than"):
-        store_of(photos, cache="disk")
-    decoded.clear()
-    _ = [store[i] for i in range(30)]
-    assert decoded == []  # in memory
-    assert not list(directory.glob("*.images"))
-
-
-def test_half_of_the_free_disk_stays_free(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(60_000))
-    with pytest.raises(NoCacheError, match="at most half of what is free"):
-        ImageCache(photos, [row.path for row in read_source(photos).rows], SMALL)
-
-
-def test_the_limit_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_limit() == 20e9
-    for text in ("much", "-1", "nan"):
-        monkeypatch.setenv("STOCHNORM_CACHE_GB", text)
-        with pytest.raises(ValueError, match=f"STOCHNORM_CACHE_GB is a number of gigabytes, 0 or more, got '{text}'"):
-            cache_limit()
-
-
-def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which idle
-        process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
-        process.start()
-    return process  # type: ignore[return-value]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_fill_a_file_at_once_leave_the_right_bytes(photos: Path, decoded: list[str]) -> None:
     barrier = multiprocessing.get_context("fork").Barrier(2)
 
     def fill() -> None:
-        barrier.wait()
+        barrier.wait(60)
         os._exit(0 if right(store_of(photos)) else 1)
 
     processes = [start(fill), start(fill)]
     for process in processes:
-        process.join()
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     store = store_of(photos)
     assert decoded == []
@@ -343,12 +271,12 @@ def test_a_process_killed_while_it_writes_leaves_nothing_wrong(photos: Path, wri
             cache.hold(path)
 
     process = start(die)
-    process.join()
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert right(store_of(photos))
 
 
-def test_a_worker_process_opens_the_file_anew(photos: Path, decoded: list[str]) -> None:
+def test_a_worker_process_opens_the_file_itself(photos: Path, decoded: list[str]) -> None:
     store = store_of(photos)
     decoded.clear()
     copy = pickle.loads(pickle.dumps(store))  # noqa: S301 (as processes that are not forked get it)

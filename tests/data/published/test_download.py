@@ -1,4 +1,4 @@
-"""Downloads, from a server of the test's own; none goes out."""
+"""Downloads from a server that the test starts; none leaves the machine."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def served(folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join(60)
 
 
 @pytest.fixture
 def site(tmp_path: Path, write_official: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Serves a small CUB archive, which the catalogue is made to point at."""
+    """Serve a small CUB archive, with its address in the catalogue."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     site = tmp_path / "site"
@@ -47,7 +49,7 @@ def site(tmp_path: Path, write_official: Write, monkeypatch: pytest.MonkeyPatch)
         archive.add(tmp_path / "made/CUB_200_2011", "CUB_200_2011")
         archive.addfile(
             tarfile.TarInfo("attributes.txt"), io.BytesIO()
-        )  # as the official one: a file beside the folder
+        )  # as in the official one: a file next to the folder
     digest = hashlib.md5((site / "cub.tgz").read_bytes(), usedforsecurity=False).hexdigest()
     with served(site) as address:
         monkeypatch.setitem(DATASETS, "cub", replace(DATASETS["cub"], url=f"{address}/cub.tgz", md5=digest))
@@ -60,7 +62,7 @@ def test_an_archive_is_fetched_checked_and_unpacked(site: Path, tmp_path: Path) 
     assert verify(folder).found["images"] == 20
     assert not verify(folder).missing
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["CUB_200_2011"]  # no archive, no attributes.txt
-    with pytest.raises(FileExistsError, match="CUB_200_2011 is there already"):
+    with pytest.raises(FileExistsError, match="CUB_200_2011 exists"):
         download("cub", tmp_path / "data")
 
 
@@ -101,7 +103,9 @@ def test_paths_that_lead_out_of_an_archive_are_not_unpacked(
         archive.addfile(member, io.BytesIO())
     digest = hashlib.md5((site / "cub.tgz").read_bytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setitem(DATASETS, "cub", replace(DATASETS["cub"], md5=digest))
-    with pytest.raises(OSError, match=r"could not be downloaded .* in it is no file or folder within it; try again"):
+    with pytest.raises(
+        OSError, match=r"could not be downloaded .* is not a file or folder inside the archive; try again"
+    ):
         download("cub", tmp_path / "deep/data")
     assert not list(tmp_path.rglob("escaped.txt"))
     assert not (tmp_path / "deep").exists()
@@ -112,7 +116,7 @@ def test_paths_that_lead_out_of_an_archive_are_not_unpacked(
     [
         (
             "cars",
-            r"server is gone.*unpack it to .*stanford_cars with devkit/cars_meta.mat, .*cars_test_annos_withlabels",
+            r"server is offline.*unpack it to .*stanford_cars with devkit/cars_meta.mat, .*cars_test_annos_withlabels",
         ),
         ("chestxray14", r"Box folder.*unpack it to .* with Data_Entry_2017.csv, train_val_list.txt, test_list.txt"),
         ("elpv", r"pip install 'stochnorm\[demo\]'"),
@@ -125,7 +129,9 @@ def test_what_cannot_be_downloaded_says_where_to_get_it(name: str, words: str, t
 
 
 def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no data set 'imagenet'; known are cub, cars, aircraft, chestxray14, elpv"):
+    with pytest.raises(
+        ValueError, match="unknown data set 'imagenet'; choose one of: cub, cars, aircraft, chestxray14, elpv"
+    ):
         download("imagenet", tmp_path)
 
 

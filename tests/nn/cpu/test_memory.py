@@ -28,7 +28,7 @@ print(faults())
 def faults_of_a_second_allocation(keep: bool) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", SCRIPT.format(keep=keep)]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="no glibc")

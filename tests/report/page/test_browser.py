@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a file and waits until its charts are drawn; in the end nothing may have gone wrong in it."""
+    """Return a function that opens a file and waits until its charts are drawn; errors in the page fail the test."""
     wrong: list[str] = []
     contexts = []
 
@@ -79,7 +79,7 @@ def report(comparison: list[Record], tmp_path: Path) -> Path:
 
 
 def column(page: Any, number: int) -> list[str]:
-    """The values of a column of the table of all results, of the rows in sight."""
+    """Return the values of a column of the table of all results, of the visible rows."""
     rows = page.locator("#rows tbody tr:visible").all()
     return [row.locator("td, th").nth(number).inner_text().strip() for row in rows]
 
@@ -91,11 +91,11 @@ def overflow(page: Any) -> int:
 def brightness(page: Any, selector: str, name: str) -> float:
     color = page.locator(selector).first.evaluate(f"element => getComputedStyle(element).{name}")
     parts = [int(part) for part in re.findall(r"\d+", color)[:3]]
-    return sum(parts) / 3 if parts else -1.0  # drawn anew at this moment
+    return sum(parts) / 3 if parts else -1.0  # redrawn at this moment
 
 
 def eventually(check: Callable[[], bool]) -> bool:
-    """Whether it comes true: the page hears of a change of media when it likes, and draws then."""
+    """Return whether the check succeeds in time: the page learns of a change of media later, and then draws."""
     end = time.monotonic() + 30
     while not check() and time.monotonic() < end:
         time.sleep(0.05)
@@ -253,5 +253,5 @@ def test_its_first_printed_page_is_not_blank(show: Callable[..., Any], report: P
     assert page.locator("#results table").first.bounding_box()["y"] < 700
     if pdftotext := shutil.which("pdftotext"):
         command = [pdftotext, "-f", "1", "-l", "1", str(tmp_path / "page.pdf"), "-"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
         assert "3 methods on photos" in text

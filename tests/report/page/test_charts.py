@@ -9,16 +9,9 @@ import plotly.graph_objects as go
 import pytest
 
 from stochnorm.report.page.analysis import Bin, ClassScore
-from stochnorm.report.page.charts import (
-    Style,
-    accuracy_figure,
-    calibration_figure,
-    class_figure,
-    confusion_figure,
-    curve_figure,
-    gain_figure,
-    styles,
-)
+from stochnorm.report.page.charts import Style, styles
+from stochnorm.report.page.comparison_charts import accuracy_figure, gain_figure
+from stochnorm.report.page.run_charts import calibration_figure, class_figure, confusion_figure, curve_figure
 from stochnorm.report.statistics import Difference, Summary
 from stochnorm.runs.records import Cell
 

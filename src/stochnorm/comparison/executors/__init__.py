@@ -1,4 +1,4 @@
-"""Who does the runs of a comparison: worker processes of this machine, or a Ray cluster."""
+"""Executors of the jobs of a comparison: worker processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ __all__ = ["Executor", "Job", "Outcome", "executor"]
 
 
 class Executor(Protocol):
-    """Does jobs side by side. Closing it stops those that run, after they have written their checkpoints."""
+    """Something that does several jobs at a time."""
 
     slots: int
+    """Number of jobs at a time."""
 
-    def start(self, job: Job) -> None: ...
+    def start(self, job: Job) -> None:
+        """Start a job."""
 
-    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]: ...
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """Return the jobs that ended, after at most `timeout` seconds."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop all running jobs once they have written their checkpoints."""
 
 
 def executor(name: str, *, workers: int, threads: int, processes: int, logs: Path) -> Executor:
-    """The executor of a name, ``local`` or ``ray``; see its class.
+    """Return an executor.
+
+    Args:
+        name: `local` or `ray`.
+        workers: Jobs at a time; 0: the executor's own choice.
+        threads: CPU threads per process; 0: the executor's own choice.
+        processes: Processes per run.
+        logs: Folder for the output of worker processes.
 
     Raises:
-        ValueError: There is none of that name, or a number is negative.
-        ModuleNotFoundError: It needs a package that is not installed.
+        ValueError: The name is unknown, or a number is too small.
+        ModuleNotFoundError: The executor's package is not installed.
     """
     for what, value, low in (("workers", workers, 0), ("threads", threads, 0), ("processes", processes, 1)):
         if value < low:
@@ -40,4 +51,4 @@ def executor(name: str, *, workers: int, threads: int, processes: int, logs: Pat
         from stochnorm.comparison.executors.ray_cluster import RayExecutor
 
         return RayExecutor(workers, threads, processes)
-    raise ValueError(f"unknown executor {name!r}: local, or ray")
+    raise ValueError(f"unknown executor {name!r}; choose local or ray")

@@ -1,4 +1,4 @@
-"""One piece of work of a comparison, and how it ended; the same for every executor."""
+"""One job of a comparison and its outcome, the same for every executor."""
 
 from __future__ import annotations
 
@@ -20,45 +20,50 @@ __all__ = ["Job", "Outcome", "cores", "failed", "perform"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do or go on with; with trials, a search of hyper-parameters."""
+    """A run to start or resume; with `trials`, a search."""
 
     config: FinetuneConfig
-    """With ``out``."""
+    """Settings, with `out`."""
     trials: int = 0
+    """Number of trials of a search; 0 for a run."""
     processes: int = 1
-    """That share a run, by torchrun."""
+    """Processes per run (torchrun)."""
 
     @classmethod
     def from_json(cls, text: str) -> Job:
+        """Read what `as_json` wrote."""
         content: dict[str, Any] = json.loads(text)
         return cls(**{**content, "config": FinetuneConfig.from_dict(content["config"])})
 
     def as_json(self) -> str:
+        """Write the job as one line of JSON."""
         return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended."""
+    """The outcome of a job."""
 
     state: Literal["done", "failed", "busy", "stopped"]
-    """busy: another process works on it; stopped: it can go on."""
+    """State of the job; busy: another process works on it; stopped: it can be resumed."""
     reason: str = ""
-    """In a line."""
+    """Reason for the state, one line."""
     warnings: tuple[str, ...] = ()
-    """What the job warned of, such as images that cannot be read."""
+    """Warnings of the job, such as unreadable images."""
 
     @classmethod
     def from_json(cls, text: str) -> Outcome:
+        """Read what `as_json` wrote."""
         content: dict[str, Any] = json.loads(text)
         return cls(**{**content, "warnings": tuple(content["warnings"])})
 
     def as_json(self) -> str:
+        """Write the outcome as one line of JSON."""
         return json.dumps(asdict(self))
 
 
 def perform(job: Job) -> Outcome:
-    """Do a job in this process. What fails is written to the run's ``failure.json``; nothing is raised."""
+    """Do a job in this process. An error is written to the run's `failure.json` and not raised."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default", UserWarning)
         outcome = _perform(job)
@@ -93,7 +98,7 @@ def _perform(job: Job) -> Outcome:
 
 
 def failed(job: Job, reason: str, details: str = "") -> Outcome:
-    """Writes down why a job failed, where the disk lets it."""
+    """Return the outcome of a failed job, and write its reason to `failure.json` if the disk allows."""
     run = Run.of(job.config)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -104,7 +109,7 @@ def failed(job: Job, reason: str, details: str = "") -> Outcome:
 
 
 def _torchrun(job: Job, run: Run) -> tuple[str, ...]:
-    """Fine-tune by several processes of this machine; what they warned of."""
+    """Fine-tune with several processes on this machine; return their warnings."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     settings = run.path.with_name(f".{run.path.name}.json")
     write_text(settings, json.dumps(asdict(job.config)) + "\n")
@@ -122,7 +127,10 @@ def _torchrun(job: Job, run: Run) -> tuple[str, ...]:
 
 
 def _run(command: list[str]) -> tuple[int, list[str]]:
-    """Run torchrun; its exit status, and the lines of its standard error. An interrupt is handed on, and waited for."""
+    """Run torchrun and return its exit status and the lines of its standard error.
+
+    An interrupt is passed to torchrun and raised once it has ended.
+    """
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         while True:
             try:
@@ -137,5 +145,5 @@ def _run(command: list[str]) -> tuple[int, list[str]]:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

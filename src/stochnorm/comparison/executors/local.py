@@ -1,4 +1,4 @@
-"""Worker processes on this machine, with its threads and GPUs shared out."""
+"""Worker processes on this machine, each with its share of threads and GPUs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ Answers: TypeAlias = "SimpleQueue[tuple[_Worker, str]]"
 
 
 class LocalExecutor:
-    """One job a worker at a time. A worker that dies takes its job alone with it, and is replaced.
+    """Worker processes, one job each at a time. If a worker dies, only its job fails, and a new worker replaces it.
+
+    With GPUs, each worker sees the GPUs of its runs only (`CUDA_VISIBLE_DEVICES`): one for each process of a run.
+    Workers beyond the number of GPUs share them.
 
     Args:
-        workers: How many; 0: one per GPU (or group of GPUs that share a run), without GPUs one per core.
-        threads: Of each worker; 0: the cores shared out.
-        processes: That share a run, each on a GPU of its own if there are any.
-        logs: Folder for what workers print.
+        workers: Number of workers; 0: one per GPU (per `processes` GPUs), or one per core without GPUs.
+        threads: CPU threads per process; 0: an equal share of the cores.
+        processes: Processes per run.
+        logs: Folder for the output of workers.
 
     Attributes:
-        slots: Jobs at a time.
+        slots: Number of jobs at a time.
     """
 
     def __init__(self, workers: int, threads: int, processes: int, logs: Path) -> None:
@@ -44,16 +47,16 @@ class LocalExecutor:
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, Job] = {}
         self._answers: Answers = SimpleQueue()
-        self._free = list(range(self.slots))  # numbers of workers that are not started
+        self._free = list(range(self.slots))  # numbers of workers that do not run
 
     def start(self, job: Job) -> None:
-        """Begin a job; at most ``slots`` at a time."""
+        """Start a job; at most `slots` may run at a time."""
         worker = self._idle.pop() if self._idle else self._start_worker()
         self._busy[worker] = job
         worker.tell(job)
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that ended, at the latest after so many seconds."""
+        """Return the jobs that ended, after at most `timeout` seconds."""
         try:
             worker, answer = self._answers.get(timeout=timeout)
         except Empty:
@@ -68,7 +71,7 @@ class LocalExecutor:
             self._idle.append(worker)
             return [(job, Outcome.from_json(answer))]
         self._free.append(worker.number)
-        return [(job, failed(job, _obituary(worker.wait())))]
+        return [(job, failed(job, _reason(worker.wait())))]
 
     def close(self) -> None:
         """End all workers; running jobs write their checkpoints first."""
@@ -87,7 +90,7 @@ class LocalExecutor:
 
 
 class _Worker:
-    """A process of :mod:`.worker`, whose answers come into a queue; an empty one when it ends."""
+    """A worker process. Its answers go into a queue, and an empty one when it ends."""
 
     def __init__(self, number: int, threads: int, gpus: list[str], log: Path, answers: Answers) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -101,7 +104,7 @@ class _Worker:
                 stderr=errors,
                 env=environment,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches the comparison, which stops its workers in order
+                start_new_session=True,  # Ctrl-C reaches only the comparison, which stops its workers
             )
         self.number = number
         self._jobs = cast("IO[str]", self.process.stdin)
@@ -116,32 +119,34 @@ class _Worker:
         self._listener.start()
 
     def tell(self, job: Job) -> None:
-        with suppress(BrokenPipeError):  # it died between two jobs; the end of its answers says so
+        """Send it a job."""
+        with suppress(BrokenPipeError):  # it died between two jobs; its empty answer follows
             self._jobs.write(job.as_json() + "\n")
             self._jobs.flush()
 
     def close(self) -> None:
-        """Tell it to end; a running job writes its checkpoint first."""
+        """Ask it to end; a running job writes its checkpoint first."""
         with suppress(BrokenPipeError):
             self._jobs.close()
 
     def wait(self) -> int:
-        """Until it has ended; its exit status."""
+        """Wait until it has ended and return its exit status."""
         self.close()
         self._listener.join()
         return self.process.wait()
 
 
 def _gpus() -> list[str]:
-    """The names of the GPUs that this process may use."""
+    """Return the names of the GPUs that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     return names[: torch.cuda.device_count()]
 
 
-def _obituary(status: int) -> str:
+def _reason(status: int) -> str:
+    """Return the reason why a worker died."""
     if status >= 0:
         return f"its process ended with status {status}; see the logs"
     name = signal.Signals(-status).name
-    hint = "; out of memory? Give fewer --workers" if name == "SIGKILL" else "; see the logs"
+    hint = "; out of memory? Use fewer --workers" if name == "SIGKILL" else "; see the logs"
     return f"its process was killed by {name}{hint}"

@@ -1,4 +1,4 @@
-"""The same jobs on a Ray cluster, whose machines all reach the data and the comparison's directory by the same path."""
+"""Jobs on a Ray cluster. All of its machines must reach the data and the comparison by the same paths."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _PATIENCE = 60.0  # seconds that jobs have to write their checkpoints
 
 
 class RayExecutor:
-    """One task a job. Joins the cluster that ``RAY_ADDRESS`` names, else starts one on this machine.
+    """One Ray task per job, on the cluster that `RAY_ADDRESS` names or on a new one on this machine.
 
     Args:
         workers: Jobs at a time; 0: as many as the cluster has room for.
-        threads: CPUs of each job; 0: 1.
-        processes: That share a run: each takes so many CPUs and, where the cluster has GPUs, a GPU.
+        threads: CPUs per process; 0: 1.
+        processes: Processes per run; if the cluster has GPUs, each process takes one.
 
     Attributes:
-        slots: Jobs at a time.
+        slots: Number of jobs at a time.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -34,7 +34,7 @@ class RayExecutor:
         try:
             import ray
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("the executor ray needs Ray: pip install 'stochnorm[ray]'") from error
+            raise ModuleNotFoundError("executor ray needs Ray: pip install 'stochnorm[ray]'") from error
         self._ray: Any = ray
         self._started = not self._ray.is_initialized()
         if self._started:
@@ -50,11 +50,11 @@ class RayExecutor:
         self._running: dict[Any, Job] = {}
 
     def start(self, job: Job) -> None:
-        """Begin a job."""
+        """Start a job."""
         self._running[self._task.remote(job.as_json(), str(Path.cwd()))] = job
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that ended, at the latest after so many seconds."""
+        """Return the jobs that ended, after at most `timeout` seconds."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         ended = []
         for reference in ready:
@@ -67,7 +67,7 @@ class RayExecutor:
         return ended
 
     def close(self) -> None:
-        """Leave the cluster, or end it if it was started here; running jobs write their checkpoints first."""
+        """Leave the cluster, or end it if this object started it; running jobs write their checkpoints first."""
         for reference in self._running:
             self._ray.cancel(reference)
         if self._running:
@@ -78,6 +78,7 @@ class RayExecutor:
 
 
 def _perform(job: str, directory: str) -> str:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Ray cancels; what nohup starts ignores it
-    os.chdir(directory)  # what relative paths of data and runs start from
+    """Do a job, given as JSON, and return its outcome as JSON."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray cancels by it, and nohup ignores it
+    os.chdir(directory)  # for relative paths of data and runs
     return perform(Job.from_json(job)).as_json()

@@ -1,6 +1,6 @@
-"""A process that does the jobs it is told on standard input, a line of JSON each, and answers each with a line.
+"""A worker process: it reads jobs from standard input, one line of JSON each, and answers each with one line.
 
-It ends when its input does. If that happens during a job, as after SIGTERM, the job writes a checkpoint and stops.
+It ends when its input ends. If that happens during a job, the job writes a checkpoint and stops, as after SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # where training does not take it, unwinds the job
+    """Do jobs until standard input ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside of training, SIGTERM raises in the job
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    os.dup2(2, 1)  # all that libraries print goes to the log
     lines: SimpleQueue[str] = SimpleQueue()
     busy = threading.Event()
 
@@ -31,7 +32,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=listen, daemon=True).start()
-    import stochnorm.training.finetune  # noqa: F401 (before the first job comes, to share the time)
+    import stochnorm.training.finetune  # noqa: F401 (slow; done while the first job is prepared)
 
     while line := lines.get():
         busy.set()
@@ -39,7 +40,7 @@ def main() -> None:
         busy.clear()
         try:
             print(outcome.as_json(), file=answers, flush=True)
-        except BrokenPipeError:  # nobody listens any more
+        except BrokenPipeError:  # the comparison has ended
             break
 
 

@@ -1,1 +1,1 @@
-"""Images: read, decoded once, kept, cropped, and made into batches."""
+"""Reading, caching, cropping and batching of images."""

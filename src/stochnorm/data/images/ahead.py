@@ -1,4 +1,4 @@
-"""Work that threads do ahead of whoever wants its results."""
+"""Work done ahead by threads."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Result = TypeVar("Result")
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """``map``, by threads, in order, never more than ``ahead`` results before the one that is wanted.
+    """Map a function over items in threads, in order, at most `ahead` results before the one that is needed.
 
-    What the function raises is raised where its result would have come. Closing the iterator, which an exception does
-    too, drops what has not begun and waits for the rest, so that no thread outlives it.
+    An exception of the function is raised in place of its result. When the iterator is closed, also by an exception,
+    calls that have not started are dropped and the others are finished, so that no thread outlives the iterator.
 
     Args:
-        function: Called in the threads; with ``ahead`` 0 in the caller's own.
-        items: Taken one by one, as room comes.
-        threads: How many.
-        ahead: How many results, finished or begun, may wait.
+        function: Function to call in the threads; in the calling thread if `ahead` is 0.
+        items: Arguments, taken one by one.
+        threads: Number of threads.
+        ahead: Maximum number of results, finished or started, that wait.
 
     Example:
         >>> list(map_ahead(str, range(3), threads=2, ahead=2))

@@ -1,4 +1,4 @@
-"""Training crops: drawn for a whole batch at once, then cut from uint8 images one by one."""
+"""Random training crops: drawn for a whole batch, then cut from one uint8 image at a time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 __all__ = ["Crop", "cut", "draw_crops"]
 
-_AREA = (0.08, 1.0)  # share of the image
+_AREA = (0.08, 1.0)  # fraction of the image
 _RATIO = (3 / 4, 4 / 3)  # width to height
 _ATTEMPTS = 10
 
 
 class Crop(NamedTuple):
-    """What is cut from an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -27,15 +27,15 @@ class Crop(NamedTuple):
 
 
 def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
-    """Random resized crops of square images, half of them mirrored: the law of torchvision's ``RandomResizedCrop``.
+    """Draw random crops of square images, half of them mirrored, as torchvision's `RandomResizedCrop` does.
 
-    Area uniform in 8 to 100 % of the image, ratio log-uniform in 3/4 to 4/3; drawn up to ten times until the crop fits
-    into the image, else the whole image; then a uniform place.
+    The area is uniform in 8 to 100 % of the image, the ratio log-uniform in 3/4 to 4/3. They are drawn up to ten times
+    until the crop fits into the image; otherwise the crop is the whole image. The place is uniform.
 
     Args:
-        count: How many.
-        side: Of the images, pixels.
-        generator: All that the draws depend on.
+        count: Number of crops.
+        side: Side of the images, pixels.
+        generator: Generator of the draws, on the CPU.
 
     Example:
         >>> crops = draw_crops(2, 256, torch.Generator().manual_seed(0))
@@ -63,14 +63,14 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
 
 
 def cut(image: Tensor, crop: Crop, size: int) -> Tensor:
-    """An image's crop, scaled to a square, bilinear with antialias.
+    """Cut a crop out of an image and scale it to a square, bilinear with antialias.
 
     Shape:
-        image: (3, h, w), uint8; fastest where its memory has the channels last.
+        image: (3, h, w), uint8; fastest with channels last in memory.
         returns: (3, size, size), uint8.
     """
     top, left, height, width, mirrored = crop
-    # A batch of one whose strides say channels_last, which PyTorch's fast kernel for uint8 looks at.
+    # A batch of one with channels_last strides, which PyTorch's fast kernel for uint8 needs.
     batch = image.movedim(0, -1)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
     scaled = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
     return (scaled.flip(-1) if mirrored else scaled)[0]

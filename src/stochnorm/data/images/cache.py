@@ -1,4 +1,4 @@
-"""Decoded images in a file that all runs on a machine share: whoever needs one first decodes it for the others."""
+"""Decoded images in a file that all runs on a machine share: each image is decoded once."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if sys.platform != "win32":
 
 __all__ = ["ImageCache", "NoCacheError", "cache_limit"]
 
-_VERSION = 1  # to be raised when the same file decodes to other bytes, or the layout changes
+_VERSION = 1  # to raise when the same file decodes to other bytes, or the layout changes
 _PAGE = 4096
-_STAMP = struct.Struct("<qq")  # size and time of the last change, of an image's file
+_STAMP = struct.Struct("<qq")  # size and modification time of an image's file
 _CHECKSUM = 8  # bytes
 _ENTRY = _STAMP.size + _CHECKSUM
 
 
 class NoCacheError(OSError):
-    """There is no cache by rule, not by fault: it would be too large, or the system has no means for it."""
+    """Error for a cache that is not wanted: it would be too large, or the system does not support it."""
 
 
 def cache_limit() -> float:
-    """Bytes that all caches together may take: ``$STOCHNORM_CACHE_GB``, in units of 1e9, or 20 of them.
+    """Return the maximum size of all caches together, in bytes: `$STOCHNORM_CACHE_GB` gigabytes (1e9), by default 20.
 
     Raises:
-        ValueError: It is no number.
+        ValueError: The variable is not a number of at least 0.
     """
     text = os.environ.get("STOCHNORM_CACHE_GB") or "20"
     try:
@@ -53,31 +53,32 @@ def cache_limit() -> float:
     except ValueError:
         limit = math.nan
     if not limit >= 0:
-        raise ValueError(f"STOCHNORM_CACHE_GB is a number of gigabytes, 0 or more, got {text!r}")
+        raise ValueError(f"STOCHNORM_CACHE_GB must be a number of gigabytes, 0 or more, got {text!r}")
     return limit * 1e9
 
 
 class ImageCache:
-    """The squashed images of one source, in a memory-mapped file in the user's cache directory.
+    """The resized images of one source, in a memory-mapped file in the user's cache directory.
 
-    The file has a slot for each image of the source, and a table that says what is in it: size and time of change of
-    the image's file, and a checksum of the slot. A slot counts only while both are right, and its line in the table is
-    written after its bytes. So a process that is killed in the middle, two that fill a slot at once, an image that has
-    changed and a damaged file cost a decoding and never give a wrong image.
+    The file has a slot for each image of the source and a table with an entry for each slot: size and modification
+    time of the image's file, and a checksum of the slot. A slot is used only if all of them match, and its entry is
+    written after its bytes. So a killed process, two processes that fill a slot at once, a changed image or a damaged
+    file cost a decoding and never give a wrong image.
 
-    It is sparse: slots take up space as they are filled. All caches together keep below :func:`cache_limit` and half of
-    the disk's free space; for a new one those that were not used for longest make room, but for those in use.
+    The file is sparse: slots take up space as they are filled. All caches together stay below
+    [stochnorm.data.images.cache.cache_limit][] and half of the disk's free space. To make room for a new cache, the
+    least recently used ones are removed, except those in use.
 
     Args:
         root: Folder that the paths are relative to.
-        paths: Of all images of the source, so that runs on other parts of it share the file.
-        preprocessing: Says the size.
+        paths: Paths of all images of the source, so that runs on other parts of it share the file.
+        preprocessing: Size of the images.
 
     Attributes:
-        failure: Why the last image that could not be written was not; None if all could.
+        failure: Error of the last image that could not be written; None if all were written.
 
     Raises:
-        NoCacheError: It would be larger than allowed.
+        NoCacheError: The cache would be larger than allowed.
         OSError: The directory or the file cannot be written.
     """
 
@@ -98,24 +99,24 @@ class ImageCache:
         if sys.platform == "win32":
             raise NoCacheError("images are cached on disk on Linux and macOS only")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(directory / ".lock", timeout=60):  # it is held for moments
+        with FileLock(directory / ".lock", timeout=60):  # held for a moment only
             _make_room(self._path, self._size)
             self._attach(_open(self._path, f"stochnorm images {key}\n".encode(), self._size))
 
     def hold(self, path: str) -> Tensor | None:
-        """See to it that the file has an image: decode it, unless it is there already.
+        """Put an image into the file, unless the file has it.
 
         Returns:
-            None; or the image, where it could not be written.
+            None; or the image, if it could not be written.
 
         Raises:
             ValueError: The image cannot be read.
         """
         number, file = self._numbers[path], self._root / path
         try:
-            about = file.stat()  # before the image is read, lest it change meanwhile
+            about = file.stat()  # before the image is read: it may change meanwhile
         except OSError:
-            return self._preprocessing.read(file)  # which says what is wrong
+            return self._preprocessing.read(file)  # raises the error to show
         stamp = _STAMP.pack(about.st_size, about.st_mtime_ns)
         entry = self._entry(number)
         if not entry.startswith(stamp) or entry != stamp + _checksum(self._bytes(number)):
@@ -129,35 +130,35 @@ class ImageCache:
         return None
 
     def get(self, path: str) -> Tensor | None:
-        """An image that :meth:`hold` has seen to: (3, resize, resize), uint8, in memory channels last.
+        """Return an image after `hold`: (3, resize, resize), uint8, channels last in memory.
 
-        None without it, and when another run has meanwhile replaced it, because its file has changed.
+        None if `hold` did not put it there, or if another run has replaced it because its file has changed.
         """
         entry = self._entries.get(path)
         if entry is None:
             return None
         number, side = self._numbers[path], self._preprocessing.resize
         pixels = bytearray(self._bytes(number))
-        if self._entry(number) != entry:  # after the bytes were copied: who replaces them clears it first
+        if self._entry(number) != entry:  # after the bytes were copied: a writer clears the entry first
             return None
         return torch.frombuffer(pixels, dtype=torch.uint8).view(side, side, 3).movedim(-1, 0)
 
     def _attach(self, descriptor: int) -> None:
-        """Map the file, and keep it from being removed as long as this object lives."""
+        """Map the file, and lock it so that it is not removed while this object lives."""
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         self._map = memoryview(mmap.mmap(descriptor, self._size, access=mmap.ACCESS_READ))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers that are not forked: the file is opened anew there."""
+        """Leave out what a worker process that is not forked must open itself."""
         return {name: value for name, value in vars(self).items() if name not in ("_descriptor", "_map")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         try:
             self._attach(os.open(self._path, os.O_RDONLY))
-        except (OSError, ValueError):  # it is gone, or shorter: images are decoded
+        except (OSError, ValueError):  # the file is gone, or shorter: images are decoded
             self._entries = {}
 
     def _entry(self, number: int) -> bytes:
@@ -169,7 +170,7 @@ class ImageCache:
         return self._map[start : start + self._slot]
 
     def _write(self, number: int, stamp: bytes, image: Tensor) -> bytes:
-        """By system calls: on a full disk those fail, where writing to mapped memory would end the process."""
+        """Write a slot by system calls, which fail on a full disk; writing to mapped memory would end the process."""
         pixels = image.movedim(0, -1).contiguous().numpy().tobytes()
         entry = stamp + _checksum(pixels)
         place = _PAGE + number * _ENTRY
@@ -184,20 +185,27 @@ def _checksum(pixels: bytes | memoryview) -> bytes:
 
 
 def _write_all(descriptor: int, data: bytes, place: int) -> None:
-    while data:  # a disk that becomes full takes a part
+    """Write all of the data, in parts if needed.
+
+    Raises:
+        OSError: The system writes nothing.
+    """
+    while data:  # a nearly full disk takes a part
         written = os.pwrite(descriptor, data, place)
+        if written < 1:
+            raise OSError(f"none of {len(data)} bytes were written at byte {place}; is the disk full?")
         data, place = data[written:], place + written
 
 
 def _open(path: Path, header: bytes, size: int) -> int:
-    """The descriptor of a cache's file; a new one if there is none, or another. Under the directory's lock."""
+    """Open a cache's file, or make it if there is none or another one. The caller holds the directory's lock."""
     with suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDWR)
         if os.fstat(descriptor).st_size == size and os.pread(descriptor, len(header), 0) == header:
-            os.utime(descriptor)  # the last use
+            os.utime(descriptor)  # time of the last use
             return descriptor
         os.close(descriptor)
-        path.unlink()  # never cut short: another process may have mapped it
+        path.unlink()  # never truncated: another process may have mapped it
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.ftruncate(descriptor, size)
@@ -210,20 +218,20 @@ def _open(path: Path, header: bytes, size: int) -> int:
 
 
 def _make_room(path: Path, size: int) -> None:
-    """Remove the caches that were not used for longest, until one of ``size`` bytes fits. Under the directory's lock.
+    """Remove the least recently used caches until one of `size` bytes fits. The caller holds the directory's lock.
 
     Raises:
-        NoCacheError: It cannot fit.
+        NoCacheError: The new cache cannot fit.
     """
     used = {file: file.stat().st_blocks * 512 for file in path.parent.glob("*.images")}
     free = shutil.disk_usage(path.parent).free + sum(used.values())
     limit = min(cache_limit(), free / 2)
     used.pop(path, None)
-    busy = {file: file.stat().st_size for file in used if _in_use(file)}  # they may grow to their full size
+    busy = {file: file.stat().st_size for file in used if _in_use(file)}  # may grow to their full size
     if size + sum(busy.values()) > limit:
         raise NoCacheError(
-            f"{size / 1e9:.1f} GB of images are more than the {limit / 1e9:.1f} GB that may be cached on disk "
-            "(STOCHNORM_CACHE_GB, at most half of what is free)"
+            f"{size / 1e9:.1f} GB of images exceed the {limit / 1e9:.1f} GB that may be cached on disk "
+            "(STOCHNORM_CACHE_GB, at most half of the free space)"
         )
     total = size + sum((used | busy).values())
     for file in sorted(used.keys() - busy.keys(), key=lambda file: file.stat().st_mtime):
@@ -234,7 +242,7 @@ def _make_room(path: Path, size: int) -> None:
 
 
 def _in_use(file: Path) -> bool:
-    """Whether a process holds a cache open."""
+    """Return whether a process has a cache open."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

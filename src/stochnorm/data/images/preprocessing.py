@@ -1,9 +1,10 @@
-"""What a backbone expects of an image, from the file to its input."""
+"""Preprocessing of images: from the file to the network's input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,28 +21,29 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Squash to a square, crop, normalize; saved with the model."""
+    """Resizing to a square, crop and normalization; saved with the model."""
 
     image_size: int = 224
     """Side of the network's input, pixels."""
     mean: Sequence[float] = (0.485, 0.456, 0.406)
-    """Per channel, of values in [0, 1]."""
+    """Mean of each channel, for values in [0, 1]."""
     std: Sequence[float] = (0.229, 0.224, 0.225)
+    """Standard deviation of each channel, for values in [0, 1]."""
     interpolation: str = "bilinear"
-    """bilinear or bicubic."""
+    """Interpolation of the resizing: bilinear or bicubic."""
 
     @property
     def resize(self) -> int:
-        """Side to which images are squashed before cropping, pixels: the paper's ratio, 256 for 224."""
+        """Side of the square before cropping, pixels. The paper's ratio: 256 for 224."""
         return round(self.image_size * 256 / 224)
 
     def read(self, path: Path) -> Tensor:
-        """Decode an image file and squash it: (3, resize, resize), uint8, RGB.
+        """Decode an image file and resize it to a square: (3, resize, resize), uint8, RGB.
 
-        Turned upright as its EXIF data say; 16-bit grey is scaled to 8 bits.
+        EXIF orientation is applied; 16-bit grey is scaled to 8 bits.
 
         Raises:
-            ValueError: The file cannot be read as an image; names it.
+            ValueError: The file cannot be read as an image; the message names it.
         """
         try:
             with Image.open(path) as file:
@@ -56,34 +58,41 @@ class Preprocessing:
         return cast(Tensor, v2.functional.pil_to_tensor(image))
 
     def center_crop(self, images: Tensor) -> Tensor:
-        """(..., 3, resize, resize) to (..., 3, image_size, image_size)."""
+        """Cut the center out of images: (..., 3, resize, resize) to (..., 3, image_size, image_size)."""
         return cast(Tensor, v2.functional.center_crop(images, [self.image_size, self.image_size]))
 
     def ten_crop(self, images: Tensor) -> Tensor:
-        """Corners, center, and their mirror images: (b, 3, resize, resize) to (b, 10, 3, image_size, image_size)."""
+        """Cut corners, center and their mirror images: (b, 3, resize, resize) to (b, 10, 3, image_size, image_size)."""
         crops = v2.functional.ten_crop(images, [self.image_size, self.image_size])
         return torch.stack([crop.movedim(1, -1) for crop in crops], dim=1).movedim(-1, 2)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (b, 3, h, w) to the network's float32 input, channels_last."""
+        """Convert uint8 images (b, 3, h, w) to the network's input: float32, channels_last, on the same device."""
         pixels = images.movedim(1, -1).contiguous().float()
         # Line by line and in place: a broadcast along lines of three channels is slow.
         lines = pixels.flatten(2).flatten(0, 1)
-        mean, std = (torch.tensor(v, device=images.device).repeat(images.size(-1)) * 255 for v in (self.mean, self.std))
+        mean, std = (_line(tuple(values), images.size(-1), images.device) for values in (self.mean, self.std))
         lines.sub_(mean).div_(std)
         return pixels.movedim(-1, 1)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the settings by name."""
         return asdict(self)
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:
-    """Images (3, h, w) as one batch (b, 3, h, w), channels_last."""
+    """Stack images (3, h, w) to a batch (b, 3, h, w), channels_last."""
     return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)
 
 
+@lru_cache(maxsize=64)
+def _line(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
+    """Return one value per channel, times 255, for each pixel of a line; cached, since a copy to a GPU waits for it."""
+    return torch.tensor(values, device=device).repeat(width) * 255
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its upper byte; wider integers and floats stretched from their own range."""
+    """Keep the upper byte of 16-bit grey; stretch the range of wider integers and floats."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("its values are not all finite")  # they would stretch the rest to black

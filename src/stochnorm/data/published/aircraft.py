@@ -2,8 +2,8 @@
 
 Maji et al., *Fine-Grained Visual Classification of Aircraft*, 2013, arXiv:1306.5151.
 
-torchvision's reader wants a folder called fgvc-aircraft-2013b and reads one split a time; this one reads the official
-lists where they are, and holds them against each other.
+torchvision's reader needs a folder called fgvc-aircraft-2013b and reads one split at a time. This one reads the
+official lists where they are, and compares them with each other.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from stochnorm.data.manifest import Row, Source
-from stochnorm.data.published.dataset import DataSet, check_lists, pairs, text_lines
+from stochnorm.data.published.dataset import DataSet
+from stochnorm.data.published.text_lists import check_lists, pairs, text_lines
 from stochnorm.text import some
 
 __all__ = ["AIRCRAFT", "list_aircraft"]
 
 
 def list_aircraft(root: Path) -> Source:
-    """Read the lists of variants in ``root/data`` (or ``root``, where they lie there).
+    """Read the lists of variants in `root/data`, or in `root` if they are there.
 
-    Without a train and a val list, those of trainval train.
+    Without a train and a val list, the images of trainval are training images.
 
     Raises:
-        FileNotFoundError: A list is missing.
-        ValueError: A variant that variants.txt does not name, or a trainval list that is not train and val together.
+        FileNotFoundError: A list does not exist.
+        ValueError: A variant is not in variants.txt, or the trainval list is not train and val together.
     """
     data = _data(root)
     trained = () if (data / "images_variant_trainval.txt").is_file() else ("train", "val")
@@ -38,7 +39,9 @@ def list_aircraft(root: Path) -> Source:
     if "train" in lists and "val" in lists:
         both = lists["train"] | lists["val"]
         if lists.pop("trainval", both) != both:
-            raise ValueError(f"{data}: images_variant_trainval.txt is not the train and val lists together; mend them")
+            raise ValueError(
+                f"{data}: images_variant_trainval.txt is not the train and val lists together; correct the lists"
+            )
     else:
         lists = {"train": lists["trainval"], "test": lists["test"]}
     rows: list[Row] = []
@@ -48,7 +51,7 @@ def list_aircraft(root: Path) -> Source:
         if unknown:
             raise ValueError(
                 f"{data / f'images_variant_{split}.txt'}: variants that are not in variants.txt: {some(unknown)}; "
-                "mend the lists"
+                "correct the lists"
             )
         rows += [Row(f"{prefix}/{number}.jpg", label, split) for number, label in labels.items()]
     return Source(root, rows, classes, name="aircraft")
@@ -59,7 +62,7 @@ def _data(root: Path) -> Path:
 
 
 def _recognise(data: Path) -> bool:
-    """Lists of variants, or nothing but a folder of images named by numbers of seven digits."""
+    """Return whether a folder has lists of variants, or nothing but images named by numbers of seven digits."""
     if (data / "variants.txt").is_file() or any(data.glob("images_variant_*.txt")):
         return True
     folders = [path.name for path in data.iterdir() if path.is_dir()] if data.is_dir() else []
@@ -70,6 +73,7 @@ AIRCRAFT = DataSet(
     name="aircraft",
     title="FGVC-Aircraft 2013b",
     counts={"classes": 100, "images": 10000, "train": 3334, "val": 3333, "test": 3333},
+    subject="photographs of aircraft",
     licence="non-commercial research",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
     files=(

@@ -2,8 +2,8 @@
 
 Krause et al., *3D Object Representations for Fine-Grained Categorization*, 3dRR workshop at ICCV 2013.
 
-torchvision's reader wants a folder called stanford_cars and the labels of the test images, which the official devkit
-does not have; this one reads the official files where they are, and trains without the test labels too.
+torchvision's reader needs a folder called stanford_cars and the labels of the test images, which the official devkit
+does not have. This one reads the official files where they are, also without the test labels.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _TEST, _UNLABELLED = "cars_test_annos_withlabels.mat", "cars_test_annos.mat"
 
 
 def list_cars(root: Path) -> Source:
-    """Read the .mat files of the devkit, which lie in ``root`` or ``root/devkit``.
+    """Read the .mat files of the devkit, in `root` or `root/devkit`.
 
     Raises:
-        FileNotFoundError: cars_meta.mat or cars_train_annos.mat is missing.
-        ValueError: A file is no such annotation, or a class is unknown.
+        FileNotFoundError: cars_meta.mat or cars_train_annos.mat does not exist.
+        ValueError: A file is not such an annotation, or a class is unknown.
     """
     missing = [name for name in (_META, _TRAIN) if _find(root, name) is None]
     if missing:
         raise FileNotFoundError(
-            f"neither {root} nor {root / 'devkit'} holds {' and '.join(missing)}; copy them from the devkit"
+            f"neither {root} nor {root / 'devkit'} has {' and '.join(missing)}; copy them from the devkit"
         )
     classes = tuple(str(name) for name in _load(root, _META, "class_names"))
     rows, notes = _rows(root, _TRAIN, "train", classes), []
@@ -65,8 +65,8 @@ def _load(root: Path, name: str, variable: str) -> Any:
     path = _find(root, name)
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
-    except Exception as error:  # SciPy raises whatever damaged bytes lead to, MatReadError and IndexError among it
-        raise ValueError(f"{path}: cannot be read as a .mat file with {variable} ({error}); copy it anew") from error
+    except Exception as error:  # SciPy raises errors of many kinds for damaged bytes
+        raise ValueError(f"{path}: cannot be read as a .mat file with {variable} ({error}); copy it again") from error
 
 
 def _find(root: Path, name: str) -> Path | None:
@@ -74,7 +74,7 @@ def _find(root: Path, name: str) -> Path | None:
 
 
 def _recognise(root: Path) -> bool:
-    """One of the devkit's files, or both folders of images."""
+    """Return whether a folder has one of the devkit's files, or both folders of images."""
     lists = any(_find(root, name) for name in (_META, _TRAIN, _TEST, _UNLABELLED, "cars_annos.mat"))
     return lists or all((root / name).is_dir() for name in ("cars_train", "cars_test"))
 
@@ -83,11 +83,12 @@ CARS = DataSet(
     name="cars",
     title="Stanford Cars",
     counts={"classes": 196, "images": 16185, "train": 8144, "test": 8041},
+    subject="photographs of cars",
     licence="non-commercial research and education",
     homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     files=(f"devkit/{_META}", f"devkit/{_TRAIN}", _TEST, "cars_train/*.jpg", "cars_test/*.jpg"),
     folder="stanford_cars",
-    obtain="its server is gone; get a copy of cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
+    obtain="its server is offline; get a copy of cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
     "cars_test_annos_withlabels.mat from someone who has them",
     class_digest="93d089469409bbd00725ce041797cad929e156fba50c3e19a0f49ef65efcb990",
     recognise=_recognise,

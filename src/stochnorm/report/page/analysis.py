@@ -1,4 +1,4 @@
-"""What a run's test predictions say beyond one figure: confusion, calibration, the most confident mistakes."""
+"""A closer look at the test predictions of a run: confusion, calibration, the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -25,59 +25,64 @@ __all__ = [
 ]
 
 
+_BINS = 15  # as the expected calibration error has
+_PAIRS = 10  # of confused classes that are listed
+_MISTAKES = 12  # that are shown
+
+
 class ClassScore(NamedTuple):
-    """How well one class is recognised."""
+    """The score of one class."""
 
     name: str
     value: float | None
     """Percent; None where it is undefined."""
     interval: tuple[float, float] | None
-    """At 95 %."""
+    """95 % interval."""
     images: int
-    """Test images of the class."""
+    """Number of test images of the class."""
 
 
 class Pair(NamedTuple):
-    """One class taken for another."""
+    """One class confused with another."""
 
     true: str
     predicted: str
     images: int
     share: float
-    """Percent of the images of the true class."""
+    """Percentage of the images of the true class."""
 
 
 class Mistake(NamedTuple):
-    """An image that the model was sure of, wrongly."""
+    """A wrong prediction of high probability."""
 
     path: str
     true: str
     """The class; with several labels an image: ``no FINDING`` or ``FINDING``."""
     predicted: str
     probability: float
-    """What the model gave its answer."""
+    """Probability of the wrong prediction."""
 
 
 class Bin(NamedTuple):
     """Predictions of similar confidence; shares in [0, 1]."""
 
     confidence: float
-    """Mean."""
+    """Mean probability."""
     frequency: float
-    """Share that was right; with several labels an image, that had the finding."""
+    """Share that was correct; with several labels an image, that had the finding."""
     size: int
-    """How many."""
+    """Number of predictions."""
 
 
 def confusion(predictions: Predictions) -> dict[tuple[int, int], int]:
-    """How often (true class, predicted class) occurs, by their numbers; pairs that occur."""
+    """Count each pair (true class, predicted class), by their numbers; pairs that occur."""
     number = {name: i for i, name in enumerate(predictions.classes)}
     pairs = zip(predictions.truth, predictions.predicted, strict=True)
     return dict(sorted(Counter((number[true], number[guess]) for true, guess in pairs).items()))
 
 
 def class_scores(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> list[ClassScore]:
-    """Accuracy of each class with Wilson's interval, from a confusion matrix; in the classes' order."""
+    """Return the accuracy of each class with Wilson's interval, from a confusion matrix; in the classes' order."""
     images: Counter[int] = Counter()
     for (true, _), count in cells.items():
         images[true] += count
@@ -89,7 +94,7 @@ def class_scores(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> l
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval at 95 %, in percent; scipy's takes a thousand times as long, for its p-value.
+    """Return Wilson's 95 % score interval, in percent; scipy's takes a thousand times as long, for its p-value.
 
     Example:
         >>> low, high = wilson(8, 10)
@@ -102,8 +107,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return 100 * max(0.0, (middle - half) / scale), 100 * min(1.0, (middle + half) / scale)
 
 
-def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str], most: int = 10) -> list[Pair]:
-    """The classes most often taken for another; the most frequent first."""
+def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> list[Pair]:
+    """Return the pairs of classes most often confused, the most frequent first."""
     images: Counter[int] = Counter()
     for (true, _), count in cells.items():
         images[true] += count
@@ -112,27 +117,27 @@ def confused_pairs(cells: dict[tuple[int, int], int], classes: Sequence[str], mo
         for (true, guess), count in cells.items()
         if true != guess
     ]
-    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share))[:most]
+    return sorted(wrong, key=lambda pair: (-pair.images, -pair.share))[:_PAIRS]
 
 
-def confident_mistakes(predictions: Predictions, *, multi_label: bool, most: int = 12) -> list[Mistake]:
-    """The wrong answers that the model gave the highest probability; each image once."""
+def confident_mistakes(predictions: Predictions, *, multi_label: bool) -> list[Mistake]:
+    """Return the wrong predictions of the highest probability; each image once."""
     if multi_label:
-        return _confident_findings(predictions, most)
+        return _confident_findings(predictions)
     answers = zip(predictions.paths, predictions.truth, predictions.predicted, predictions.confidence, strict=True)
     wrong = [Mistake(path, true, guess, float(p)) for path, true, guess, p in answers if true != guess]
-    return sorted(wrong, key=lambda mistake: -mistake.probability)[:most]
+    return sorted(wrong, key=lambda mistake: -mistake.probability)[:_MISTAKES]
 
 
-def _confident_findings(predictions: Predictions, most: int) -> list[Mistake]:
-    """Of each image the finding that is most wrong; those images that have one on the wrong side of 0.5."""
+def _confident_findings(predictions: Predictions) -> list[Mistake]:
+    """Return for each image its most wrong finding; only images with one on the wrong side of 0.5."""
     has, p = predictions.has(), predictions.probabilities
     assert p is not None
     error = np.where(has, 1 - p, p)
     worst = error.argmax(1)
     size = error.max(1)
     mistakes = []
-    for i in np.argsort(-size, kind="stable")[:most]:
+    for i in np.argsort(-size, kind="stable")[:_MISTAKES]:
         if size[i] <= 0.5:
             break
         name = predictions.classes[worst[i]]
@@ -141,8 +146,8 @@ def _confident_findings(predictions: Predictions, most: int) -> list[Mistake]:
     return mistakes
 
 
-def calibration(predictions: Predictions, *, multi_label: bool, bins: int = 15) -> list[Bin]:
-    """Confidence against how often it was right, in bins of equal width; bins that have predictions.
+def calibration(predictions: Predictions, *, multi_label: bool) -> list[Bin]:
+    """Compare probability and accuracy in bins of equal width; only bins that have predictions.
 
     With one label an image: the probability of the predicted class. With several: that of each finding of each image.
     """
@@ -152,9 +157,9 @@ def calibration(predictions: Predictions, *, multi_label: bool, bins: int = 15) 
     else:
         confidence = predictions.confidence
         right = np.array([t == p for t, p in zip(predictions.truth, predictions.predicted, strict=True)])
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     return [
         Bin(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
-        for inside in (place == b for b in range(bins))
+        for inside in (place == b for b in range(_BINS))
         if inside.any()
     ]

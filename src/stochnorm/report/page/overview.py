@@ -1,46 +1,21 @@
-"""What the page says of all runs together: marked tables, gains, ranks, cost, settings."""
+"""All runs together: marked tables, gains, ranks, cost, settings."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stochnorm.methods.catalogue import concerns
-from stochnorm.report.page.details import common, show
-from stochnorm.report.statistics import (
-    Difference,
-    Mark,
-    Summary,
-    differences,
-    friedman,
-    marks,
-    ranks,
-    significant,
-    summarize,
-)
-from stochnorm.runs.config import flat
+from stochnorm.report.page.settings import compare_settings
+from stochnorm.report.statistics import friedman, ranks, significant
+from stochnorm.report.tables.content import Row, collect
 from stochnorm.runs.records import Cell, Record
 from stochnorm.runs.scores import SCORES
-from stochnorm.text import DASH, count, span
+from stochnorm.text import count, span
 
-__all__ = ["Cost", "Group", "Overview", "Row", "Standing", "environments", "overview"]
-
-_AXES = {"data", "backbone", "rate", "data_seed", "seed"}  # of a grid; shown elsewhere
-
-
-class Row(NamedTuple):
-    """One variant in one cell."""
-
-    summary: Summary
-    gain: Difference | None
-    """Over the reference."""
-    mark: Mark
-    ece: float | None
-    """Expected calibration error, mean over the runs."""
+__all__ = ["Cost", "Group", "Overview", "Standing", "overview"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +27,19 @@ class Group:
     score: str
     rates: list[float]
     rows: dict[str, list[Row | None]]
-    """By variant, an entry per rate."""
+    """An entry per rate, by variant."""
     images: str
-    """How many, in words."""
+    """Their numbers, in words."""
 
 
 class Standing(NamedTuple):
-    """How one variant does over all cells."""
+    """One variant over all cells."""
 
     variant: str
     rank: float | None
-    """Mean, from 1, the best; None where not all variants can be ranked together."""
+    """Mean rank, 1 is the best; None where not all variants can be ranked together."""
     gain: float | None
-    """Over the reference, mean over the cells."""
+    """Gain over the reference, mean over the cells."""
     best: int
     """Cells in which its mean is the best."""
     tied: int
@@ -73,43 +48,41 @@ class Standing(NamedTuple):
     """Cells in which it is significantly better than the reference."""
     worse: int
     """Cells in which it is significantly worse."""
-    cells: int
 
 
 class Cost(NamedTuple):
-    """What a run of one variant took, means."""
+    """Mean cost of a run of one variant."""
 
     variant: str
     seconds: float | None
     images_per_second: float | None
     memory: float | None
-    """Peak, gigabytes."""
+    """Peak memory in gigabytes."""
     relative: float | None
-    """Seconds in those of the reference, mean over the cells."""
+    """Seconds relative to the reference, mean over the cells."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """All that the page says of a comparison."""
+    """All results of a comparison."""
 
     variants: list[str]
     """The reference first."""
     reference: str
-    """Empty where there is no run of it."""
+    """Empty if it has no run."""
     rows: list[Row]
     groups: list[Group]
     standings: list[Standing]
     """The best first."""
     blocks: int
-    """Repeats of cells that the ranks are means over."""
+    """Number of repeats of cells over which ranks are averaged."""
     p_ranks: float | None
-    """Of Friedman's test that all rank alike."""
+    """p of Friedman's test that all variants rank alike."""
     costs: list[Cost]
-    gains: list[Difference]
-    common: list[tuple[str, str]]
+    shared: list[tuple[str, str]]
     """Settings that all runs share."""
     differing: dict[str, list[str]]
-    """By setting: its value of each variant."""
+    """The value of each variant, by setting."""
 
     @property
     def best(self) -> dict[Cell, str]:
@@ -118,21 +91,20 @@ class Overview:
 
     @property
     def cells(self) -> list[Cell]:
+        """The cells, in the order of the rows."""
         return list(dict.fromkeys(row.summary.cell for row in self.rows))
 
 
 def overview(records: Sequence[Record], reference: str) -> Overview:
-    """What all runs together say.
+    """Collect everything that all runs together show.
 
     Raises:
-        ValueError: As :func:`stochnorm.report.statistics.summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
-    summaries = summarize(records)
-    variants = sorted(dict.fromkeys(s.variant for s in summaries), key=lambda variant: variant != reference)
-    gains = differences(records, reference)
-    rows = _rows(records, summaries, gains, variants)
+    results = collect(records, reference)
+    variants, rows = results.variants, results.rows
     standing = ranks(records)
-    common_settings, differing = _settings(records, variants)
+    shared, differing = compare_settings(records, variants)
     return Overview(
         variants=variants,
         reference=reference if reference in variants else "",
@@ -142,40 +114,8 @@ def overview(records: Sequence[Record], reference: str) -> Overview:
         blocks=standing[0].blocks if standing else 0,
         p_ranks=friedman(records),
         costs=_costs(records, variants, reference),
-        gains=gains,
-        common=common_settings,
+        shared=shared,
         differing=differing,
-    )
-
-
-def environments(records: Iterable[Record]) -> list[tuple[int, dict[str, str]]]:
-    """The different environments with how many runs they had, the most frequent first."""
-    counts: dict[str, int] = defaultdict(int)
-    for record in records:
-        counts[json.dumps(record.environment, sort_keys=True)] += 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return [(n, {k: show(v) for k, v in json.loads(text).items()}) for text, n in ordered]
-
-
-def _rows(
-    records: Sequence[Record], summaries: Sequence[Summary], gains: Sequence[Difference], variants: Sequence[str]
-) -> list[Row]:
-    """By data set and backbone as they came, rates from low to high, the reference first."""
-    marked = marks(records)
-    gain = {(d.cell, d.variant): d for d in gains}
-    errors: dict[tuple[Cell, str], list[float]] = defaultdict(list)
-    for record in records:
-        ece = (record.test or {}).get("ece")
-        errors[record.cell, record.variant] += [] if ece is None else [ece]
-    rows = []
-    for s in summaries:
-        key = s.cell, s.variant
-        ece = errors[key]
-        rows.append(Row(s, gain.get(key), marked.get(key, ""), fmean(ece) if ece else None))
-    place = {variant: i for i, variant in enumerate(variants)}
-    order = {key: i for i, key in enumerate(dict.fromkeys((s.cell.data, s.cell.backbone) for s in summaries))}
-    return sorted(
-        rows, key=lambda row: (order[row.summary.cell[:2]], row.summary.cell.rate, place[row.summary.variant])
     )
 
 
@@ -219,7 +159,6 @@ def _standings(rows: Sequence[Row], variants: Sequence[str], rank: Mapping[str, 
                 sum(row.mark != "" for row in own),
                 sum(gain.mean > 0 for gain in shown),
                 sum(gain.mean < 0 for gain in shown),
-                len(own),
             )
         )
     return sorted(found, key=lambda s: (s.rank or 0.0, -(s.gain or 0.0)))
@@ -253,22 +192,3 @@ def _costs(records: Sequence[Record], variants: Sequence[str], reference: str) -
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
-
-
-def _settings(records: Sequence[Record], variants: Sequence[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-    by_variant: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in records:
-        by_variant[record.variant].append({k: v for k, v in flat(record.settings).items() if k not in _AXES})
-    own = {variant: common(settings) for variant, settings in by_variant.items()}
-    shared = common(own.values())
-    names = list(dict.fromkeys(name for settings in own.values() for name in settings if name not in shared))
-    differing = {name: [_own_setting(own[v], name) for v in variants] for name in names}
-    if differing.get("method") == list(variants):  # said by their names
-        del differing["method"]
-    return [(name, show(value)) for name, value in shared.items()], differing
-
-
-def _own_setting(settings: Mapping[str, Any], name: str) -> str:
-    if "method" in settings and not concerns(name, settings["method"]):
-        return DASH
-    return show(settings[name]) if name in settings else "varies"

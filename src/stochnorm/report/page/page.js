@@ -26,7 +26,7 @@
     return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, resolve(inner)]));
   }
 
-  /* The confusion matrix as two maps, of what was right and of what was taken for something else. */
+  /* The confusion matrix as two maps, of correct and of confused images. */
   function spread({ classes, cells }) {
     const n = classes.length;
     const grid = (empty) => Array.from({ length: n }, () => Array(n).fill(empty));
@@ -37,7 +37,7 @@
       const [z, text, hover] = maps[row === column ? 0 : 1];
       z[row][column] = (100 * count) / total[row];
       text[row][column] = count;
-      const what = row === column ? `${classes[row]}: right` : `${classes[row]}<br>taken for ${classes[column]}`;
+      const what = row === column ? `${classes[row]}: correct` : `${classes[row]}<br>predicted as ${classes[column]}`;
       hover[row][column] = `${what}<br>${count} of ${total[row]}`;
     }
     const gap = n <= 40 ? 1 : 0;
@@ -68,7 +68,7 @@
     return { ...full, width, height: layout.height };
   }
 
-  /* The confusion matrix is about square; as high as the list of pairs where that stands beside it. */
+  /* The confusion matrix is about square; as high as the list of pairs if that is beside it. */
   function squareHeight(chart, width, height) {
     const [card, other] = chart.closest(".pair").children;
     if (other.offsetTop !== card.offsetTop) return Math.min(height, width + 20);
@@ -163,7 +163,7 @@
   };
 
   function compare(a, b, sign) {
-    if (a === "" || b === "") return (a === "") - (b === ""); // what there is not is last either way
+    if (a === "" || b === "") return (a === "") - (b === ""); // missing values come last either way
     if (typeof a === "number" && typeof b === "number") return sign * (a - b);
     return sign * String(a).localeCompare(String(b), undefined, { numeric: true });
   }

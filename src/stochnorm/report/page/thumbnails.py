@@ -1,4 +1,4 @@
-"""Test images, shrunk to stand in the page itself."""
+"""Test images, made small and embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALL = Preprocessing(image_size=112)
 
 
 def thumbnail(path: Path) -> str:
-    """What a network with an input of 112 pixels would see of an image, as a JPEG data URI.
+    """Return the image that a network with 112 input pixels sees, as a JPEG data URI.
 
     Raises:
         ValueError: There is no such file, or it cannot be read as an image.
@@ -29,7 +29,7 @@ def thumbnail(path: Path) -> str:
 
 
 class Album:
-    """The thumbnails of a page, each image once however many runs show it."""
+    """The thumbnails of a page, each image once even if several runs show it."""
 
     def __init__(self) -> None:
         self.images: list[str] = []
@@ -38,11 +38,11 @@ class Album:
         self._places: dict[Path, int | None] = {}
 
     def add(self, data: str, path: str) -> int | None:
-        """The place of an image of a data set among ``images``; None where it is gone or cannot be read.
+        """Add an image of a data set and return its place in ``images``; None if it is missing or cannot be read.
 
         Args:
-            data: As in the run's settings.
-            path: Of the image, relative to the data set's root.
+            data: Data set, as in the run's settings.
+            path: Path of the image, relative to the data set's root.
         """
         root = self._root(data)
         if root is None:

@@ -1,4 +1,4 @@
-"""What a comparison came to, as Markdown, LaTeX, CSV and in the terminal; docs/statistics.md says how to read it."""
+"""The results of a comparison as Markdown, LaTeX, CSV and in the terminal; docs/statistics.md explains them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = [
 
 
 def write_tables(records: Sequence[Record], out: Path, reference: str = "vanilla") -> list[Path]:
-    """Writes ``results.md``, ``results.tex`` (for booktabs), ``results.csv`` and ``differences.csv``.
+    """Write ``results.md``, ``results.tex`` (for booktabs), ``results.csv`` and ``differences.csv``.
 
     Args:
-        records: Of finished runs; may be none.
-        out: A folder that exists.
-        reference: Label of the variant that the others are compared with.
+        records: Records of finished runs; may be empty.
+        out: Existing folder.
+        reference: Label of the variant with which the others are compared.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
-        ValueError: As :func:`stochnorm.report.statistics.summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     texts = {
         "results.md": format_markdown(records, reference),

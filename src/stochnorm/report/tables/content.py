@@ -1,8 +1,10 @@
-"""What the tables say whatever their form: numbers and marks, names of columns, legends."""
+"""The content of the tables in every format: numbers and marks, names of columns, legends."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from stochnorm.report.statistics import Difference, Mark, Summary, differences, marks, summarize
@@ -18,6 +20,7 @@ __all__ = [
     "UNDONE",
     "Entry",
     "Results",
+    "Row",
     "collect",
     "difference_rows",
     "scales",
@@ -33,8 +36,19 @@ DIFFERENCES = ("data", "variant", "difference", "95 % interval", "p (t)", "p (pe
 UNDONE = "No run is finished."
 
 
-class Entry(NamedTuple):
+class Row(NamedTuple):
     """One variant in one cell."""
+
+    summary: Summary
+    gain: Difference | None
+    """Difference to the reference."""
+    mark: Mark
+    ece: float | None
+    """Expected calibration error, mean over the runs."""
+
+
+class Entry(NamedTuple):
+    """One variant in one cell, in words."""
 
     value: str = "-"
     """Mean and standard deviation."""
@@ -42,6 +56,7 @@ class Entry(NamedTuple):
     mark: Mark = ""
 
     def marked(self, marks: dict[str, str], escape: Any) -> str:
+        """Return mean, standard deviation and n, marked in the table's own syntax."""
         return f"{marks[self.mark].format(escape(self.value))} {self.n}".rstrip()
 
 
@@ -49,70 +64,94 @@ class Results(NamedTuple):
     """A table of results: cells are columns, variants are rows."""
 
     measure: str
-    """What the numbers are."""
+    """Name of the score."""
     names: dict[Cell, str]
-    """Of the columns, in order."""
+    """Names of the columns, in order."""
     variants: list[str]
-    """The reference first, others as they came."""
-    entries: dict[tuple[str, Cell], Entry]
-    summaries: list[Summary]
+    """The reference first, the others in order of appearance."""
+    rows: list[Row]
+    """In the order of columns, then variants."""
     reference: str
-    differences: list[Difference]
-    """In the order of columns and rows."""
     warning: str
-    """For titles: that the runs, or some of them, are no real experiment."""
+    """For titles: which runs are no real experiment."""
+
+    @property
+    def differences(self) -> list[Difference]:
+        """The differences to the reference."""
+        return [row.gain for row in self.rows if row.gain]
 
     @property
     def compared(self) -> bool:
-        """Whether there is a best among several."""
-        return any(entry.mark for entry in self.entries.values())
+        """True if some column has a best among several."""
+        return any(row.mark for row in self.rows)
 
     @property
     def notes(self) -> list[str]:
-        """What else is to know to read the numbers."""
-        counts = [{s.n for s in self.summaries if s.cell == cell and s.n} for cell in self.names]
+        """Remarks that help to read the numbers."""
+        counts = [
+            {row.summary.n for row in self.rows if row.summary.cell == cell and row.summary.n} for cell in self.names
+        ]
         notes = []
         if any(1 in found for found in counts):
             notes.append("n = 1: no spread and no test, so what is tied with the best is not known.")
         if any(len(found) > 1 for found in counts):
-            notes.append("Where n differs, means are over other repetitions: read the paired differences.")
-        if any(entry.value == "-" for _, row in self.rows() for entry in row):
+            notes.append("Where n differs, means are over different repetitions: read the paired differences.")
+        if any(entry.value == "-" for _, line in self.lines() for entry in line):
             notes.append("-: no run, or no test score.")
         return notes
 
-    def rows(self) -> Iterator[tuple[str, list[Entry]]]:
+    def lines(self) -> Iterator[tuple[str, list[Entry]]]:
+        """Yield each variant with its entry in every column."""
+        entries = self.entries()
         for variant in self.variants:
-            yield variant, [self.entry(variant, cell) for cell in self.names]
+            yield variant, [entries.get((variant, cell), Entry()) for cell in self.names]
 
-    def entry(self, variant: str, cell: Cell) -> Entry:
-        return self.entries.get((variant, cell), Entry())
+    def entries(self) -> dict[tuple[str, Cell], Entry]:
+        """Return the entries of the table by variant and cell; without those that have no score."""
+        return {
+            (row.summary.variant, row.summary.cell): _entry(row) for row in self.rows if row.summary.mean is not None
+        }
+
+
+def _entry(row: Row) -> Entry:
+    s = row.summary
+    spread = "" if s.std is None else f" ± {s.std:.2f}"
+    return Entry(f"{s.mean:.2f}{spread}", f"({s.n})", row.mark)
 
 
 def collect(records: Sequence[Record], reference: str) -> Results:
-    """Results of the runs, and differences to the reference.
+    """Return the results of the runs and their differences to the reference.
 
     Raises:
-        ValueError: As :func:`stochnorm.report.statistics.summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     summaries = summarize(records)
     variants = sorted(dict.fromkeys(s.variant for s in summaries), key=lambda variant: variant != reference)
     scores = {s.cell: SCORES[s.score].title if s.score in SCORES else s.score for s in summaries}
     one = len(set(scores.values())) == 1
-    marked = marks(records)
-    entries = {}
-    for s in summaries:
-        if s.mean is not None:
-            spread = "" if s.std is None else f" ± {s.std:.2f}"
-            entries[s.variant, s.cell] = Entry(f"{s.mean:.2f}{spread}", f"({s.n})", marked.get((s.cell, s.variant), ""))
     measure = f"Test {next(iter(scores.values()))}" if one else "Test score"
     names = _names(scores, scored=not one)
-    order = [(cell, variant) for cell in names for variant in variants]
-    found = sorted(differences(records, reference), key=lambda d: order.index((d.cell, d.variant)))
-    return Results(measure, names, variants, entries, summaries, reference, found, _warning(records))
+    place = {key: i for i, key in enumerate((cell, variant) for cell in names for variant in variants)}
+    rows = sorted(_rows(records, summaries, reference), key=lambda row: place[row.summary.cell, row.summary.variant])
+    return Results(measure, names, variants, rows, reference, _warning(records))
+
+
+def _rows(records: Sequence[Record], summaries: Sequence[Summary], reference: str) -> list[Row]:
+    marked = marks(records)
+    gains = {(d.cell, d.variant): d for d in differences(records, reference)}
+    errors: dict[tuple[Cell, str], list[float]] = defaultdict(list)
+    for record in records:
+        ece = (record.test or {}).get("ece")
+        errors[record.cell, record.variant] += [] if ece is None else [ece]
+    return [
+        Row(s, gains.get(key), marked.get(key, ""), fmean(errors[key]) if errors[key] else None)
+        for s in summaries
+        for key in [(s.cell, s.variant)]
+    ]
 
 
 def _names(scores: dict[Cell, str], *, scored: bool) -> dict[Cell, str]:
-    """Of cells, in the order of columns: data sets and backbones as they came, rates from low to high."""
+    """Name the cells, in the order of columns: data sets and backbones as they appear, rates from low to high."""
     data = list(dict.fromkeys(cell.data for cell in scores))
     backbones = list(dict.fromkeys(cell.backbone for cell in scores))
     return {
@@ -124,7 +163,7 @@ def _names(scores: dict[Cell, str], *, scored: bool) -> dict[Cell, str]:
 
 
 def difference_rows(results: Results) -> list[list[str]]:
-    """The columns of DIFFERENCES."""
+    """Return a line per difference, with the columns of DIFFERENCES."""
     return [
         [
             results.names[d.cell],
@@ -139,7 +178,7 @@ def difference_rows(results: Results) -> list[list[str]]:
 
 
 def scales(records: Iterable[Record]) -> str:
-    """What makes the runs, or some of them, no real experiment."""
+    """Name the scales at which runs are no real experiment; empty if there are none."""
     return ", ".join(sorted({record.scale for record in records if record.scale}))
 
 

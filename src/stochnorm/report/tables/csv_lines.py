@@ -15,14 +15,14 @@ __all__ = ["format_differences_csv", "format_results_csv"]
 
 
 def format_results_csv(records: Sequence[Record]) -> str:
-    """A line per cell and variant; mean and std in percent, empty where there is none."""
+    """Return a line per cell and variant; mean and std in percent, empty if there is none."""
     header = ("data", "backbone", "rate", "variant", "score", "n", "mean", "std", "scale")
     rows = ((*s.cell, s.variant, s.score, s.n, s.mean, s.std, scales(records)) for s in summarize(records))
     return _csv(header, rows)
 
 
 def format_differences_csv(records: Sequence[Record], reference: str = "vanilla") -> str:
-    """A line per cell and variant but the reference; difference, low and high in points of percent."""
+    """Return a line per cell and variant except the reference; difference, low and high in percentage points."""
     header = (
         "data", "backbone", "rate", "variant", "reference", "n", "difference", "low", "high", "p_t", "p_permutation",
         "p_holm", "scale",

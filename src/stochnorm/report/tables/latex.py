@@ -27,7 +27,7 @@ _SPECIAL = str.maketrans(
 
 
 def format_latex(records: Sequence[Record], reference: str = "vanilla") -> str:
-    """Results and differences as tables for booktabs; the best in bold, what is tied with it underlined."""
+    """Return results and differences as tables for booktabs; the best is bold, those tied with it underlined."""
     results = collect(records, reference)
     marks = {"": "{}", "best": r"\textbf{{{}}}", "tied": r"\underline{{{}}}"}
 
@@ -55,7 +55,7 @@ def format_latex(records: Sequence[Record], reference: str = "vanilla") -> str:
         return f"% {UNDONE}\n"
     legend = f" Bold: the best mean; underlined: {TIED}." if results.compared else ""
     caption = " ".join([f"{results.measure}{results.warning}, percent: {ENTRY}.{legend}", *results.notes])
-    rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.rows())
+    rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.lines())
     text = table(caption, ["", *results.names.values()], rows)
     if results.differences:
         caption = f"Differences to {reference}{results.warning}, points. {MEANING}"

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 
 
 def format_markdown(records: Sequence[Record], reference: str = "vanilla") -> str:
-    """Results, differences, ranks and conclusions; the best in bold, what is tied with it with a dagger."""
+    """Return results, differences, ranks and conclusions; the best is bold, a dagger marks those tied with it."""
     results = collect(records, reference)
     marks = {"": "{}", "best": "**{}**", "tied": "{}†"}
 
@@ -30,7 +30,7 @@ def format_markdown(records: Sequence[Record], reference: str = "vanilla") -> st
 
     text = f"# Results{results.warning}\n\n"
     if results.names:
-        rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.rows())
+        rows = ([escape(name), *(e.marked(marks, escape) for e in row)] for name, row in results.lines())
         legend = f" Bold: the best mean; †: {TIED}." if results.compared else ""
         text += table(["", *map(escape, results.names.values())], rows)
         text += "\n" + " ".join([f"{results.measure}, percent: {ENTRY}.{legend}", *results.notes]) + "\n\n"

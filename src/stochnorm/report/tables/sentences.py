@@ -1,4 +1,4 @@
-"""What a comparison shows and what it does not, in sentences."""
+"""Conclusions from a comparison, in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["conclude", "conclusions", "standing_in_words"]
 
 
 def conclusions(records: Sequence[Record], reference: str = "vanilla") -> list[str]:
-    """What the differences to the reference show and what they do not, in sentences.
+    """Return what the differences to the reference show and do not show, in sentences.
 
     Example:
         >>> conclusions([])
@@ -23,25 +23,25 @@ def conclusions(records: Sequence[Record], reference: str = "vanilla") -> list[s
 
 
 def conclude(results: Results, records: Sequence[Record]) -> list[str]:
-    """As :func:`conclusions`, from what was collected of the records."""
+    """Return the conclusions from collected results."""
     found, reference = results.differences, results.reference
     if not records:
         return [UNDONE]
     if all(record.scale for record in records):
-        return [f"These runs are {scales(records)} scale: they show that the comparison works, and no result."]
-    if not any(summary.n for summary in results.summaries):
+        return [f"These runs are {scales(records)} scale: they show that the comparison works and are no result."]
+    if not any(row.summary.n for row in results.rows):
         return ["No run has a test score, so nothing is compared."]
     if len(results.variants) < 2:
         return ["There is one variant, so nothing is compared."]
     if reference not in results.variants:
-        return [f"There is no run of {reference}, so there are no differences to it; name another reference."]
+        return [f"There is no run of {reference}, so there are no differences to it; choose another reference."]
     enough = [d for d in found if d.n >= FEW]
     shown = [d for d in enough if significant(d)]
     sentences = [_sentence(d, results) for d in shown]
     if len(enough) > len(shown):
         sentences.append(
             f"Not significant at 5 % after Holm: {len(enough) - len(shown)} of {count(len(enough), 'difference')} to "
-            f"{reference} (n of {FEW} or more). That shows neither a difference nor that there is none."
+            f"{reference} (n of {FEW} or more). This proves neither a difference nor equality."
         )
     if few := [d for d in found if d.n < FEW]:
         counts = " or ".join(str(n) for n in sorted({d.n for d in few}))
@@ -49,12 +49,11 @@ def conclude(results: Results, records: Sequence[Record]) -> list[str]:
             f"Nothing can be concluded from n = {counts}: {count(len(few), 'difference')} to {reference}. Repeat with "
             f"{FEW} seeds at least, better 5 or more."
         )
-    compared = {(d.cell, d.variant) for d in found}
     sentences += [
         f"{results.names[s.cell]}: {s.variant} and {reference} have no repetition (data_seed and seed) in common, so "
         "they are not compared."
-        for s in results.summaries
-        if s.n and s.variant != reference and (s.cell, s.variant) not in compared
+        for s, gain, *_ in results.rows
+        if s.n and s.variant != reference and gain is None
     ]
     return sentences
 
@@ -68,6 +67,6 @@ def _sentence(d: Difference, results: Results) -> str:
 
 
 def standing_in_words(standing: Sequence[Rank], p: float | None) -> str:
-    """How to read mean ranks, with the p of Friedman's test."""
+    """Explain mean ranks, with the p of Friedman's test."""
     text = f"1 is the best; over {count(standing[0].blocks, 'repetition')} that all variants have"
     return f"{text}." if p is None else f"{text}; Friedman's test that all rank alike: p {format_p(p)}."

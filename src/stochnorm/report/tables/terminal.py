@@ -25,16 +25,16 @@ _FOLD = 36  # characters of a label
 def show_results(
     console: Console, records: Sequence[Record], failures: Sequence[Failure] = (), reference: str = "vanilla"
 ) -> None:
-    """Results, differences, ranks, failures and conclusions, in as many tables as the width asks for.
+    """Show results, differences, ranks, failures and conclusions, in as many tables as the width requires.
 
     Args:
-        console: Where to.
-        records: Of finished runs; may be none.
-        failures: Runs that came to nothing.
-        reference: Label of the variant that the others are compared with.
+        console: Console to write to.
+        records: Records of finished runs; may be empty.
+        failures: Failed runs.
+        reference: Label of the variant with which the others are compared.
 
     Raises:
-        ValueError: As :func:`stochnorm.report.statistics.summarize`.
+        ValueError: As [stochnorm.report.statistics.summarize][].
     """
     results = collect(records, reference)
     for page in _pages(results, console.width):
@@ -62,16 +62,17 @@ def show_results(
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
-    """Text whose brackets are not markup."""
+    """Print text whose brackets are not markup."""
     console.print(Text(text, style=style))
 
 
 def _pages(results: Results, width: int) -> list[list[Cell]]:
-    """The columns, in as few tables as fit the width; those of a data set and backbone stay together if they can."""
+    """Split the columns into as few tables as fit the width; a data set and backbone stay together if possible."""
     labels = max((min(len(variant), _FOLD) for variant in results.variants), default=0)
+    lines = [line for _, line in results.lines()]
     widths = {
-        cell: max(len(name), *(len("{0.value} {0.n}".format(results.entry(v, cell))) for v in results.variants))
-        for cell, name in results.names.items()
+        cell: max(len(name), *(len(f"{line[i].value} {line[i].n}") for line in lines))
+        for i, (cell, name) in enumerate(results.names.items())
     }
 
     def fits(cells: Sequence[Cell]) -> bool:
@@ -93,15 +94,16 @@ def _results_table(results: Results, cells: Sequence[Cell]) -> Table:
     for cell in cells:
         table.add_column(Text(results.names[cell]), justify="right", overflow="fold")
     styles = {"": "", "best": "bold", "tied": "underline"}
-    for variant in results.variants:
-        entries = [results.entry(variant, cell) for cell in cells]
+    columns = [list(results.names).index(cell) for cell in cells]
+    for variant, line in results.lines():
+        entries = [line[i] for i in columns]
         shown = [Text.assemble((e.value, styles[e.mark]), (f" {e.n}" if e.n else "", "dim")) for e in entries]
         table.add_row(Text(variant), *shown)
     return table
 
 
 def _differences_table(results: Results, width: int) -> Table:
-    """A section per cell; what is significant in bold. A narrow terminal shows Holm's p-values alone."""
+    """Return a section per cell, significant differences in bold. A narrow terminal shows only Holm's p-values."""
     table = _table()
     table.add_column("", max_width=_FOLD, overflow="fold")
     headings = [name for name in DIFFERENCES[2:] if width >= _WIDE or name not in ("p (t)", "p (permutation)")]
@@ -127,7 +129,7 @@ def _ranks_table(standing: Sequence[Rank]) -> Table:
 
 
 def _table() -> Table:
-    """With a column of names."""
+    """Return a table with a column of names."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim")
     table.add_column("", max_width=_FOLD, overflow="fold")
     return table

@@ -1,0 +1,111 @@
+"""A method: its settings, what is searched of them, and what it does to a model before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from stochnorm.methods.ranges import Search, check_ranges, noted
+
+if TYPE_CHECKING:
+    import torch
+
+    from stochnorm.data.images.batches import CenterCrops
+    from stochnorm.models.classifier import Classifier
+    from stochnorm.nn.select import Where
+    from stochnorm.regularizers import Regularizer
+
+__all__ = ["Method", "Setup"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is given to work with: a pre-trained model on its device, before there is an optimizer."""
+
+    classifier: Classifier
+    """The model with its new head, to be changed in place."""
+    device: torch.device
+    where: Where | None
+    """Which normalization layers to change; None for all."""
+    seed: int
+    crops: Callable[[Iterable[int], int], CenterCrops]
+    """`crops(order, batch_size)`: training images as the network sees them in evaluation, with targets."""
+    train_images: int
+    progress: Callable[[float], None] | None = None
+    """Told the fraction of a long measurement that is done."""
+
+
+class Method:
+    """One way to keep fine-tuning from over-fitting, in one file.
+
+    A subclass sets the class attributes and overrides what it needs. Nothing here imports torch: `apply` does it
+    inside, so that `--help` and wrong settings do not wait for it.
+    """
+
+    name: ClassVar[str]
+    """The method on the command line."""
+    title: ClassVar[str]
+    acts_on: ClassVar[Literal["nothing", "normalization", "loss"]]
+    what: ClassVar[str]
+    """What it does, in a line."""
+    source: ClassVar[str] = ""
+    """The paper."""
+    group: ClassVar[type | None] = None
+    """Dataclass of the settings `NAME.x`, in the field NAME of the catalogue's `MethodSettings`."""
+    flat: ClassVar[type | None] = None
+    """Dataclass of settings without a prefix, a base of the catalogue's `MethodSettings`."""
+    replaces_weight_decay: ClassVar[bool] = False
+    """Whether the method's penalty takes the place of weight decay."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings that the method uses, such as `l2sp.alpha`."""
+        grouped = [f"{self.name}.{field.name}" for field in fields(self.group)] if self.group else []
+        flat = [field.name for field in fields(self.flat)] if self.flat else []
+        return (*grouped, *flat, *["norm_layers"] * (self.acts_on == "normalization"))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The same as options of the command line."""
+        return tuple(f"--{name.replace('_', '-')}" for name in self.settings)
+
+    @property
+    def searched(self) -> dict[str, Search]:
+        """The settings that `stochnorm tune` searches."""
+        grouped = {f"{self.name}.{name}": found for name, found in noted(self.group, Search)} if self.group else {}
+        return grouped | (dict(noted(self.flat, Search)) if self.flat else {})
+
+    def settings_of(self, config: Any) -> Any:
+        """Return the method's own settings of a run: its group, or the run's settings, which hold the flat ones."""
+        return getattr(config, self.name) if self.group else config
+
+    def check_ranges(self, config: Any) -> None:
+        """Raise ValueError where a setting of the group is out of its range."""
+        if self.group:
+            check_ranges(self.settings_of(config), f"{self.name}.")
+
+    def check(self, settings: Any, images: int) -> None:
+        """Raise ValueError where the settings cannot work with so many images in a forward pass."""
+
+    def describe(self, settings: Any) -> str:
+        """Return the settings in a few words, such as `p=0.5`."""
+        return ""
+
+    def apply(self, setup: Setup, settings: Any) -> Regularizer | None:
+        """Change the model's normalization layers in place, or return the term to add to the loss.
+
+        Terms of the loss are made first, while the model is as it was pre-trained.
+
+        Raises:
+            ValueError: The model does not allow it.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class NormLayers:
+    """The setting that all methods of the normalization layers share."""
+
+    norm_layers: str = ""
+    """Methods that change normalization: regular expression for the layers' names ('layer[34]'); empty for all."""

@@ -1,0 +1,98 @@
+"""Pages and tables, written to files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stochnorm.files import check_target, write_text
+from stochnorm.report.page.render import format_report
+from stochnorm.report.tables import write_tables
+from stochnorm.runs.directory import Run
+from stochnorm.runs.records import Failure, Record, read_records
+from stochnorm.text import count, some
+
+__all__ = ["report", "write_report"]
+
+
+def write_report(
+    records: Sequence[Record],
+    path: Path,
+    *,
+    root: Path,
+    title: str = "",
+    failures: Sequence[Failure] = (),
+    reference: str = "vanilla",
+) -> None:
+    """Write one HTML page on runs; it loads nothing from the network.
+
+    One run: its scores, curves, classes, confusion, mistakes, calibration. Several runs: the best method and those tied
+    with it, scores and gains by sampling rate, cost, and details of at most 100 runs, chosen by a rule that the page
+    names.
+
+    Args:
+        records: Finished runs.
+        path: File to write.
+        root: Folder to which the runs' directories are relative; the page leaves out the content of missing ones.
+        title: Title of the page; empty: made from the methods and data sets.
+        failures: Failed runs, which the page lists.
+        reference: Variant with which others are compared.
+
+    Raises:
+        ValueError: There is neither a run nor a failure; or as [stochnorm.report.statistics.summarize][].
+        OSError: The file cannot be written.
+    """
+    check_target(path)
+    write_text(path, format_report(records, root=root, title=title, failures=failures, reference=reference))
+
+
+def report(
+    paths: Iterable[str | Path], out: str | Path = "", *, title: str = "", reference: str = "vanilla"
+) -> list[Path]:
+    """Write the page on runs, and their tables (Markdown, LaTeX, CSV) beside it.
+
+    Args:
+        paths: Directories of runs or of comparisons, and files of records.
+        out: File of the page; empty: ``report.html`` in the first directory, or beside the first file.
+        title: Title of the page; empty: made from the methods and data sets.
+        reference: Variant with which others are compared.
+
+    Returns:
+        The files that were written, the page first.
+
+    Raises:
+        FileNotFoundError: There is no finished run.
+        ValueError: A file is damaged.
+
+    Example:
+        >>> report(["runs/photos"])  # doctest: +SKIP
+        [PosixPath('runs/photos/report.html'), PosixPath('runs/photos/results.md'), ...]
+    """
+    places = [Path(path) for path in paths]
+    records: dict[str, Record] = {}
+    for path in places:
+        for record in read_records([path]):
+            # The runs of a file are relative to it.
+            run = path.parent / record.run if path.is_file() else Path(record.run)
+            records.setdefault(str(run.resolve()), replace(record, run=str(run)))
+    if not out:
+        out = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
+    page = Path(out)
+    found = list(records.values())
+    check_target(page)
+    notes = [note for path in places for note in _failed(path)]
+    write_text(page, format_report(found, root=Path(), title=title, reference=reference, notes=notes))
+    return [page, *write_tables(found, page.parent, reference)]
+
+
+def _failed(path: Path) -> list[str]:
+    """Name the failed runs of a comparison's directory, in a sentence."""
+    reasons = {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8")).get("reason", "no reason given")
+        for file in sorted(path.rglob("failure.json"))
+        if not Run(file.parent).result.is_file()
+    }
+    listed = some([f"{name} ({reason})" for name, reason in reasons.items()])
+    return [f"{count(len(reasons), 'run')} in {path} failed, not counted here: {listed}."] if reasons else []

@@ -1,0 +1,40 @@
+"""Types of the settings in a file, checked against a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+__all__ = ["check_kinds"]
+
+
+def check_kinds(kind: type, settings: Mapping[str, Any], group: str = "") -> None:
+    """Raise TypeError where a value, as JSON has it, is not of its field's type; name the field.
+
+    Args:
+        kind: The dataclass.
+        settings: Values by the names of its fields; other names are left alone.
+        group: Prefix of the names in messages.
+    """
+    hints = get_type_hints(kind)
+    for name, value in settings.items():
+        hint = hints.get(name, object)
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            check_kinds(hint, value, f"{name}.")  # type: ignore[arg-type]
+        elif not _fits(value, hint):
+            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
+            raise TypeError(f"{group}{name} must be {wanted}, got {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    of = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in of
+    if get_origin(hint) is tuple:
+        return isinstance(value, (list, tuple)) and all(isinstance(item, of[0]) for item in value)
+    if of:
+        return any(_fits(value, part) for part in of)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -1,0 +1,39 @@
+"""The checkpoint of a run, from which it resumes bit for bit."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from stochnorm.files import atomic_path
+from stochnorm.runs.directory import Run
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
+    """Write the state atomically. All processes call it; the first one writes."""
+    with atomic_path(run.checkpoint) if fabric.is_global_zero else nullcontext(run.checkpoint) as path:
+        fabric.save(path, state)
+
+
+def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:
+    """Restore model, optimizer and precision, and return the rest of the state.
+
+    Raises:
+        ValueError: The file is damaged, or was written by another number of processes.
+    """
+    try:
+        state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
+        processes = state["processes"]
+    except Exception as error:  # a damaged file can raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start again with --overwrite") from error
+    if processes != fabric.world_size:
+        raise ValueError(
+            f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "
+            f"the run had {processes}; use as many, or start again with --overwrite"
+        )
+    return state

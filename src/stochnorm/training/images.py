@@ -1,0 +1,95 @@
+"""The images of a run: which split each one is in, whether they can be trained on, and the task they make."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from stochnorm.data import Row, Source, Split, assign_splits, read_lists
+from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.text import some
+
+__all__ = ["check_splits", "split_rows", "task_of"]
+
+
+def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
+    """Return the images of a run with their splits: by lists, or by the sampling rule.
+
+    With lists only their images train: `pool_val` lets validation images be taken from them, and there is no test.
+    """
+    rows = source.rows
+    if config.split_lists:
+        if config.pool_val:
+            rows = [row._replace(split="train") if row.split == "val" else row for row in rows]
+        rows = read_lists(Path(config.split_lists), rows)
+        if config.pool_val and any(row.split == "val" for row in rows):
+            raise ValueError(f"{config.split_lists}: val.txt already names the validation images; remove --pool-val")
+    return assign_splits(
+        rows,
+        rate=config.rate,  # 100 with lists, see FinetuneConfig
+        val_fraction=config.val_fraction,
+        test_fraction=0 if config.split_lists else config.test_fraction,
+        seed=config.data_seed,
+        multi_label=source.multi_label,
+        pool_val=config.pool_val,
+    )
+
+
+def task_of(config: FinetuneConfig, source: Source, train: Split) -> Task:
+    """Return the task of a run: one label per image or several, with weights of the findings for `balance`.
+
+    Raises:
+        ValueError: `balance` with one label per image.
+    """
+    if not source.multi_label:
+        if config.balance:
+            raise ValueError(f"{config.data}: balance needs data with several labels per image; remove --balance")
+        return SingleLabel(source.classes)
+    if not config.balance:
+        return MultiLabel(source.classes, resamples=0)
+    one_sided = [name for name, of in zip(source.classes, train.targets.T, strict=True) if len(of.unique()) == 1]
+    if one_sided:
+        warnings.warn(
+            f"{config.data}: all training images are positive, or all negative, for {', '.join(one_sided)}; balance "
+            "keeps the weight 1 there",
+            stacklevel=2,
+        )
+    return MultiLabel(source.classes, pos_weight_of(train.targets), resamples=0)
+
+
+def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:
+    """Raise ValueError where the splits cannot train and select a model.
+
+    Args:
+        splits: Splits by name: train, val.
+        classes: Class names.
+        config: The settings.
+        processes: Processes that share each batch.
+    """
+    train, val = splits["train"], splits["val"]
+    seen = set(range(len(classes))) if train.multi_label else set(train.labels)
+    empty = [name for i, name in enumerate(classes) if i not in seen]
+    where = config.split_lists or config.data
+    if empty:
+        raise ValueError(f"{where}: no readable training image of class {some(empty)}; add some")
+    if not len(val):
+        raise ValueError(
+            f"{where}: no readable validation image; add images: a class needs one for training, one for validation "
+            "and, unless DATA has a test split, one for the test (--test-fraction 0 for no test)"
+        )
+    if train.multi_label and not ((val.targets.sum(0) > 0) & (val.targets.sum(0) < len(val))).any():
+        raise ValueError(
+            f"{config.data}: none of the findings has both positive and negative images among the {len(val)} "
+            "validation images, so no AUC can select a model; raise --val-fraction or --rate"
+        )
+    if config.batch_size > len(train):
+        raise ValueError(
+            f"batch_size {config.batch_size} is larger than the {len(train)} training images; "
+            f"give --batch-size {len(train)} or less"
+        )
+    if config.batch_size % processes:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not a multiple of the {processes} processes; "
+            f"give --batch-size a multiple of {processes}"
+        )

@@ -1,0 +1,156 @@
+"""A job: all that a run needs, assembled from its settings and checked before its directory is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from stochnorm.data import ImageStore, Split, format_manifest, read_source
+from stochnorm.evaluation.tasks import Task
+from stochnorm.models import Classifier, build_classifier
+from stochnorm.nn.cpu.accelerate import plain_class
+from stochnorm.nn.select import normalization_layers
+from stochnorm.regularizers import DELTA, Regularizer
+from stochnorm.runs.config import FinetuneConfig, flat
+from stochnorm.runs.directory import Run
+from stochnorm.runs.hardware import PeakMemory, is_first_process, launch
+from stochnorm.runs.trackers import Trackers, tracker_names
+from stochnorm.training.display import Display
+from stochnorm.training.images import check_splits, split_rows, task_of
+from stochnorm.training.objective import Objective
+from stochnorm.training.prepare import prepare
+
+__all__ = ["Job", "Validated", "assemble"]
+
+Validated = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to train: settings, directory, device, images, model, loss, and who is told of it."""
+
+    config: FinetuneConfig
+    run: Run
+    fabric: Fabric
+    """Device, precision, processes."""
+    display: Display
+    trackers: Trackers
+    objective: Objective
+    """The classifier and its loss."""
+    splits: dict[str, Split]
+    """Splits by name: train, val, test; the last may be empty."""
+    store: ImageStore
+    skipped: int
+    """Images that cannot be read."""
+    method: dict[str, Any]
+    """The methods as they were applied, see [stochnorm.training.job.applied][]."""
+    memory: PeakMemory
+    validated: Validated | None
+    """Called with the record of each validation, in the first process."""
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model, its classes and preprocessing."""
+        return self.objective.classifier
+
+    @property
+    def task(self) -> Task:
+        """The kind of labels, with its loss and metrics."""
+        return self.objective.task
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images by split."""
+        return {name: len(split) for name, split in self.splits.items()}
+
+    @property
+    def manifest(self) -> str:
+        """The images used and their splits, as `split.csv` has them."""
+        return format_manifest(self.store.rows, multi_label=self.classifier.multi_label)
+
+
+def assemble(
+    config: FinetuneConfig, run: Run, display: Display, *, test: bool = True, validated: Validated | None = None
+) -> Job:
+    """Read the images, build the model, apply the methods, and check that they fit; write nothing.
+
+    Args:
+        config: The settings.
+        run: Where the job will write.
+        display: Where it shows its progress.
+        test: Read the test images too; False for a search, which must not.
+        validated: Called with the record of each validation.
+
+    Raises:
+        ValueError, FileNotFoundError, ModuleNotFoundError: As [stochnorm.finetune][].
+    """
+    names = tracker_names(config.log) if is_first_process() else ()
+    trackers = Trackers(names, run.path, flat(config.result_fields()))
+    source = read_source(config.data)
+    rows = [row for row in split_rows(source, config) if test or row.split != "test"]
+    classifier = build_classifier(
+        config.backbone,
+        config.weights,
+        source.classes,
+        image_size=config.image_size,
+        seed=config.seed,
+        auxiliary=config.auxiliary,
+        multi_label=source.multi_label,
+    )
+    fabric = launch(config.device, config.precision, classifier.model)
+    memory = PeakMemory(fabric)
+    store = ImageStore(
+        source.root,
+        rows,
+        classifier.preprocessing,
+        strict=config.strict,
+        track=display.track,
+        cache=config.cache,
+        listed=[row.path for row in source.rows],
+    )
+    splits = {
+        name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
+    }
+    check_splits(splits, source.classes, config, fabric.world_size)
+    task = task_of(config, source, splits["train"])
+    with display.measuring("DELTA's channel attention") as progress:
+        regularizers = prepare(config, classifier, splits["train"], fabric, progress)
+    return Job(
+        config,
+        run,
+        fabric,
+        display,
+        trackers,
+        Objective(classifier, task, regularizers, fabric.autocast, fabric.world_size),
+        splits,
+        store,
+        len(rows) - len(store.rows),
+        applied(config, classifier, regularizers),
+        memory,
+        validated,
+    )
+
+
+def applied(config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]) -> dict[str, Any]:
+    """Return how the methods were applied, as `result.json` says it.
+
+    Returns:
+        The sum of methods, the number of layers of each kind, the number of frozen scales and shifts, the terms of the
+        loss, the layers that DELTA compares, and the weight decay.
+    """
+    layers = normalization_layers(classifier.model)
+    kinds = Counter(plain_class(layer).__name__ for layer in layers)
+    fixed = sum(layer.weight is not None and not layer.weight.requires_grad for layer in layers)
+    delta = regularizers.get("delta")
+    return {
+        "name": config.method,
+        "normalization": dict(sorted(kinds.items())),
+        **({"affine_frozen": fixed} if fixed else {}),
+        "terms": list(regularizers),
+        **({"delta_layers": delta.layers} if isinstance(delta, DELTA) else {}),
+        "weight_decay": config.weight_decay_used,
+    }

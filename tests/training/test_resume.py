@@ -1,0 +1,92 @@
+"""A run that was stopped resumes to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import nn
+
+import stochnorm.cli.demo
+import stochnorm.runs.hardware
+import stochnorm.training.job
+import stochnorm.training.loop
+from stochnorm import (
+    FinetuneConfig,
+    finetune,
+)
+from stochnorm.models.weights import read_state_dict
+from stochnorm.runs.directory import Run
+
+Configure = Callable[..., FinetuneConfig]
+
+StopAt = Callable[[int, FinetuneConfig], None]
+
+
+@pytest.mark.parametrize("method", ["stochnorm", "vanilla", "stochnorm+delta+bss"])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    photos: Path, tmp_path: Path, method: str, config: Configure, stop_at: StopAt
+) -> None:
+    def lasting(run: Run) -> list[dict[str, Any]]:
+        timing = {"seconds", "images_per_second"}
+        return [{k: v for k, v in record.items() if k not in timing} for record in run.read_metrics()]
+
+    finetune(config(photos, tmp_path / "whole", method=method), quiet=True)
+    whole = Run(tmp_path / "whole")
+    for stop_after in (3, 4, 10):
+        parts = Run(tmp_path / f"parts{stop_after}")
+        stop_at(stop_after, config(photos, parts.path, method=method))
+        assert parts.checkpoint.is_file()
+        resumed = finetune(config(photos, parts.path, method=method, resume=True), quiet=True)
+        first, second = read_state_dict(whole.model), read_state_dict(parts.model)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert lasting(whole) == lasting(parts)
+        assert resumed.record["test"] == whole.read_result()["test"]
+
+
+def test_a_run_resumes_with_the_same_number_of_processes_only(
+    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt
+) -> None:
+    settings = config(photos, tmp_path / "run")
+    stop_at(5, settings)
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert checkpoint["processes"] == 1
+    torch.save(checkpoint | {"processes": 3}, tmp_path / "run/checkpoint.pt")
+    with pytest.raises(ValueError, match=r"cannot resume .*/run with 1 processes: .* the run had 3; use as many"):
+        finetune(replace(settings, resume=True), quiet=True)
+
+
+def test_the_loss_scale_of_float16_is_resumed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure, stop_at: StopAt
+) -> None:
+    """On the CPU, where Fabric offers no float16; the scale grows every 5 steps, so that it has a state."""
+    fabrics: list[Fabric] = []
+
+    def launch(device: str, precision: str, model: nn.Module | None = None) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=5)
+        fabrics.append(Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler)))
+        return fabrics[-1]
+
+    monkeypatch.setattr(stochnorm.training.job, "launch", launch)
+    finetune(config(photos, tmp_path / "whole"), quiet=True)
+    stop_at(4, config(photos, tmp_path / "parts"))
+    finetune(config(photos, tmp_path / "parts", resume=True), quiet=True)
+    whole, first, second = (fabric._precision.state_dict() for fabric in fabrics)
+    assert (whole["scale"], whole["_growth_tracker"]) == (2.0**10, 2)
+    assert first["_growth_tracker"] == 4
+    assert second == whole
+
+
+def test_a_run_does_not_resume_on_other_images(
+    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt
+) -> None:
+    stop_at(1, config(photos, tmp_path / "run", eval_every=1))
+    (photos / "red/000.png").unlink()
+    with pytest.raises(ValueError, match=r"cannot resume .*: the images of .* are not those"):
+        finetune(config(photos, tmp_path / "run", eval_every=1, resume=True), quiet=True)
