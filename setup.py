@@ -1,4 +1,4 @@
-"""Builds the CPU kernels. Everything else stands in pyproject.toml; without a C++ compiler stochnorm works, slower."""
+"""Build the CPU kernels. All other settings are in pyproject.toml. Without a C++ compiler stochnorm works, but slower."""
 
 import sys
 
@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 
 
 def kernel(name: str, *depends: str) -> Extension:
-    """A plain shared library, which the module of the same name loads through ``compiled.py``."""
+    """Return a plain shared library, which the module of the same name loads through `compiled.py`."""
     return Extension(
         f"stochnorm.nn.cpu._{name}",
         [f"src/stochnorm/nn/cpu/{name}.cpp"],

@@ -1,6 +1,6 @@
 """Convert, train and restore every architecture of timm and torchvision that holds BatchNorm, with random weights.
 
-    python benchmarks/architectures.py                      # all, smallest first; goes on where it was stopped
+    python benchmarks/architectures.py                      # all, smallest first; rerun to resume
     python benchmarks/architectures.py --names 'timm/resnet*' --again
     python benchmarks/architectures.py --summary            # of what the file holds; runs nothing
 
@@ -150,7 +150,7 @@ def check_convert(model: nn.Module) -> None:
         return {
             "modules, parameters or buffers": [*map(id, parts)],
             "requires_grad": [t.requires_grad for t in model.parameters()],
-            "classes beside BatchNorm": [type(m) for m in model.modules() if m not in layers],
+            "classes besides BatchNorm": [type(m) for m in model.modules() if m not in layers],
             "state-dict keys": list(model.state_dict()),
         }
 
@@ -228,7 +228,7 @@ def check_restore(model: nn.Module, size: int, classes: dict[str, type], attribu
 
 
 def check(name: str) -> dict[str, Any]:
-    """What each stage gave: "ok", or the reason why it failed and nothing after it was run."""
+    """Return the result of each stage: "ok", or the reason of a failure, after which no stage runs."""
     start, stages, notes = time.perf_counter(), iter(STAGES), []
     record: dict[str, Any] = {"name": name}
     stage = next(stages)
@@ -250,7 +250,7 @@ def check(name: str) -> dict[str, Any]:
 
 
 def survey(name: str) -> dict[str, Any]:
-    """What the model holds; where its constructor allows it, found without memory for its weights."""
+    """Return the contents of the model, without memory for its weights if its constructor allows it."""
     try:
         with torch.device("meta"):
             model = build(name)
@@ -333,7 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/architectures.jsonl"), help="results, one a line")
     parser.add_argument("--names", default="*", help="pattern such as 'timm/resnet*'")
-    parser.add_argument("--again", action="store_true", help="do anew what failed before")
+    parser.add_argument("--again", action="store_true", help="repeat the failed checks")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes of one thread each")
     parser.add_argument("--limit", type=float, default=240.0, help="seconds for one architecture")
     parser.add_argument("--summary", action="store_true", help="only print what the file holds")

@@ -1,4 +1,4 @@
-"""How cost grows: the exponent of a power law, and a picture of several."""
+"""Fit the exponent of a power law to the growth of costs, and draw several of them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _LEAST = 1e-3  # gigabytes, and seconds: below, the clock and the allocator are 
 
 @dataclass
 class Series:
-    """What is measured along one axis."""
+    """The measurements along one axis."""
 
     name: str
-    """Of the axis."""
+    """Name of the axis."""
     what: str = ""
-    """What is measured, for the picture."""
+    """Measured work, for the picture."""
     sizes: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     gigabytes: list[float] = field(default_factory=list)
 
     @property
     def exponents(self) -> tuple[float, float]:
-        """Of time and memory."""
+        """Exponents of time and memory."""
         return exponent(self.sizes, self.seconds), exponent(self.sizes, self.gigabytes)
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope of a straight line through the larger half of the points, at least two, both axes logarithmic.
+    """Return the slope of a straight line through the larger half of the points, at least two, both axes logarithmic.
 
     Example:
         >>> round(exponent([1, 2, 4, 8], [3, 12, 48, 192]), 6)
@@ -48,12 +48,12 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def _half(count: int) -> int:
-    """Where the larger half begins."""
+    """Return the start of the larger half."""
     return min(count // 2, count - 2)
 
 
 def plot_growth(series: Sequence[Series], path: Path) -> None:
-    """For each axis time above memory, the fitted slopes drawn and named; three axes a line; as PNG and SVG."""
+    """Draw time above memory for each axis, with the fitted slopes, three axes per row, as PNG and SVG."""
     lines = [series[i : i + _COLUMNS] for i in range(0, len(series), _COLUMNS)]
     figure = Figure(figsize=(10, 4.4 * len(lines)), layout="constrained")
     for part, line in zip(figure.subfigures(len(lines), 1, squeeze=False)[:, 0], lines, strict=True):

@@ -67,7 +67,7 @@ def perform(command: Sequence[str], folder: Path) -> tuple[float, str]:
 
 
 def options(case: Case, steps: int, seed: int) -> list[str]:
-    """What both commands are told."""
+    """Return the options of both commands."""
     settings = {
         "backbone": case.backbone,
         "weights": case.weights,

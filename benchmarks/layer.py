@@ -116,7 +116,7 @@ def measure(
 
 
 def line(name: str, layers: str, rows: Sequence[tuple[Row, int]]) -> list[str]:
-    """Of the table: one input, or the sum of a network's layers."""
+    """A row of the table: one input, or the sum of a network's layers."""
     total, *others = (sum(count * row[i] for row, count in rows) for i in range(3, 7))
     ratios = [f"{other / total:.2f}" for other in others]
     return [name, layers, rows[0][0].dtype, rows[0][0].layout, f"{total * 1e3:.2f}", *ratios]

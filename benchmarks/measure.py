@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing side by side, fresh processes, peak memory, and what is written of it."""
+"""Shared code of the benchmarks: timing side by side, fresh processes, peak memory, and the result files."""
 
 from __future__ import annotations
 
@@ -89,23 +89,22 @@ def side_by_side(
 
 
 class Cost(NamedTuple):
-    """What a call took."""
+    """The cost of a call."""
 
     seconds: float
     grown: float
-    """Gigabytes (1e9 bytes) of anonymous memory that it added to its process at the most."""
+    """Gigabytes (1e9 bytes) of anonymous memory that it added to its process, at its peak."""
     peak: float
     """Gigabytes of the whole process then, Python and PyTorch included."""
     value: Any
-    """What it returned."""
+    """Its return value."""
 
 
 def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
     """Call a function and watch the process meanwhile.
 
-    Memory is the anonymous kind, looked at every few milliseconds, because pages of mapped files count as resident too
-    but the system takes them back as it likes. Processes that this one starts count with the pages that are theirs
-    alone.
+    Memory is anonymous memory, read every few milliseconds, because pages of mapped files are resident, too, but the
+    system can take them back. Child processes count with the pages that only they use.
     """
     before = most = _anonymous()
     done = threading.Event()
@@ -129,23 +128,23 @@ def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of a module returns in a fresh process: forked, so that it begins with all imports done.
+    """Return the result of a function in a fresh process, forked so that all imports are done.
 
-    The caller must not have computed anything by then, because the threads of OpenMP do not survive a fork; a script
-    that measures in children does so in children alone.
+    The caller must not have computed anything before, because the threads of OpenMP do not survive a fork: a script that
+    measures in child processes measures only there.
     """
     with processes(1) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def processes(count: int) -> ProcessPoolExecutor:
-    """Fresh ones, as those of :func:`in_child`."""
+    """Return a pool of fresh processes, as in `in_child`."""
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("fork"))
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What was aimed at, and what came out."""
+    """A goal and its measurement."""
 
     what: str
     goal: str
@@ -163,19 +162,19 @@ def at_least(limit: float, what: str, value: float, unit: str = "") -> Goal:
 
 @dataclass
 class Outcome:
-    """A table, to be filled, and what it says of the goals."""
+    """A table and the goals that it measures."""
 
     title: str
     columns: Sequence[str]
     notes: str = ""
-    """How to read it; in Markdown."""
+    """Notes on reading it, in Markdown."""
     rows: list[Sequence[str]] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
-    """Names of pictures beside the JSON file."""
+    """Names of pictures next to the JSON file."""
 
     def write(self, path: Path) -> None:
-        """As a JSON file, for readme.py, and as a table on the terminal."""
+        """Write a JSON file, for readme.py, and print the table."""
         content = asdict(self) | {"command": _command(), "conditions": conditions()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -190,14 +189,14 @@ class Outcome:
 
 
 def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
-    """A parser with the option where to write, ``--out``; a script adds its own."""
+    """Return a parser with the option `--out`; a script adds its options."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
     return parser
 
 
 def conditions() -> dict[str, Any]:
-    """What was measured with, and on."""
+    """Return the machine, the versions and the settings of the measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {

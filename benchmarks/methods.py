@@ -30,13 +30,13 @@ GIGABYTES = (
 class Step(NamedTuple):
     ours: Timing
     plain: Timing
-    """Of plain fine-tuning's steps beside them."""
+    """Steps of plain fine-tuning, in turn with ours."""
     gigabytes: float
     precision: str
 
 
 def steps(backbone: str, methods: list[str], batch_size: int, rounds: int) -> list[Step]:
-    """Of each method."""
+    """Return the steps of each method."""
     vanilla = training(backbone, batch_size=batch_size)
     found = []
     for method in methods:
@@ -87,9 +87,7 @@ def main() -> None:
     parser = arguments(__doc__, "methods")
     parser.add_argument("--backbones", nargs="+")
     parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument(
-        "--all", action="store_true", help="every method on the paper's backbones, beside the bundled one"
-    )
+    parser.add_argument("--all", action="store_true", help="every method, also on the paper's backbones")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args()

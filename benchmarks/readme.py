@@ -94,7 +94,7 @@ def _value(value: Any) -> str:
 
 
 def _anchor(title: str) -> str:
-    """As GitHub makes it."""
+    """Return the anchor that GitHub makes of a heading."""
     return "".join(c for c in title.lower() if c.isalnum() or c in " -_").replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""How time and memory grow with what a user has more of: images, classes, pixels, channels, workers, runs in a report.
+"""Measure the growth of time and memory with images, classes, pixels, channels, workers and runs in a report.
 
     python benchmarks/scaling.py                              # 2 minutes
     python benchmarks/scaling.py --axes images --most 1000000
@@ -103,7 +103,7 @@ def _write_report(folder: Path) -> None:
 
 
 def _record(number: int) -> Record:
-    """Of a grid whose last axis is the data set."""
+    """Axes of a grid whose last axis is the data set."""
     case, place = divmod(number, 25)
     repeat, method = divmod(place, 5)
     name = ("vanilla", "stochnorm", "l2sp", "bss", "stochnorm+bss")[method]
@@ -133,9 +133,9 @@ def _record(number: int) -> Record:
 class Axis(NamedTuple):
     name: str
     what: str
-    """Costs the seconds."""
+    """The measured work."""
     prepare: Callable[[int, Path], Callable[[], None]]
-    """What is measured, at a size; what is not, it does itself."""
+    """Function that prepares a size, unmeasured, and returns the work to measure."""
     sizes: tuple[int, ...]
 
 

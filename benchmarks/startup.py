@@ -1,4 +1,4 @@
-"""How long the package and the command take to start: fresh processes that take turns, medians.
+"""Measure the start of the package and the command: fresh processes that take turns, medians.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --rounds 21
@@ -28,7 +28,7 @@ class Case:
 
     title: str
     arguments: list[str]
-    """Of Python."""
+    """Arguments of Python."""
     base: str = PASS
     """Title of the case that it is compared with."""
     limit: float | None = None

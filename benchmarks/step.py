@@ -50,7 +50,7 @@ def memory(case: Case, method: str, precision: str) -> float:
 
 @torch.no_grad()
 def exact(case: Case, precision: str) -> tuple[bool, bool]:
-    """Whether the outputs are BatchNorm's in evaluation, and in training once the model is restored."""
+    """Return whether the outputs are BatchNorm's in evaluation, and in training after the model is restored."""
 
     def outputs(model: nn.Module, training: bool) -> Tensor:
         torch.manual_seed(0)  # of dropout
@@ -74,7 +74,7 @@ def exact(case: Case, precision: str) -> tuple[bool, bool]:
 
 
 def times(case: Case, precision: str, rounds: int, seconds: float) -> list[Timing]:
-    """Of both models' steps."""
+    """Seconds of both models' steps."""
     both = [of(case, method, precision) for method in ("vanilla", "stochnorm")]
     return side_by_side([one.step for one in both], rounds, seconds=seconds)
 

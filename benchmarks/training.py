@@ -28,16 +28,16 @@ CLASSES = tuple(map(str, range(100)))
 class Training(NamedTuple):
     classifier: Classifier
     model: nn.Module
-    """The same for training, as Fabric wraps it."""
+    """The model for training, as Fabric wraps it."""
     on: Callable[[Tensor, Tensor], None]
-    """Takes a step on images, uint8 (b, 3, s, s), and their classes."""
+    """Function that takes a step on images, uint8 (b, 3, s, s), and their classes."""
     images: Tensor
     """A random batch."""
     precision: str
-    """As Fabric calls it."""
+    """Precision, in Fabric's words."""
 
     def step(self) -> None:
-        """On the random batch."""
+        """Take a step on the random batch."""
         self.on(self.images, torch.arange(len(self.images)) % len(self.classifier.classes))
 
 

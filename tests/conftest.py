@@ -51,7 +51,7 @@ def job_device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cached is kept apart from the user's: decoded images, channel attention."""
+    """Keep the cache (decoded images, channel attention) apart from the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

@@ -151,7 +151,7 @@ def test_two_forward_passes_before_backward() -> None:
 
 
 def test_training_lowers_rho_where_image_style_is_noise() -> None:
-    # The label is a spatial pattern; each image has an offset of its own that hides it from batch normalization.
+    # The label is a spatial pattern; each image has a separate offset that hides it from batch normalization.
     generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     layer = layer_with(torch.ones(1))

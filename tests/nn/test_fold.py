@@ -54,7 +54,7 @@ def test_outputs_are_those_of_before_to_rounding(build: Callable[[], nn.Module],
 
 
 class Standardized(nn.Conv2d):
-    """As timm's StdConv2d: a scaled weight computes the same."""
+    """A convolution like timm's StdConv2d: a scaled weight computes the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(x, self.weight / self.weight.std((1, 2, 3), keepdim=True), self.bias)
@@ -106,7 +106,7 @@ def three() -> nn.Sequential:
 def test_maps_that_are_looked_at_stay() -> None:
     model = seasoned(three())
     model[3].register_forward_hook(lambda *_: None)
-    assert fold_batch_norm(model, keep=["0", "7"]) == 1  # what a folded layer puts out is what it put out before
+    assert fold_batch_norm(model, keep=["0", "7"]) == 1  # a folded layer keeps its output
     assert [type(model[i]) for i in (1, 4, 7)] == [nn.BatchNorm2d, nn.BatchNorm2d, nn.Identity]
     carrying = seasoned(timm.create_model("tf_efficientnet_lite0"))
     assert fold_batch_norm(carrying, keep=["bn1.act"]) == 48
@@ -114,7 +114,7 @@ def test_maps_that_are_looked_at_stay() -> None:
 
 
 def test_a_block_that_ends_in_a_convolution_keeps_its_output() -> None:
-    """timm's deep stems, whose BatchNorm stands behind the block."""
+    """The case of timm's deep stems, whose BatchNorm comes after the block."""
     model = seasoned(nn.Sequential(nn.Sequential(*three()[:4]), nn.BatchNorm2d(3), nn.ReLU()))
     images = torch.rand(2, 3, 9, 9)
     before = model[0](images)

@@ -39,7 +39,7 @@ def test_a_second_pass_repeats_the_first_and_updates_nothing(
 
 
 def test_the_second_pass_differentiates_the_same_function_at_other_weights() -> None:
-    """As in SAM: mask and moving statistics of the first pass, batch statistics of the second."""
+    """The case of SAM: mask and moving statistics of the first pass, batch statistics of the second."""
     model, x = network(0.5), torch.randn(4, 3, 8, 8)
     before = [copy.deepcopy(m.state_dict()) for m in (model[1], model[4])]
     model(x)

@@ -241,7 +241,7 @@ def test_exports_in_eval() -> None:
 
 
 def test_other_devices_take_another_kernel_for_the_statistics() -> None:
-    """What MPS would run, on the device that computes nothing."""
+    """The code for MPS, on the device that computes nothing."""
     layer = StochNorm2d(4, device="meta")
     x = torch.empty(2, 4, 5, 5, device="meta", requires_grad=True)
     layer(x).sum().backward()

@@ -27,7 +27,7 @@ def layer_of(channels: int, activation: type[nn.Module], dtype: torch.dtype = to
 
 
 def in_two_steps(layer: BatchNormAct2d) -> nn.Module:
-    """The same layer whose activation runs outside."""
+    """Return the layer with its activation outside."""
     normalize = copy.deepcopy(layer)
     normalize.act = nn.Identity()
     return nn.Sequential(normalize, copy.deepcopy(layer.act))

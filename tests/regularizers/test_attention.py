@@ -61,7 +61,7 @@ class Net(nn.Module):
 
 
 class LongSkip(Net):
-    """What goes into the first block also goes past it."""
+    """The input of the first block also bypasses it."""
 
     def forward(self, x: Tensor) -> Tensor:
         stem = self.stem(x)
@@ -177,7 +177,7 @@ def test_only_the_tail_runs_and_not_for_channels_that_are_zero() -> None:
 def test_what_leads_past_the_layer_is_kept_too(kind: type[Net], count: int) -> None:
     model, batches = network(kind), [images(count)]
     increases = loss_increases(model, ["blocks.0"], batches)
-    assert model.stem.images <= 2 * count  # what was kept is recorded anew where it has to be brought to the maps
+    assert model.stem.images <= 2 * count  # recorded again if it must be gathered
     torch.testing.assert_close(increases["blocks.0"], brute_force(model, "blocks.0", batches), rtol=0, atol=1e-5)
 
 

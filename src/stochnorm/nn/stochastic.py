@@ -176,7 +176,7 @@ BatchNorm's keys. *Stochastic Normalization*, Kou et al., NeurIPS 2020, Algorith
 Each training step draws the mask from torch's default generator on the input's device, so `torch.manual_seed` makes it
 reproducible. The gradient uses the moving statistics from before the step's update. Under activation checkpointing the
 recomputation reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process
-draws its own mask and uses the statistics of its own batch, as BatchNorm does.
+draws its own mask and uses its own batch, as BatchNorm does.
 
 Args:
     num_features: Number of channels c.

@@ -1,4 +1,4 @@
-"""Which layers run through the compiled kernels, and that they become plain again."""
+"""The layers that run through the compiled kernels, and the way back."""
 
 from __future__ import annotations
 

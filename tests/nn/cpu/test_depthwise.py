@@ -75,7 +75,7 @@ def accelerated(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def assert_near(ours: list[Tensor], exact: list[Tensor], tolerance: float = 1e-5) -> None:
-    """Of a tensor's largest value: a gradient of a weight is a sum over the image, which may cancel."""
+    """Compare relative to a tensor's largest value: a weight's gradient is a sum over the image, which may cancel."""
     for our, value in zip(ours, exact, strict=True):
         torch.testing.assert_close(our.double(), value.double(), rtol=0, atol=tolerance * float(value.abs().max()))
 

@@ -1,4 +1,4 @@
-"""Where stages end, for backbones of both libraries."""
+"""The ends of stages, for backbones of both libraries."""
 
 from __future__ import annotations
 

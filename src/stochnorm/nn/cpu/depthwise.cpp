@@ -1,5 +1,5 @@
-// Depthwise convolution on CPUs, forward and backward, over channels_last tensors: each channel has a kernel of its own,
-// so the work is little beside reading and writing. depthwise.py loads it; see there.
+// Depthwise convolution on CPUs, forward and backward, over channels_last tensors: each channel has a separate kernel,
+// so reading and writing take most of the time. depthwise.py loads it; see there.
 //
 // x, y, g, gx: input, output, gradients, (n, h, w, c) with c contiguous, float or bfloat16. Weights, bias and all sums
 // are float; the weight's gradient adds up in float over an image and in double over images.
