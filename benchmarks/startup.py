@@ -4,8 +4,8 @@
     python benchmarks/startup.py --rounds 21
 
 The goals are on processor time (user and system), which other work on the machine disturbs least; the seconds that pass
-stand beside it. What stochnorm adds to torch is measured within the process, because the import of torch varies from
-one process to the next by more than that.
+are measured with it. The share of stochnorm is measured within the process, because the import of torch varies from one
+process to the next by more than that.
 """
 
 from __future__ import annotations

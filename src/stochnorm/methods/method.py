@@ -21,7 +21,7 @@ __all__ = ["Method", "Setup"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method is given to work with: a pre-trained model on its device, before there is an optimizer."""
+    """The material of a method: a pre-trained model on its device, before there is an optimizer, and images."""
 
     classifier: Classifier
     """The model with its new head, to be changed in place."""
@@ -48,7 +48,7 @@ class Method:
     title: ClassVar[str]
     acts_on: ClassVar[Literal["nothing", "normalization", "loss"]]
     what: ClassVar[str]
-    """What it does, in a line."""
+    """One line: what the method does."""
     source: ClassVar[str] = ""
     """The paper."""
     group: ClassVar[type | None] = None
@@ -56,7 +56,7 @@ class Method:
     flat: ClassVar[type | None] = None
     """Dataclass of settings without a prefix, a base of the catalogue's `MethodSettings`."""
     replaces_weight_decay: ClassVar[bool] = False
-    """Whether the method's penalty takes the place of weight decay."""
+    """True if the method's penalty replaces weight decay."""
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Method:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The same as options of the command line."""
+        """The settings as options of the command line."""
         return tuple(f"--{name.replace('_', '-')}" for name in self.settings)
 
     @property

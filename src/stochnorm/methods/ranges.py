@@ -20,7 +20,7 @@ class Range:
     low: float
     high: float = math.inf
     above: bool = False
-    """Whether `low` itself is outside."""
+    """True if `low` itself is outside."""
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError unless the value is in the range; name the setting."""
@@ -44,7 +44,7 @@ class Search:
     low: float
     high: float
     log: bool = True
-    """Whether the scale is logarithmic."""
+    """True for a logarithmic scale."""
     step: float | None = None
     """Distance of the values tried, where the value to start from is a multiple of it."""
 

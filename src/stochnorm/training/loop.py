@@ -11,11 +11,8 @@ from torch import Tensor
 
 from stochnorm.data.splits import derive_seed
 from stochnorm.evaluation.logits import evaluate_split
-from stochnorm.methods.batch_instance import BatchInstance
-from stochnorm.methods.catalogue import check_method
 from stochnorm.models import save_classifier
 from stochnorm.nn import schedule, set_p
-from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
 from stochnorm.training.curves import plot_curves
@@ -203,16 +200,9 @@ def _validate(job: Job, record: dict[str, Any], state: dict[str, Any]) -> None:
     history = [*state["history"], record]
     chosen = selected(history, config.select)
     if chosen is record:
-        save_classifier(run.model, job.classifier, _notes(config, record["step"]))
+        save_classifier(run.model, job.classifier, {"method": config.method, "step": record["step"]})
     run.write_metrics(history)
     # Drawing takes longer than a short run's training between two validations.
     if state["step"] == config.steps or record["seconds"] >= state.get("drawn", 0.0) + _DRAW_EVERY:
         state["drawn"] = record["seconds"]
         plot_curves(history, chosen, task.score_title, run.curves)
-
-
-def _notes(config: FinetuneConfig, step: int) -> dict[str, Any]:
-    notes: dict[str, Any] = {"method": config.method, "step": step}
-    if BatchInstance.name in check_method(config.method):
-        notes["normalization"] = BatchInstance.name
-    return notes

@@ -25,9 +25,9 @@ def searched(config: FinetuneConfig) -> dict[str, float]:
 def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
     """Return the settings of a trial: learning rate, and p or the strength of each method in the sum.
 
-    The bounds stand beside the settings (`Search` in `stochnorm.runs.config` and `stochnorm.methods`). Published values
-    lie inside: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card). The value in `config`
-    extends them; p is a multiple of 0.1 if that one is.
+    The bounds are written at the settings (`Search` in `stochnorm.runs.config` and `stochnorm.methods`). They include
+    the published values: lr 1e-3 and 1e-2, p 0.5, L2-SP 0.01 and 0.1, BSS 1e-3; DELTA 0.01 (see its card). The value in
+    `config` extends them; p is a multiple of 0.1 if that one is.
 
     Raises:
         ValueError: A value in `config` is not positive, where the scale is logarithmic.
