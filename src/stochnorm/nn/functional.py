@@ -128,6 +128,8 @@ def stoch_norm_(
             output_range=within or kernel.UNBOUNDED,
         )
         return output if within or activation is None else activation(output), statistics
+    if _on_gpu(input) and not torch.compiler.is_compiling():
+        input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
     batch_mean, batch_var = _batch_statistics_(input, running_mean, running_var, momentum, dtype)
@@ -171,8 +173,6 @@ class _Normalize(torch.autograd.Function):
         use_batch: Tensor,
         eps: float,
     ) -> Tensor:
-        if _on_gpu(input) and not torch.compiler.is_compiling():
-            input = composition.dense(input)
         ctx.save_for_backward(input, mean, var, weight, use_batch)
         ctx.eps = eps
         ctx.bias_dtype = None if bias is None else bias.dtype
