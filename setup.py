@@ -1,4 +1,4 @@
-"""Build the CPU kernels. All other settings are in pyproject.toml. Without a C++ compiler stochnorm works, but slower."""
+"""Build the CPU kernels. All other settings are in pyproject.toml. Without a C++ compiler stochnorm is slower."""
 
 import sys
 

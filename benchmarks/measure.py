@@ -130,8 +130,8 @@ def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of a function in a fresh process, forked so that all imports are done.
 
-    The caller must not have computed anything before, because the threads of OpenMP do not survive a fork: a script that
-    measures in child processes measures only there.
+    The caller must not have computed anything before, because the threads of OpenMP do not survive a fork: a script
+    that measures in child processes measures only there.
     """
     with processes(1) as pool:
         return pool.submit(function, *arguments).result()
