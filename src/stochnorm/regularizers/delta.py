@@ -183,6 +183,10 @@ class DELTA(Regularizer):
                 "checkpoint with use_reentrant=False, or set alpha to 0"
             )
 
+    def facts(self) -> dict[str, Any]:
+        """Return the names of the layers compared."""
+        return {"delta_layers": self.layers}
+
     def close(self) -> None:
         """Remove the hooks from the model."""
         for tap in self._taps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class Regularizer(nn.Module, ABC):
 
         For part of a batch, return the penalty of a full batch made of such parts; the caller weighs it by its share.
         """
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the regularizer chose by itself, for the result of a run: as JSON has it."""
+        return {}
 
 
 def as_modules(head: nn.Module | Iterable[nn.Module]) -> tuple[nn.Module, ...]:

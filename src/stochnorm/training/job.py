@@ -14,7 +14,7 @@ from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.select import normalization_layers
-from stochnorm.regularizers import DELTA, Regularizer
+from stochnorm.regularizers import Regularizer
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import PeakMemory, is_first_process, launch
@@ -140,17 +140,16 @@ def applied(config: FinetuneConfig, classifier: Classifier, regularizers: Mappin
 
     Returns:
         The sum of methods, the number of layers of each kind, the number of frozen scales and shifts, the terms of the
-        loss, the layers that DELTA compares, and the weight decay.
+        loss with their own facts, such as the layers that DELTA compares, and the weight decay.
     """
     layers = normalization_layers(classifier.model)
     kinds = Counter(plain_class(layer).__name__ for layer in layers)
     fixed = sum(layer.weight is not None and not layer.weight.requires_grad for layer in layers)
-    delta = regularizers.get("delta")
     return {
         "name": config.method,
         "normalization": dict(sorted(kinds.items())),
         **({"affine_frozen": fixed} if fixed else {}),
         "terms": list(regularizers),
-        **({"delta_layers": delta.layers} if isinstance(delta, DELTA) else {}),
+        **{name: value for term in regularizers.values() for name, value in term.facts().items()},
         "weight_decay": config.weight_decay_used,
     }
