@@ -17,7 +17,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import launch
 from stochnorm.text import some
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["evaluate"]
 
 
 def evaluate(

@@ -19,7 +19,7 @@ def show_warnings(show: Callable[..., None]) -> Iterator[None]:
     Example:
         >>> with show_warnings(lambda message, *_, **__: print("seen:", message)):
         ...     warnings.simplefilter("always")
-        ...     warnings.warn("left out 3 images")
+        ...     warnings.warn("skipped 3 images")
         seen: left out 3 images
     """
     with warnings.catch_warnings():

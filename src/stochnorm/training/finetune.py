@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stochnorm.evaluation.evaluate import Evaluation
 from stochnorm.evaluation.logits import evaluate_split
+from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.files import write_text
 from stochnorm.models.weights import read_state_dict
