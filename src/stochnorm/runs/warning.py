@@ -20,7 +20,7 @@ def show_warnings(show: Callable[..., None]) -> Iterator[None]:
         >>> with show_warnings(lambda message, *_, **__: print("seen:", message)):
         ...     warnings.simplefilter("always")
         ...     warnings.warn("skipped 3 images")
-        seen: left out 3 images
+        seen: skipped 3 images
     """
     with warnings.catch_warnings():
         warnings.showwarning = show
