@@ -73,7 +73,7 @@ def compare(
         KeyboardInterrupt: Stopped. Running jobs wrote checkpoints; the same call resumes.
 
     Example:
-        >>> from stochnorm import FinetuneConfig
+        >>> from stochnorm import FinetuneConfig, Grid, Variant
         >>> grid = Grid(FinetuneConfig("photos/"), (Variant("vanilla", {"method": "vanilla"}),), repeats=5)
         >>> compare(grid, "runs/photos").records[0].value  # doctest: +SKIP
         87.5
