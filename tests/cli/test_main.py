@@ -121,6 +121,10 @@ def test_a_value_out_of_range_is_named(run_command: Run) -> None:
         ("compare x --methods l2sp:p=0.3", "method l2sp does not use p; remove it"),
         ("compare x --methods bss+stochnorm,stochnorm+bss", "stochnorm+bss: duplicate variant"),
         (
+            "compare x --methods vanilla,bss --reference bs",
+            "--reference must be one of the methods, got 'bs'; choose from vanilla, bss",
+        ),
+        (
             "finetune x --method bss --bss.k 5 --batch-size 8 --accumulate 2",
             "bss.k must be at most 4, the images of a forward pass",
         ),
@@ -232,7 +236,7 @@ def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
 
 
 def test_every_command_is_in_the_list_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "main", "options"}
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "__main__", "main", "options"}
     assert {place.partition(".")[0] for place in COMMANDS.values()} == files
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:
@@ -272,10 +276,11 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_package_is_the_command() -> None:
     script = "import sys; from stochnorm.cli.main import main; sys.exit(main())"  # as installed
     for args, status in (("--help", 0), ("report", 1)):
-        command, package = (
+        command, *packages = (
             subprocess.run([sys.executable, *start, args], capture_output=True, text=True, check=False, timeout=120)
-            for start in (["-c", script], ["-m", "stochnorm"])
+            for start in (["-c", script], ["-m", "stochnorm"], ["-m", "stochnorm.cli"])
         )
-        assert package.returncode == status
-        assert (package.stdout, package.stderr) == (command.stdout, command.stderr)
+        for package in packages:
+            assert package.returncode == status
+            assert (package.stdout, package.stderr) == (command.stdout, command.stderr)
         assert package.stdout + package.stderr

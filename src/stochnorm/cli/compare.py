@@ -60,6 +60,11 @@ class Compare(RunOptions, CompareOptions):
 
     def run(self) -> None:
         grid = self.grid()
+        labels = [variant.label for variant in grid.variants]
+        if self.reference not in (*labels, "vanilla"):  # the default need not be among the methods
+            raise ValueError(
+                f"--reference must be one of the methods, got {self.reference!r}; choose from {', '.join(labels)}"
+            )
 
         from rich.console import Console
 

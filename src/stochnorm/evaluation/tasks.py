@@ -40,7 +40,7 @@ class Task(ABC):
 
     @abstractmethod
     def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
-        """Return the score of a training batch, in percent, on its device; None if a batch is too small for it."""
+        """Return the score of a training batch as a fraction, on its device; None if a batch is too small for it."""
 
     @abstractmethod
     def decide(self, probabilities: Tensor) -> list[str]:
@@ -80,7 +80,7 @@ class SingleLabel(Task):
         return logits.softmax(-1)
 
     def batch_score(self, logits: Tensor, targets: Tensor) -> Tensor | None:
-        return 100 * (logits.argmax(1) == targets).float().mean()
+        return (logits.argmax(1) == targets).float().mean()
 
     def decide(self, probabilities: Tensor) -> list[str]:
         return [self.classes[best] for best in probabilities.argmax(1).tolist()]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stochnorm.data.images.stream import send
 from stochnorm.data.splits import derive_seed
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.models import save_classifier
@@ -134,8 +135,8 @@ def _gradients(job: Job, model: Any, optimizer: Any, images: Tensor, targets: Te
     for number, (part, part_targets) in enumerate(
         zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1
     ):
-        inputs = job.classifier.preprocessing.normalize(part.to(fabric.device, non_blocking=True))
-        part_targets = part_targets.to(fabric.device, non_blocking=True)
+        inputs = job.classifier.preprocessing.normalize(send(part, fabric.device))
+        part_targets = send(part_targets, fabric.device)
         with fabric.no_backward_sync(model, enabled=number < parts):
             terms = job.objective(model, inputs, part_targets, share=len(part) / len(images))
             fabric.backward(terms.loss)
@@ -145,7 +146,7 @@ def _gradients(job: Job, model: Any, optimizer: Any, images: Tensor, targets: Te
         values |= {} if score is None else {"score": score}
         *means, total = torch.stack([value.detach().float() for value in (*values.values(), terms.loss)]).tolist()
         for name, mean in zip(values, means, strict=True):
-            sums[name] = sums.get(name, 0.0) + mean * len(part)
+            sums[name] = sums.get(name, 0.0) + (100 * mean if name == "score" else mean) * len(part)
         sums["total"] += total
     return sums
 

@@ -57,9 +57,8 @@ def open_study(optuna: Any, out: Path, storage: str, prune: bool) -> optuna.Stud
         ValueError: The study cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for attempt in reversed(
-        range(3)
-    ):  # processes that start together create the tables at the same time, and some fail
+    # Processes that start together create the tables at the same time, and some fail.
+    for attempt in reversed(range(3)):
         try:
             return optuna.create_study(  # type: ignore[no-any-return]
                 study_name=out.resolve().name if storage else "stochnorm",

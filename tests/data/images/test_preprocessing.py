@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from stochnorm.data import Preprocessing
 
@@ -105,3 +106,14 @@ def test_mean_and_deviation_are_copied_to_a_device_once(monkeypatch: pytest.Monk
     first = SMALL.normalize(images)
     monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("made again"))
     assert torch.equal(SMALL.normalize(images), first)
+
+
+def test_what_another_mode_normalizes_is_not_kept_for_the_next_batch() -> None:
+    preprocessing, images = Preprocessing(image_size=20), torch.zeros(2, 3, 20, 20, dtype=torch.uint8)
+    with FakeTensorMode() as mode:
+        assert isinstance(preprocessing.normalize(mode.from_tensor(images)), FakeTensor)
+    with torch.inference_mode():
+        preprocessing.normalize(images)
+    normalized = preprocessing.normalize(images)
+    assert type(normalized) is torch.Tensor
+    assert not normalized.is_inference()

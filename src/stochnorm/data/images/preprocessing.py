@@ -85,10 +85,18 @@ def stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)
 
 
-@lru_cache(maxsize=64)
 def _line(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     """Return one value per channel, times 255, for each pixel of a line; cached, since a copy to a GPU waits for it."""
+    if torch.is_inference_mode_enabled() or torch._C._len_torch_dispatch_stack():
+        return _new_line(values, width, device)  # a tensor of this mode is not for others
+    return _cached_line(values, width, device)
+
+
+def _new_line(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).repeat(width) * 255
+
+
+_cached_line = lru_cache(maxsize=64)(_new_line)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
