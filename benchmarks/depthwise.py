@@ -67,7 +67,7 @@ def main() -> None:
         f"Depthwise convolutions, EfficientNet-Lite0, batch {args.batch_size}, {args.image_size} px",
         ["", "layers", "PyTorch ms", "kernel ms", "PyTorch / kernel"],
         "A training step, and each kind of layer forward and backward, with PyTorch's depthwise convolutions and with "
-        "`nn/depthwise.cpp`.",
+        "`nn/cpu/depthwise.cpp`.",
     )
     for name, count, theirs, own in rows:
         row = [name, str(count), f"{theirs.median * 1e3:.2f}", f"{own.median * 1e3:.2f}", f"{theirs.over(own):.1f}"]

@@ -48,7 +48,9 @@ def test_findings_of_patients(tmp_path: Path, write_official: Callable[[str, Pat
     assert result.test is not None
     assert len(result.test["per_class"]) == len(result.record["classes"])
     assert not (tmp_path / "run/confusion_matrix.csv").exists()
-    prediction = predict(result.run, [next(root.rglob("*.png"))])[0]
+    image = next(root.rglob("*.png"))
+    (prediction,) = predict(result.run, [image])
+    assert predict(result.run, str(image)) == [prediction]  # one path is one image
     assert set(prediction.label.split("|")) - {""} <= set(result.record["classes"])
     wanted = [name for name, p in prediction.probabilities.items() if p >= 0.5]
     assert prediction.label == "|".join(wanted)

@@ -179,3 +179,22 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path, confi
 def test_settings_out_of_range_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FinetuneConfig("x", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "first"}, "select must be best or last, got 'first'"),
+        ({"precision": "64"}, "precision must be auto or 32 or bf16 or 16, got '64'"),
+        ({"steps": 1.5}, "steps must be int, got 1.5"),
+        ({"p": "0.5"}, "p must be float, got '0.5'"),
+    ],
+)
+def test_settings_of_another_type_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        FinetuneConfig("x", **options)
+
+
+def test_paths_may_be_path_objects(tmp_path: Path) -> None:
+    config = FinetuneConfig(tmp_path, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert (config.data, config.out) == (str(tmp_path), str(tmp_path / "run"))

@@ -44,7 +44,7 @@ class Doctor:
         from stochnorm.doctor.show import picture_path
         from stochnorm.files import check_target
 
-        picture = picture_path(Path(self.out))
+        picture = picture_path(self.out)
         for target in (picture, *([Path(self.csv)] if self.csv else [])):
             check_target(target)
 

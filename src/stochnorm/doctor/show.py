@@ -52,14 +52,15 @@ def write_rows(rows: Sequence[LayerStatistics], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def picture_path(path: Path) -> Path:
-    """Return the PNG file of a figure's name, which may end in .png or .svg, or be a folder.
+def picture_path(name: str | Path) -> Path:
+    """Return the PNG file of a figure's name, which may end in .png or .svg, or be a folder (or end in a slash).
 
     Example:
-        >>> [str(picture_path(Path(name))) for name in ("fig", "fig.v1", "fig.svg", ".")]
-        ['fig.png', 'fig.v1.png', 'fig.png', 'doctor.png']
+        >>> [str(picture_path(name)) for name in ("fig", "fig.v1", "fig.svg", ".", "new/")]
+        ['fig.png', 'fig.v1.png', 'fig.png', 'doctor.png', 'new/doctor.png']
     """
-    if path.is_dir():
+    path = Path(name)
+    if path.is_dir() or str(name).endswith("/"):
         path /= "doctor"
     return path.with_suffix(".png") if path.suffix in (".png", ".svg") else path.with_name(f"{path.name}.png")
 

@@ -32,13 +32,18 @@ class Prediction:
 
 
 def predict(
-    run: str | Path, images: Iterable[str | Path], *, strict: bool = False, batch_size: int = 32, device: str = "auto"
+    run: str | Path,
+    images: str | Path | Iterable[str | Path],
+    *,
+    strict: bool = False,
+    batch_size: int = 32,
+    device: str = "auto",
 ) -> list[Prediction]:
     """Classify image files, and all images in folders, by their center crops.
 
     Args:
         run: A run directory or its `model.safetensors`.
-        images: Files and folders.
+        images: Files and folders, or one of them.
         strict: Raise at the first unreadable image instead of warning.
         batch_size: Images per batch.
         device: auto, cpu, cuda or mps.
@@ -76,8 +81,8 @@ def predict(
     ]
 
 
-def _expand(images: Iterable[str | Path]) -> Iterator[Path]:
-    for path in map(Path, images):
+def _expand(images: str | Path | Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, [images] if isinstance(images, (str, Path)) else images):
         if path.is_dir():
             files = image_files(path)
             if not files:

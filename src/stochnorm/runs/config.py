@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ class RunSettings:
     """Weight of the batch in the moving statistics (the paper's alpha, 0.1 there); None for each layer's own."""
 
     eval_every: Annotated[int, Range(0)] = 0
-    """Steps between validations; 0 for once an epoch, at most 15 times in all."""
+    """Steps between validations; 0 for once per epoch, at most 15 times in all."""
     select: Literal["best", "last"] = "best"
     """Model to keep and test: best on validation images, or last step (the paper's protocol)."""
     ten_crop: bool = False
@@ -122,6 +123,7 @@ class FinetuneConfig(MethodSettings, RunSettings):
 
     Raises:
         ValueError: A value is out of its range; the message names the field.
+        TypeError: A value is not of its field's type.
 
     Example:
         >>> FinetuneConfig("photos/", method="l2sp+stochnorm", lr=0.01).method
@@ -129,6 +131,9 @@ class FinetuneConfig(MethodSettings, RunSettings):
     """
 
     def __post_init__(self) -> None:
+        for name in ("data", "weights", "split_lists", "out"):
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        check_kinds(type(self), self.__dict__)
         check_ranges(self)
         for method in METHODS.values():
             method.check_ranges(self)

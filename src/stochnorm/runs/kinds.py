@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 __all__ = ["check_kinds"]
@@ -17,14 +18,21 @@ def check_kinds(kind: type, settings: Mapping[str, Any], group: str = "") -> Non
         settings: Values by the names of its fields; other names are left alone.
         group: Prefix of the names in messages.
     """
-    hints = get_type_hints(kind)
     for name, value in settings.items():
-        hint = hints.get(name, object)
+        hint = _hints(kind).get(name, object)
         if is_dataclass(hint) and isinstance(value, Mapping):
             check_kinds(hint, value, f"{name}.")  # type: ignore[arg-type]
         elif not _fits(value, hint):
-            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
-            raise TypeError(f"{group}{name} must be {wanted}, got {value!r}")
+            raise TypeError(f"{group}{name} must be {_words(hint)}, got {value!r}")
+
+
+_hints = cache(get_type_hints)
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -26,16 +26,16 @@ class Predictions:
 
     paths: list[str]
     truth: list[str]
-    """The class; with several labels an image its findings, joined by "|"."""
+    """The class; with several labels per image its findings, joined by "|"."""
     predicted: list[str]
     confidence: NDArray[np.float64]
     """(n,): the probability of the most probable class, in [0, 1]."""
     classes: list[str]
     probabilities: NDArray[np.float64] | None = None
-    """(n, c); read only with several labels an image."""
+    """(n, c); read only with several labels per image."""
 
     def has(self) -> NDArray[np.bool_]:
-        """(n, c): which findings each image has, with several labels an image."""
+        """(n, c): which findings each image has, with several labels per image."""
         present = [set(findings(label)) for label in self.truth]
         return np.array([[name in names for name in self.classes] for names in present])
 

@@ -32,6 +32,10 @@ def shifted(*gaps: float) -> list[float]:
             "in 1 of 1 case.",
         ),
         (
+            {"vanilla": FIVE[:4], "bss": shifted(1, -1, 1, -1)},
+            "vanilla and bss share the best mean rank (1.50 of 2 methods).",
+        ),
+        (
             {"vanilla": FIVE, "bss": shifted(9, 1, -1, 2, 1)},
             "bss ranks best (mean rank 1.20 of 2 methods) and gains 2.4 points over vanilla on average, significantly "
             "in no case.",

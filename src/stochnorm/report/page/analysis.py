@@ -57,7 +57,7 @@ class Mistake(NamedTuple):
 
     path: str
     true: str
-    """The class; with several labels an image: ``no FINDING`` or ``FINDING``."""
+    """The class; with several labels per image: ``no FINDING`` or ``FINDING``."""
     predicted: str
     probability: float
     """Probability of the wrong prediction."""
@@ -69,7 +69,7 @@ class Bin(NamedTuple):
     confidence: float
     """Mean probability."""
     frequency: float
-    """Share that was correct; with several labels an image, that had the finding."""
+    """Share that was correct; with several labels per image, that had the finding."""
     size: int
     """Number of predictions."""
 
@@ -149,7 +149,7 @@ def _confident_findings(predictions: Predictions) -> list[Mistake]:
 def calibration(predictions: Predictions, *, multi_label: bool) -> list[Bin]:
     """Compare probability and accuracy in bins of equal width; only bins that have predictions.
 
-    With one label an image: the probability of the predicted class. With several: that of each finding of each image.
+    With one label per image: the probability of the predicted class. With several: that of each finding of each image.
     """
     if multi_label:
         assert predictions.probabilities is not None

@@ -98,6 +98,10 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     place = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)} methods"
     chance = f"With fewer than {FEW} repeats that may be chance: nothing can be concluded."
     few = max(row.summary.n for row in view.rows) < FEW
+    if len(leaders := _leaders(view)) > 1:
+        tie = f"{' and '.join(leaders)} share the best mean rank"
+        text = f"{tie} ({decimals(best.rank, 2)} of {len(view.variants)} methods)."
+        return f"{text} {chance}" if few else text
     if best.variant == view.reference:
         return f"{reference} ranks best ({place}). {chance}" if few else _lead_of_reference(view, place)
     text = f"{best.variant} ranks best ({place})"
@@ -112,6 +116,11 @@ def _lead_of_comparison(view: Overview, reference: str) -> str:
     return (
         f"{text}, significantly in {best.better} of {cells}." if best.better else f"{text}, significantly in no case."
     )
+
+
+def _leaders(view: Overview) -> list[str]:
+    """Return the variants of the best mean rank; several if they are tied."""
+    return [standing.variant for standing in view.standings if standing.rank == view.standings[0].rank]
 
 
 def _lead_of_reference(view: Overview, place: str) -> str:
@@ -131,7 +140,9 @@ def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) 
         lost = best.gain is not None and best.gain < 0
         behind = f", but its mean is below that of {view.reference}" if lost else ""
         note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}{behind}"
-        figures.append(KeyFigure("Ranks best", best.variant, note, small=True))
+        leaders = _leaders(view)
+        note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}, tied" if len(leaders) > 1 else note
+        figures.append(KeyFigure("Ranks best", ", ".join(leaders), note, small=True))
     if view.reference and best.gain is not None and not scaled:
         name = f"Gain over {view.reference}" if best.gain >= 0 else f"Difference to {view.reference}"
         note = f"points, {best.variant}, mean over {count(len(view.cells), 'case')}"
