@@ -76,7 +76,7 @@ def config(tiny: dict[str, Any]) -> Callable[..., FinetuneConfig]:
 
 @pytest.fixture
 def tiny_options(tiny: dict[str, Any]) -> list[str]:
-    """The same for the command line; ``--no-report`` is for finetune alone."""
+    """Return the tiny settings for the command line; `--no-report` is for finetune alone."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name != "report"]
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks make of their measurements; nothing is timed."""
+"""Summaries of measurements by the benchmarks; nothing is timed."""
 
 from __future__ import annotations
 

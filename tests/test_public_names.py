@@ -13,7 +13,7 @@ import stochnorm
 
 
 def printed(code: str) -> str:
-    """What a fresh process prints."""
+    """Return the output of a fresh process."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return done.stdout.strip()
 

@@ -45,7 +45,7 @@ def grid(config: Callable[..., FinetuneConfig]) -> MakeGrid:
 
 
 def outcome(record: Record) -> dict[str, Any]:
-    """What does not depend on the clock."""
+    """Return the parts that do not depend on the clock."""
     content = dict(vars(record))
     del content["cost"]
     return content

@@ -1,4 +1,4 @@
-"""What a grid is made of: which runs, with which seeds, under which names."""
+"""The runs of a grid: which, with which seeds, under which names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison shows while it runs."""
+"""The output of a comparison while it runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_line_an_ended_run_with_its_score_or_reason(tmp_path: Path, capsys: py
 
 
 def test_the_time_left_counts_what_was_done_since_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4 runs one was there, one ended, and one went from a quarter to three quarters: 1.5 of 2.75 in 60 s."""
+    """Four runs: one was there, one ended, and one went from a quarter to three quarters: 1.5 of 2.75 in 60 s."""
     now = 1000.0
     monkeypatch.setattr("stochnorm.comparison.progress.time.monotonic", lambda: now)
     with GridProgress(4, 1, "runs", quiet=True) as progress:

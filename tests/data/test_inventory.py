@@ -1,4 +1,4 @@
-"""What verify says of data that nobody published counts of."""
+"""Verification of data without published counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What precision auto stands for."""
+"""The meaning of precision auto."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def stop_after(step: int) -> Callable[[dict[str, Any]], None]:
 
 
 def expected(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """What a tracker has to hold: steps and values by name."""
+    """Return the expected content of a tracker: steps and values by name."""
     history, result = run.read_metrics(), run.read_result()
     names = {
         "train/loss": "train_loss", "train/top1": "train_top1", "val/loss": "val_loss", "val/top1": "val_top1",

@@ -1,4 +1,4 @@
-"""What a terminal of 80 columns shows, and what can be copied from it."""
+"""The output on a terminal of 80 columns, and lines to copy from it."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_the_loss_is_the_share_of_task_auxiliary_heads_and_penalties(task: Task,
     criterion = F.cross_entropy if isinstance(task, SingleLabel) else F.binary_cross_entropy_with_logits
     mean = model.features(images()).mean()
     torch.testing.assert_close(terms.logits, logits)
-    torch.testing.assert_close(terms.task_loss, criterion(logits, targets))  # whatever the share
+    torch.testing.assert_close(terms.task_loss, criterion(logits, targets))  # for any share
     torch.testing.assert_close(terms.penalties, {"one": 2 * (1 + mean), "two": 0.3 * (1 + mean)})
     expected = criterion(logits, targets) + 0.4 * criterion(auxiliary, targets) + 2.3 * (1 + mean)
     torch.testing.assert_close(terms.loss, share * expected)
@@ -143,7 +143,7 @@ class Sum(Regularizer):
 
 
 def test_averaged_gradients_of_processes_are_the_batchs() -> None:
-    """Of regularizers that sum over the batch, too."""
+    """Parts add up for regularizers that sum over the batch, too."""
     x, y = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
     def gradients(processes: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What methods do to a model before training: in which order, from which images, and once."""
+"""Methods applied to a model before training: in which order, from which images, and once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reports: selection, metrics, predictions."""
+"""The report of a run: selection, metrics, predictions."""
 
 from __future__ import annotations
 
