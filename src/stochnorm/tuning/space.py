@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from stochnorm.methods.catalogue import METHODS, methods_of
 from stochnorm.methods.method import Method
 from stochnorm.methods.ranges import Search, noted
-from stochnorm.runs.config import FinetuneConfig, RunSettings
+from stochnorm.runs.config import FinetuneConfig, RunSettings, flat
 
 if TYPE_CHECKING:
     import optuna
@@ -19,7 +19,8 @@ __all__ = ["search_space", "searched"]
 
 def searched(config: FinetuneConfig) -> dict[str, float]:
     """Return the value of every setting that some search chooses, by name, whether or not the method uses it."""
-    return {name: _get(config, name) for name, _ in _settings(list(METHODS.values()))}
+    values = flat(asdict(config))
+    return {name: values[name] for name, _ in _settings(list(METHODS.values()))}
 
 
 def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
@@ -32,8 +33,9 @@ def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         ValueError: A value in `config` is not positive, where the scale is logarithmic.
     """
+    given = flat(asdict(config))
     for name, search in _settings(methods_of(config.method)):
-        config = _put(config, name, _suggest(trial, name, _get(config, name), search))
+        config = _put(config, name, _suggest(trial, name, given[name], search))
     return config
 
 
@@ -55,12 +57,6 @@ def _suggest(trial: optuna.Trial, name: str, given: float, search: Search) -> fl
 
 def _is_multiple(value: float, step: float) -> bool:
     return abs(value / step - round(value / step)) < 1e-9
-
-
-def _get(config: FinetuneConfig, name: str) -> Any:
-    """Return a setting by name, such as `lr` or `l2sp.alpha`."""
-    group, _, own = name.rpartition(".")
-    return getattr(getattr(config, group) if group else config, own)
 
 
 def _put(config: FinetuneConfig, name: str, value: Any) -> FinetuneConfig:

@@ -138,10 +138,9 @@ def _comparison_figures(records: Sequence[Record], view: Overview, failed: int) 
     scaled = any(record.scale for record in records)  # then no method is called better
     if len(view.variants) > 1 and best.rank is not None and not scaled:
         lost = best.gain is not None and best.gain < 0
-        behind = f", but its mean is below that of {view.reference}" if lost else ""
-        note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}{behind}"
         leaders = _leaders(view)
-        note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}, tied" if len(leaders) > 1 else note
+        behind = f", but its mean is below that of {view.reference}" if lost else ""
+        note = f"mean rank {decimals(best.rank, 2)} of {len(view.variants)}{', tied' if len(leaders) > 1 else behind}"
         figures.append(KeyFigure("Ranks best", ", ".join(leaders), note, small=True))
     if view.reference and best.gain is not None and not scaled:
         name = f"Gain over {view.reference}" if best.gain >= 0 else f"Difference to {view.reference}"
