@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -102,20 +102,29 @@ def stoch_norm_(
     bias: Tensor | None,
     *,
     use_batch: Tensor,
-    momentum: float,
+    momentum: float | None,
     eps: float,
+    batches: Tensor | None = None,
+    residual: Tensor | None = None,
     activation: nn.Module | None = None,
 ) -> tuple[Tensor, Iterable[Tensor]]:
-    """Compute [stochnorm.nn.stoch_norm][] with the moving statistics updated in place and without checks.
+    """Compute `activation(stoch_norm(input) + residual)`, with the statistics updated in place and without checks.
 
     Args:
-        activation: Module applied to the output; the kernel does it in the same pass if it can.
+        momentum: Weight of the batch statistics in the moving ones; None for the cumulative average of `batches`.
+        batches: Number of batches that the moving statistics have seen, int64 (); counted up here.
+        residual: Added to the normalized input, of its shape.
+        activation: Module applied last; a kernel does both in the same pass if it can.
 
     Returns:
         `(output, (mean, var, batch_mean))`; mean and var are the statistics that each channel was normalized by.
     """
+    if batches is not None:
+        batches.add_(1)
+    if momentum is None:
+        momentum = 1.0 / float(cast(Tensor, batches))
     if kernel.fits(input, running_mean, running_var, weight, bias):
-        within = kernel.range_of(activation)
+        within = kernel.range_of(activation) if residual is None else None
         output, statistics = kernel.stoch_norm_(
             input,
             running_mean,
@@ -127,7 +136,7 @@ def stoch_norm_(
             eps=eps,
             output_range=within or kernel.UNBOUNDED,
         )
-        return output if within or activation is None else activation(output), statistics
+        return output if within else _behind(output, residual, activation), statistics
     if _on_gpu(input) and not torch.compiler.is_compiling():
         input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
@@ -136,7 +145,13 @@ def stoch_norm_(
     mean = torch.where(use_batch, batch_mean, moving_mean)
     var = torch.where(use_batch, batch_var, moving_var)
     normalized: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
-    return normalized if activation is None else activation(normalized), (mean, var, batch_mean)
+    return _behind(normalized, residual, activation), (mean, var, batch_mean)
+
+
+def _behind(normalized: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
+    """Add the residual and activate."""
+    output = normalized if residual is None else normalized + residual
+    return output if activation is None else cast(Tensor, activation(output))
 
 
 def _batch_statistics_(

@@ -92,8 +92,9 @@ class _StochNorm(_BatchNorm):
             self.weight,
             self.bias,
             use_batch=use_batch,
-            momentum=self._count_batch(),
+            momentum=self.momentum,
             eps=self.eps,
+            batches=self.num_batches_tracked,
             activation=self._activation(),
         )
         if torch.compiler.is_compiling():
@@ -145,15 +146,6 @@ class _StochNorm(_BatchNorm):
     def _activation(self) -> nn.Module | None:
         """Return the activation that the layer applies in training."""
         return None
-
-    def _count_batch(self) -> float:
-        """Count this step's batch; return its weight in the moving statistics."""
-        count = self.num_batches_tracked
-        if count is not None:
-            count.add_(1)
-        if self.momentum is None:  # cumulative moving average
-            return 1.0 / float(cast(Tensor, count))
-        return self.momentum
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p}"  # type: ignore[no-untyped-call]
