@@ -17,7 +17,18 @@ def test_the_kernels_pass_their_tests_in_tritons_interpreter(request: pytest.Fix
         pytest.skip("the kernels themselves run on the device")
     here = Path(__file__).parent
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(here / "test_fused.py")],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            str(here / "test_fused.py"),
+            str(here / "test_trust.py"),
+        ],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
