@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stochnorm.nn.cuda.check import small_shape
 from stochnorm.nn.cuda.tiling import Tiling, format_of, tiling
 
 RESNET50 = [(64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7)]
@@ -51,6 +52,22 @@ def test_resnets_inputs_fill_a_gpu_by_whole_vectors(c: int, s: int, last: bool, 
     assert tiles.blocks * tiles.programs >= 132
     assert tiles.blocks * tiles.steps >= 264
     assert tiles.constants.vector * itemsize == (16 if last or s % 4 == 0 else {14: 4 * itemsize, 7: itemsize}[s])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (4, 7, 1024, 1024), (9, 33, 8, 8)], ids=str)
+def test_the_check_runs_the_same_kernels_on_few_values(shape: tuple[int, ...], last: bool, dtype: torch.dtype) -> None:
+    like = torch.empty(shape, dtype=dtype, device="meta")
+    if last and len(shape) == 4:
+        like = like.to(memory_format=torch.channels_last)
+    small = small_shape(like)
+    order, _ = format_of(like)
+    arguments = order, dtype.itemsize, 1
+    for pairs in (False, True):
+        ours, right = (tiling(torch.Size(each), *arguments, pairs=pairs).constants for each in (small, shape))
+        assert ours == right
+    assert torch.Size(small).numel() <= 2**24
 
 
 def test_the_memory_order_is_found() -> None:
