@@ -111,12 +111,15 @@ def test_no_kernel_spills_and_all_load_vectors(architecture: int, dtype: str, la
         assert used["STACK"] == used["LOCAL"] == 0, f"{name}, {kind}: {used}"
         together = 2 if constants["VECTOR"] > 1 else 1
         assert used["REG"] * warps * 32 * together <= 65536, f"{name}, {kind}: {together} programs do not fit, {used}"
-        assert used["SHARED"] + compiled.metadata.shared <= 16384
+        assert used["SHARED"] + compiled.metadata.shared <= 49152 + 1024
+        if warps == 8 and name in ("moments", "products") and constants["VECTOR"] > 1:
+            assert "cp.async" in compiled.asm["ptx"]  # the copies run ahead
+            assert used["REG"] <= 80 or kind.startswith("residual")  # three programs are resident
         loads = re.findall(r"ld\.global\.(v4\.b32|v2\.b32|b\d+)", compiled.asm["ptx"])
         if constants["VECTOR"] * itemsize == 16 and last:
             assert set(loads) <= {"v4.b32", "b64"}, f"{name}, {kind}"  # b64 is the counter of batches
         elif constants["VECTOR"] * itemsize == 16:
-            assert loads.count("v4.b32") >= 2
+            assert "v4.b32" in loads or "cp.async.cg.shared.global" in compiled.asm["ptx"]
 
 
 @pytest.mark.parametrize("sizes", [(512, 8), (64, 32), (1, 32)], ids=str)
