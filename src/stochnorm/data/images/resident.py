@@ -22,7 +22,8 @@ __all__ = ["SHARE", "ResidentImages", "fits", "keep", "release", "resident"]
 SHARE = 0.25
 """Share of a GPU's free memory that images may take up. The model, its gradients and activations need the rest."""
 
-_CHUNK = 64 * 2**20  # bytes that are uploaded at a time
+_CHUNK = 16 * 2**20  # bytes that a thread reads at a time
+_THREADS = min(THREADS, 8)  # up to 17 chunks wait in pinned memory, which PyTorch keeps
 
 _Name = tuple[str, str, int, int]  # root, path, size and modification time of the file
 
@@ -57,8 +58,8 @@ class ResidentImages:
             return chunk
 
         starts = range(0, len(indices), step)
-        ahead = 0 if device.type == "cpu" else THREADS
-        with closing(map_ahead(read, starts, threads=THREADS, ahead=ahead)) as chunks:
+        ahead = 0 if device.type == "cpu" else _THREADS
+        with closing(map_ahead(read, starts, threads=_THREADS, ahead=ahead)) as chunks:
             for start, images in zip(starts, chunks, strict=True):
                 self.images[start : start + step].copy_(images, non_blocking=device.type == "cuda")
 
@@ -92,21 +93,26 @@ def resident(split: Split, device: torch.device, *, free: float | None = None) -
         (len(split),), both on the device. None if the images do not fit.
     """
     store = split.store
-    own = _of_store.get(store)
-    for candidate in (own, *_kept):
-        if candidate is not None and (slots := candidate.slots(store, split.indices, device)) is not None:
-            _hold(store, candidate)
-            return candidate.images, torch.tensor(slots, device=device)
+    if (found := _there(split, device)) is not None:
+        return found
     _kept.clear()  # first: two may not fit
     free = _free_memory(device) if free is None else free
-    choices = [range(len(store))] if own is not None else [range(len(store)), split.indices]
-    for indices in choices:
+    for indices in [range(len(store))] if store in _of_store else [range(len(store)), split.indices]:
         if fits(len(indices), store.preprocessing.resize, free):
             try:
                 _hold(store, ResidentImages(store, indices, device))
             except torch.OutOfMemoryError:  # another process was faster
                 return None
-            return resident(split, device)
+            return _there(split, device)
+    return None
+
+
+def _there(split: Split, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return the images of a split if all of them are on the device."""
+    for images in (_of_store.get(split.store), *_kept):
+        if images is not None and (slots := images.slots(split.store, split.indices, device)) is not None:
+            _hold(split.store, images)
+            return images.images, torch.tensor(slots, device=device)
     return None
 
 
