@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stochnorm.nn import functional, fused, fused_timm, timm_layers
+from stochnorm.nn import functional, fused_timm, timm_layers
+from stochnorm.nn import fused as one_pass_module
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import fused
 
@@ -39,7 +40,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 def one_pass(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> list[nn.Module]:
     """Let the CPU take the way of the GPU; lists the layers that ran with what is behind them."""
     ran: list[nn.Module] = []
-    original = fused.in_one_pass
+    original = one_pass_module.in_one_pass
 
     def in_one_pass(layer: nn.Module, *args: Any) -> Tensor | None:
         output = original(layer, *args)
@@ -48,9 +49,9 @@ def one_pass(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> list[nn.M
         return output
 
     if device.type == "cpu":
-        monkeypatch.setattr(fused, "_has_kernels", lambda input: True)
-        monkeypatch.setattr(fused, "_fits", lambda *tensors: True)
-    for module in (fused, fused_timm, timm_layers):
+        monkeypatch.setattr(one_pass_module, "_has_kernels", lambda input: True)
+        monkeypatch.setattr(one_pass_module, "_fits", lambda *tensors: True)
+    for module in (one_pass_module, fused_timm, timm_layers):
         monkeypatch.setattr(module, "in_one_pass", in_one_pass)
     return ran
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 
-def test_the_kernels_pass_their_tests_in_tritons_interpreter(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("tests", ["test_fused.py", "test_batch_instance.py"])
+def test_the_kernels_pass_their_tests_in_tritons_interpreter(tests: str, request: pytest.FixtureRequest) -> None:
     """The interpreter must be chosen before anything imports Triton, which then computes nothing else."""
     pytest.importorskip("triton")
     if request.config.getoption("--device") != "cpu":
         pytest.skip("the kernels themselves run on the device")
     here = Path(__file__).parent
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(here / "test_fused.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(here / tests)],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Batch-Instance Normalization on GPUs by the Triton kernels of `instances.py`, with the activation and a residual.
+"""Batch-Instance Normalization on GPUs by Triton kernels, with the activation and a residual.
 
 It takes the passes of batch normalization: three in forward, five in backward; a residual costs one more in forward
 and, with an activation, three in backward. PyTorch's own kernels for the two terms and their sum take nine in forward
@@ -7,7 +7,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -139,8 +139,10 @@ def _twice_differentiable(
     with torch.enable_grad():
         before = ctx.formula(input, *moving, weight, bias, rho=rho, training=ctx.training, eps=ctx.eps, momentum=0.0)
         if ctx.activation:
+            from stochnorm.nn.cuda.autograd import ACTIVATIONS
+
             before = before if residual is None else before + residual
-            output = fused.ACTIVATIONS[ctx.activation](before)
+            output = ACTIVATIONS[ctx.activation](before)
             (grad_output,) = torch.autograd.grad(
                 output, before, grad_output, create_graph=create_graph, retain_graph=True
             )
@@ -161,52 +163,51 @@ def passes(
     return trust.trusted(key, lambda: compare(input, scaled, shifted, added, activation, formula, training=training))
 
 
-@torch.enable_grad()
 def compare(
-    input: Tensor, scaled: bool, shifted: bool, added: bool, activation: int, formula: Formula, *, training: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the results and gradients of the kernels, each with that of the formula in float64.
+    like: Tensor, scaled: bool, shifted: bool, added: bool, activation: int, formula: Formula, *, training: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Return results and gradients of the kernels for a random input, each with that of the formula in float64.
 
-    The input is a random one like the given, of two images.
+    The input is like the given one, but has two images.
     """
-    with torch.inference_mode(False):
-        generator = torch.Generator(input.device).manual_seed(0)
-        _, memory_format = format_of(input)
-        channels, device = input.size(1), input.device
+    from stochnorm.nn.cuda.autograd import ACTIVATIONS
 
-        def draw(*size: int) -> Tensor:
-            return torch.randn(*size, generator=generator, device=device, dtype=torch.float32)
+    device, channels = like.device, like.size(1)
+    _, memory_format = format_of(like)
+    generator = torch.Generator(device).manual_seed(0)
 
-        def like_input() -> Tensor:
-            return draw(2, *input.shape[1:]).to(input.dtype).contiguous(memory_format=memory_format)
+    def draw(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, device=device, dtype=torch.float32)
 
-        x = (like_input() * 2 + 1).requires_grad_()
-        residual = like_input().requires_grad_() if added else None
-        weight = draw(channels).requires_grad_() if scaled else None
-        bias = draw(channels).requires_grad_() if shifted else None
-        rho = draw(channels).sigmoid().requires_grad_()
-        mean, var = draw(channels), draw(channels).square() + 0.5
-        wide = [None if t is None else t.detach().double().requires_grad_() for t in (x, weight, bias, rho, residual)]
-        wide_mean, wide_var = mean.double(), var.double()
-        right = formula(
-            wide[0], wide_mean, wide_var, wide[1], wide[2], rho=wide[3], training=training, momentum=0.1, eps=1e-5
-        )
+    def image() -> Tensor:
+        return draw(2, *like.shape[1:]).to(like.dtype).contiguous(memory_format=memory_format)
+
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        leaves = [
+            image().mul_(2).add_(1),
+            draw(channels) if scaled else None,
+            draw(channels) if shifted else None,
+            draw(channels).sigmoid_(),
+            image() if added else None,
+        ]
+        wide = [leaf if leaf is None else leaf.double().requires_grad_() for leaf in leaves]
+        mean, var, grad = draw(channels), draw(channels).square() + 0.5, image()
+        wide_mean, wide_var, batches = mean.double(), var.double(), torch.zeros((), dtype=torch.int64, device=device)
+        settings = {"training": training, "momentum": 0.1, "eps": 1e-5}
+        right = formula(wide[0], wide_mean, wide_var, wide[1], wide[2], rho=wide[3], **settings)
         right = right if wide[4] is None else right + wide[4]
-        # Away from the activation's kinks, at which rounding decides about a whole gradient.
-        near = torch.minimum(right.abs(), (right - 6).abs()) < 0.1
-        grad = torch.where(near, 0, like_input()).contiguous(memory_format=memory_format)
-        right = fused.ACTIVATIONS[activation](right)
-        batches = torch.zeros((), dtype=torch.int64, device=device)
+        near_a_kink = (right.abs() < 0.1) | ((right - 6).abs() < 0.1)  # rounding would decide about the gradient
+        grad.masked_fill_(near_a_kink, 0)
+        right = ACTIVATIONS[activation](right)
+        x, weight, bias, rho, residual = [leaf if leaf is None else leaf.requires_grad_() for leaf in leaves]
         ours = mix(
-            x, mean, var, weight, bias, rho=rho, training=training, momentum=0.1, eps=1e-5,
-            batches=batches if training else None, residual=residual, activation=activation, formula=formula,
+            x, mean, var, weight, bias, rho=rho, batches=batches if training else None, residual=residual,  # type: ignore[arg-type]
+            activation=activation, formula=formula, **settings,  # type: ignore[arg-type]
         )  # fmt: skip
-        yield mean, wide_mean
-        yield var, wide_var
-        yield batches.float(), torch.full_like(batches, int(training))
-        yield ours.detach(), right.detach()
-        leaves = [leaf for leaf in (x, weight, bias, rho, residual) if leaf is not None]
-        kept = [leaf for leaf in wide if leaf is not None]
-        yield from zip(
-            torch.autograd.grad(ours, leaves, grad), torch.autograd.grad(right, kept, grad.double()), strict=True
-        )
+        gradients = torch.autograd.grad(ours, [leaf for leaf in leaves if leaf is not None], grad)
+        expected = torch.autograd.grad(right, [leaf for leaf in wide if leaf is not None], grad.double())
+        return [
+            *((mean, wide_mean), (var, wide_var), (batches.float(), torch.full_like(batches, int(training)))),
+            (ours.detach(), right.detach()),
+            *zip(gradients, expected, strict=True),
+        ]

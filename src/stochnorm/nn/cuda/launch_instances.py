@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stochnorm.nn.cuda import instances as kernels
+from stochnorm.nn.cuda import instances_backward as backward
+from stochnorm.nn.cuda import instances_forward as forward
 from stochnorm.nn.cuda.launch import _processors
 from stochnorm.nn.cuda.tiling import Tiling, format_of, tiling
 
 __all__ = ["Place", "apply", "gradient", "moments", "place_of", "products"]
 
-_REDUCING, _MAPPING, _COMBINING = {"num_warps": 8}, {"num_warps": 4}, {"num_warps": 4}
+_REDUCING, _COMBINING = {"num_warps": 8}, {"num_warps": 4}
 _COMBINED = 2048  # values that a program of `settle` and `finish` combines at once
 
 
@@ -21,6 +22,7 @@ class Place(NamedTuple):
     """How a tensor lies in memory: the tiles of an image, and the memory format that all tensors must have."""
 
     tiles: Tiling
+    pairs: Tiling  # of the kernel that reduces two inputs
     memory_format: torch.memory_format
 
     def dense(self, tensor: Tensor) -> Tensor:
@@ -32,7 +34,10 @@ def place_of(input: Tensor) -> Place:
     """Return how an input lies in memory, or will after `dense`."""
     last, memory_format = format_of(input)
     processors = max(1, _processors(input.get_device()) // input.size(0))
-    return Place(tiling(torch.Size((1, *input.shape[1:])), last, input.element_size(), processors), memory_format)
+    shape, size = torch.Size((1, *input.shape[1:])), input.element_size()
+    return Place(
+        tiling(shape, last, size, processors), tiling(shape, last, size, processors, pairs=True), memory_format
+    )
 
 
 def moments(
@@ -53,11 +58,11 @@ def moments(
     channels, programs = tiles.channels, tiles.programs
     shares = rho.new_empty(2 * images * programs * channels + programs)
     instances, batch = rho.new_empty(4, images, channels), rho.new_empty(2, channels)
-    kernels.moments[(tiles.blocks, programs, images)](
+    forward.moments[(tiles.blocks, programs, images)](
         input, shares, batches, images, tiles.outer, channels, tiles.inner, tiles.steps, *tiles.constants, **_REDUCING
     )
     combined, width = _combining(images, channels)
-    kernels.settle[(-(-channels // width),)](
+    forward.settle[(-(-channels // width),)](
         shares,
         instances,
         batch,
@@ -84,7 +89,7 @@ def apply(input: Tensor, place: Place, residual: Tensor | None, instances: Tenso
     """Return `activation(normalized + residual)`."""
     tiles, images = place.tiles, input.size(0)
     output = torch.empty_like(input)
-    kernels.apply[(tiles.blocks * tiles.steps, images)](
+    forward.apply[(tiles.blocks * tiles.steps, images)](
         input,
         output,
         residual,
@@ -95,7 +100,7 @@ def apply(input: Tensor, place: Place, residual: Tensor | None, instances: Tenso
         tiles.inner,
         activation,
         *tiles.constants,
-        **_MAPPING,
+        num_warps=tiles.warps,
     )
     return output
 
@@ -114,11 +119,11 @@ def products(
     activation: int,
 ) -> tuple[Tensor, Tensor]:
     """Return gradients of weight, bias and rho (3, c), and the coefficients of `gradient` (2, b, c); fill `behind`."""
-    tiles, images = place.tiles, input.size(0)
+    tiles, images = place.pairs, input.size(0)
     channels, programs = tiles.channels, tiles.programs
     shares = batch.new_empty(2 * images * programs * channels)
     results, coefficients = batch.new_empty(3, channels), batch.new_empty(2, images, channels)
-    kernels.products[(tiles.blocks, programs, images)](
+    backward.products[(tiles.blocks, programs, images)](
         grad,
         input,
         residual,
@@ -135,7 +140,7 @@ def products(
         **_REDUCING,
     )
     combined, width = _combining(images, channels)
-    kernels.finish[(-(-channels // width),)](
+    backward.finish[(-(-channels // width),)](
         shares,
         results,
         coefficients,
@@ -167,7 +172,7 @@ def gradient(
     """Return the input's gradient."""
     tiles, images = place.tiles, input.size(0)
     grad_input = torch.empty_like(input)
-    kernels.gradient[(tiles.blocks * tiles.steps, images)](
+    backward.gradient[(tiles.blocks * tiles.steps, images)](
         grad,
         input,
         residual,
@@ -180,7 +185,7 @@ def gradient(
         tiles.inner,
         activation,
         *tiles.constants,
-        **_MAPPING,
+        num_warps=tiles.warps,
     )
     return grad_input
 
