@@ -11,7 +11,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("tests", "least"), [("test_fused.py", 50), ("test_batch_instance.py", 50), ("test_fusion.py", 4)]
+    ("tests", "least"),
+    [("test_fused.py", 50), ("test_trust.py", 5), ("test_batch_instance.py", 50), ("test_fusion.py", 4)],
 )
 def test_the_kernels_pass_their_tests_in_tritons_interpreter(
     tests: str, least: int, request: pytest.FixtureRequest
