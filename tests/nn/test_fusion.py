@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import DenseNet, MobileNetV2, resnet
@@ -28,6 +29,7 @@ from stochnorm.nn import (
     unfuse,
     update_statistics,
 )
+from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.hooks.taps import OutputTap
 
@@ -268,6 +270,12 @@ def test_derived_classes_and_other_modules_are_left_alone() -> None:
         resnet.BasicBlock(3, 3, norm_layer=nn.Identity),
     ):
         assert fuse(module) == 0
+
+
+def test_records_name_a_fused_layer_as_it_was() -> None:
+    layer = BatchNormAct2d(3)
+    assert fuse(layer) == 1
+    assert plain_class(layer) is BatchNormAct2d
 
 
 def test_a_part_of_a_fused_sequence_is_one() -> None:
