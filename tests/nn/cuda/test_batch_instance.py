@@ -152,6 +152,20 @@ def test_gradients_of_the_second_order() -> None:
         torch.testing.assert_close(ours.double(), right, rtol=1e-3, atol=1e-3)
 
 
+def test_saved_tensors_may_come_back_in_another_memory_order() -> None:
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    residual, rho = torch.randn(2, 3, 4, 5), torch.rand(3)
+    gradients = []
+    for pack in (lambda tensor: tensor, lambda tensor: tensor.contiguous()):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = _mix(
+                x, None, None, None, None, rho=rho, training=True, momentum=0.0, eps=1e-5, residual=residual,
+                activation=nn.SiLU(),
+            )  # fmt: skip
+        gradients += torch.autograd.grad(y.square().sum(), x)
+    assert torch.equal(*gradients)
+
+
 def test_a_layer_trains_through_the_kernels(mixing: list[str]) -> None:
     layer = convert_batch_instance(nn.BatchNorm2d(4))
     wide = copy.deepcopy(layer).double()
