@@ -182,8 +182,8 @@ class _StochNorm(_BatchNorm):
             "activation": activation,
         }
         group = self._group()
-        if group is not None:
-            together = synchronized.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
+        if group is not None and self._sync is not None:
+            together = self._sync.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
             return cast("tuple[Tensor, Iterable[Tensor], Tensor]", together)
         return *stoch_norm_(input, mean, var, self.weight, self.bias, **arguments), use_batch
 

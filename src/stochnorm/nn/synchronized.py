@@ -26,6 +26,9 @@ class Synchronization:
 
     def __init__(self, process_group: dist.ProcessGroup | None = None) -> None:
         self.process_group = process_group
+        # Collective operations break the compiler's graph, as those of nn.SyncBatchNorm do. Not a decorator: it would
+        # import the compiler, and Triton, together with this file.
+        self.stoch_norm_ = torch.compiler.disable(stoch_norm_)  # type: ignore[no-untyped-call]
 
     def active(self) -> dist.ProcessGroup | None:
         """Return the group; None where there is nothing to synchronize: one process, or torch.distributed not set up.
@@ -56,7 +59,6 @@ class Synchronization:
         return type(self), ()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # collective operations break the graph, as those of nn.SyncBatchNorm do
 def stoch_norm_(
     input: Tensor,
     running_mean: Tensor,
