@@ -6,32 +6,42 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 
+from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.models import save_classifier
 from stochnorm.runs.interrupt import agreed, stop_signal
+from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
+from stochnorm.training.compiled import compiled, explained
+from stochnorm.training.cuda_graph import CudaGraph
 from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
 from stochnorm.training.rates import Rates
-from stochnorm.training.step import Make, TrainingStep
+from stochnorm.training.step import TrainingStep
 
-__all__ = ["fit", "selected"]
+__all__ = ["Trained", "fit", "selected"]
 
 _MOST_EVALUATIONS = 15
 _ASK_EVERY = 16  # steps between two questions of several processes on GPUs whether one was told to stop
 _DRAW_EVERY = 20.0  # seconds of training between pictures of the curves
 
 
-def fit(job: Job) -> list[dict[str, Any]]:
-    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
+class Trained(NamedTuple):
+    """What a training leaves besides its files."""
 
-    Returns:
-        A record per validation. In other processes than the first one they lack the validation metrics.
+    history: list[dict[str, Any]]
+    """A record per validation. In other processes than the first one they lack the validation metrics."""
+    cuda_graph: bool | str
+    """True if the steps were replayed from a CUDA graph, else why not."""
+
+
+def fit(job: Job) -> Trained:
+    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
 
     Raises:
         FloatingPointError: The loss is not finite, or a logit of a validation image.
@@ -40,8 +50,9 @@ def fit(job: Job) -> list[dict[str, Any]]:
     """
     config, fabric, run, train = job.config, job.fabric, job.run, job.splits["train"]
     optimizer = _optimizer(job)
-    model, optimizer = fabric.setup(job.classifier.model, optimizer)
-    rates = Rates(optimizer, fabric.device if fabric.device.type == "cuda" else None)
+    network = job.classifier.model
+    model, optimizer = fabric.setup(compiled(network) if config.compile else network, optimizer)
+    rates = Rates(optimizer, fabric.device if _on_gpu(job) else None)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
@@ -53,38 +64,37 @@ def fit(job: Job) -> list[dict[str, Any]]:
     per_epoch = len(train) // config.batch_size
     eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))
     steps = range(state["step"], config.steps)
-    train_step = TrainingStep(
-        config, fabric, job.objective, model, rates, _make(job), step=steps.start, sums=state["sums"]
-    )
-    sums = train_step.sums
-    batches = train.training_batches(
+    batches = batches_for(
+        train,
         config.batch_size,
-        steps,
         seed=config.seed,
         workers=config.workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device,
     )
+    step = TrainingStep(config, job.objective, fabric, model, rates, batches.make, step=steps.start, sums=state["sums"])
+    sums, train_step = step.sums, _in_graph(job, step)
     with (
         job.trackers.recording(state["history"]),
         stop_signal() as stop,
         job.display.training(config.steps, per_epoch, state["step"]) as bars,
         _explained(job),
+        explained(config.backbone) if config.compile else nullcontext(),
     ):
         for record in state["history"]:
             bars.validated(record)
         start = time.perf_counter()
-        for step, inputs in zip(steps, batches, strict=True):
-            train_step(step, inputs)
-            state["step"] = step + 1
+        for number, inputs in zip(steps, batches.inputs(steps), strict=True):
+            train_step(number, inputs)
+            state["step"] = number + 1
             validates = state["step"] % eval_every == 0 or state["step"] == config.steps
             reading = sums.read() if validates else sums.poll()
             seconds += time.perf_counter() - start
             if reading is not None:
                 bars.advance(reading.step - 1, reading.sums | {"seconds": seconds})
             if reading is not None and validates:
-                lr = config.lr * train_step.decay(step)
+                lr = config.lr * step.decay(number)
                 record = _training_record(job, state, reading.sums | {"seconds": seconds}, per_epoch, lr)
                 if fabric.is_global_zero:
                     _validate(job, record, state)
@@ -96,13 +106,12 @@ def fit(job: Job) -> list[dict[str, Any]]:
                 job.trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
                 if job.validated is not None and fabric.is_global_zero:
                     job.validated(record)
-            if state["step"] < config.steps and _stops(job, stop, step):
+            if state["step"] < config.steps and _stops(job, stop, number):
                 state["sums"] = sums.read().sums | {"seconds": seconds}
                 save_checkpoint(fabric, run, state)
-                raise KeyboardInterrupt(f"stopped after step {step + 1} of {config.steps}; checkpoint in {run.path}")
+                raise KeyboardInterrupt(f"stopped after step {number + 1} of {config.steps}; checkpoint in {run.path}")
             start = time.perf_counter()
-    history: list[dict[str, Any]] = state["history"]
-    return history
+    return Trained(state["history"], train_step.facts)
 
 
 def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
@@ -127,14 +136,21 @@ def _optimizer(job: Job) -> torch.optim.Optimizer:
         momentum=config.momentum,
         weight_decay=config.weight_decay_used,
         nesterov=config.momentum > 0,
-        fused=True if job.fabric.device.type == "cuda" else None,  # it takes learning rates from tensors
+        fused=True if _on_gpu(job) else None,  # it takes learning rates from tensors
     )
 
 
-def _make(job: Job) -> Make:
-    """Return the function that makes the network's input and the targets out of a batch on the device."""
-    normalize = job.classifier.preprocessing.normalize
-    return lambda images, targets: (normalize(images), targets)
+def _on_gpu(job: Job) -> bool:
+    return job.fabric.device.type == "cuda"
+
+
+def _in_graph(job: Job, step: TrainingStep) -> CapturedStep:
+    """Return the step, in a CUDA graph if nothing forbids it; on a GPU, show why not."""
+    reason, device = obstacle(step), job.fabric.device
+    if reason and device.type == "cuda":
+        job.display.note(f"training steps run without a CUDA graph: {reason}")
+    graph = None if reason else CudaGraph(device)
+    return CapturedStep(step, graph, reason, job.display.note)
 
 
 def _stops(job: Job, stop: threading.Event, step: int) -> bool:

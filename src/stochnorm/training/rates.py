@@ -27,6 +27,11 @@ class Rates:
         self._tensors = None if device is None else torch.zeros(len(self.base), device=device).unbind()
         self._written: list[float] | None = None
 
+    @property
+    def are_tensors(self) -> bool:
+        """Whether the optimizer reads tensors."""
+        return self._tensors is not None
+
     def set(self, factor: float) -> None:
         """Set each rate to that of the start times a factor. The device does not wait."""
         rates = [rate * factor for rate in self.base]

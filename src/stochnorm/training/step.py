@@ -37,28 +37,26 @@ class TrainingStep:
 
     Args:
         config: The settings.
+        objective: The classifier and its loss.
         fabric: Device, precision, processes.
-        objective: The loss.
         model: The network as `fabric.setup` returns it, or a wrapper of that.
         rates: The optimizer, as `fabric.setup` returns it, and its learning rates.
         make: Makes input and targets out of a batch.
         step: Steps that are done.
         sums: Sums that a run resumes with.
-        each_step: Read the loss at each step; None: on the CPU.
     """
 
     def __init__(
         self,
         config: FinetuneConfig,
-        fabric: Fabric,
         objective: Objective,
+        fabric: Fabric,
         model: Any,
         rates: Rates,
         make: Make,
         *,
         step: int = 0,
         sums: Mapping[str, float] | None = None,
-        each_step: bool | None = None,
     ) -> None:
         self.config, self.fabric, self.objective, self.model, self.make = config, fabric, objective, model, make
         self.rates, self.optimizer = rates, rates.optimizer
@@ -66,6 +64,7 @@ class TrainingStep:
         task, classes = objective.task, len(objective.classifier.classes)
         self._scored = task.batch_score(torch.zeros(1, classes), torch.zeros(1)) is not None
         names = [*(f"penalty_{name}" for name in objective.regularizers), "loss", *["score"] * self._scored, "total"]
+        each_step = fabric.device.type == "cpu" and not rates.are_tensors
         self.sums = Sums(names, fabric.device, step=step, start=sums, each_step=each_step)
 
     def __call__(self, number: int, inputs: Sequence[Tensor]) -> None:

@@ -39,7 +39,7 @@ class Sums:
         device: Device of the values.
         step: Steps that are done.
         start: Sums that a run resumes with.
-        each_step: `poll` reads at each step; None: on the CPU.
+        each_step: `poll` reads at each step, as is fast on the CPU.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Sums:
         *,
         step: int = 0,
         start: Mapping[str, float] | None = None,
-        each_step: bool | None = None,
+        each_step: bool = True,
     ) -> None:
         self.names = tuple(names)
-        self.each_step = device.type == "cpu" if each_step is None else each_step
+        self.each_step = each_step
         self.dtype = torch.float32 if device.type == "mps" else torch.float64
         begin = dict.fromkeys(("images", *self.names), 0.0) | dict(start or {})
         values = [step, 0, 0, *(begin[name] for name in ("images", *self.names))]
@@ -88,8 +88,8 @@ class Sums:
     def poll(self) -> Reading | None:
         """Return the sums for the display, or None if it is not yet time; never wait for a CUDA device.
 
-        On the CPU it reads at each step. On CUDA it starts a copy into pinned memory a few times a second, and a later
-        call returns it when the copy has ended. On another device it reads a few times a second.
+        It reads at each step if asked so. Else it looks a few times a second: on CUDA it starts a copy into pinned
+        memory, and a later call returns it when the copy has ended; on another device it reads.
 
         Raises:
             FloatingPointError: A loss was not finite.
