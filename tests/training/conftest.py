@@ -20,6 +20,7 @@ from stochnorm import (
     build_classifier,
     finetune,
 )
+from stochnorm.runs.directory import Run
 from stochnorm.training.objective import Objective
 
 
@@ -57,7 +58,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, FinetuneConfig], 
     """Run until Ctrl-C comes in the given step."""
 
     def stop(step: int, settings: FinetuneConfig) -> None:
-        asked = itertools.count(1)
+        checkpoint = Run.of(settings).checkpoint
+        done = torch.load(checkpoint, weights_only=True)["step"] if settings.resume else 0
+        asked = itertools.count(1 + done)
         with monkeypatch.context() as patch:
             patch.setattr(stochnorm.training.loop, "agreed", lambda fabric, stop: next(asked) >= step)
             with pytest.raises(KeyboardInterrupt, match=rf"stopped after step {step} of"):

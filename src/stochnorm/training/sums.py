@@ -96,8 +96,9 @@ class Sums:
         """
         if self.each_step:
             return self.read()
-        if self._copy is not None and (values := self._copy.ended()) is not None:
-            return self._reading(values)
+        if self._copy is not None and self._copy.pending:
+            values = self._copy.ended()
+            return None if values is None else self._reading(values)
         if time.monotonic() < self._next:
             return None
         self._next = time.monotonic() + _PERIOD
@@ -128,15 +129,14 @@ class _Copy:
         self.pending = False
 
     def start(self, values: Tensor) -> None:
-        """Copy the values as they are after the work that the device has been given; never two copies at a time."""
-        if not self.pending:
-            self._host.copy_(values, non_blocking=True)
-            self._event.record()
-            self.pending = True
+        """Copy the values as they are after the work that the device has been given."""
+        self._host.copy_(values, non_blocking=True)
+        self._event.record()
+        self.pending = True
 
     def ended(self) -> list[float] | None:
-        """Return the values once, as soon as the copy has ended."""
-        if not (self.pending and self._event.query()):  # type: ignore[no-untyped-call]
+        """Return the values once the copy has ended."""
+        if not self._event.query():  # type: ignore[no-untyped-call]
             return None
         self.pending = False
         values: list[float] = self._host.tolist()
