@@ -135,7 +135,7 @@ def test_images_that_must_live_on_a_device_and_do_not_fit_are_an_error(
 
 
 def test_a_device_that_cuts_other_pixels_is_found_out(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = DeviceBatches(split, split.plans(8, seed=0), CPU, resident(split, CPU))
+    there = DeviceBatches(split, split.plans(8, seed=0), CPU, resident(split.store, split.indices, CPU))
     assert there.difference(split) == ""
     crops = there._crops
     monkeypatch.setattr(there, "_crops", lambda *inputs: crops(*inputs) + 2)
@@ -151,6 +151,6 @@ def test_a_gpu_that_cuts_other_pixels_leaves_them_to_the_cpu(split: Split, monke
     monkeypatch.setattr(DeviceBatches, "difference", other_pixels)
     monkeypatch.setattr(module, "DeviceBatches", lambda split, plans, _, images, workers: DeviceBatches(
         split, plans, CPU, images, workers=workers))  # fmt: skip
-    monkeypatch.setattr(module, "resident", lambda *_: resident(split, CPU))
+    monkeypatch.setattr(module, "resident", lambda *_: resident(split.store, split.indices, CPU))
     with pytest.warns(UserWarning, match=r"cuda cuts other crops than the CPU \(a pixel by 9 of 255\)"):
         assert isinstance(batches_for(split, 8, seed=0, device=torch.device("cuda")), HostBatches)

@@ -20,7 +20,7 @@ from stochnorm.data.images.store import ImageStore
 from stochnorm.data.images.stream import send, stream
 from stochnorm.data.labels import encode_labels
 
-__all__ = ["CenterCrops", "Split", "cut_batch", "file_batches", "network_inputs"]
+__all__ = ["Split", "cut_batch", "file_batches", "network_inputs"]
 
 _CPU = torch.device("cpu")
 
@@ -106,6 +106,10 @@ class Split:
         share = slice(rank, batch_size, world_size)
         return Plans(len(self), batch_size, self.store.preprocessing.resize, seed, share)
 
+    def part(self, start: int, stop: int) -> Split:
+        """Return the images from an index up to another one."""
+        return Split(self.store, self.indices[start:stop], self.targets[start:stop])
+
     def evaluation_batches(self, batch_size: int, *, workers: int = 0, device: torch.device = _CPU) -> Iterable[Tensor]:
         """Yield batches of whole images in order, uint8 (b, 3, resize, resize), channels_last, on the CPU.
 
@@ -116,47 +120,6 @@ class Split:
         """
         numbers = range(math.ceil(len(self) / batch_size))
         return stream(_EvaluationBatches(self, batch_size), numbers, workers=workers, device=device)
-
-
-class CenterCrops:
-    """Batches of normalized center crops with their targets, as the network sees them in evaluation.
-
-    They can be iterated any number of times.
-
-    Args:
-        split: The labelled images.
-        indices: Images of the split to use, in order.
-        preprocessing: Crop and normalization.
-        batch_size: Images per batch. A last batch of one image is left out: it has no batch statistics.
-        device: Device of the crops and targets.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        indices: Iterable[int],
-        preprocessing: Preprocessing,
-        batch_size: int,
-        device: torch.device,
-    ) -> None:
-        self.split, self.indices, self.preprocessing = split, list(indices), preprocessing
-        self.batch_size, self.device = batch_size, device
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        cropped = ((self.preprocessing.center_crop(images), targets) for images, targets in self._batches())
-        return network_inputs(cropped, self.preprocessing, self.device)
-
-    def content(self) -> Iterator[Tensor]:
-        """Yield every image, then the targets: all that the batches depend on."""
-        for i in self.indices:
-            yield self.split.store[self.split.indices[i]]
-        yield self.split.targets[self.indices]
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            chosen = self.indices[start : start + self.batch_size]
-            if len(chosen) > 1:
-                yield stack([self.split.store[self.split.indices[i]] for i in chosen]), self.split.targets[chosen]
 
 
 def network_inputs(

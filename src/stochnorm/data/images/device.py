@@ -201,7 +201,7 @@ def batches_for(
     host = HostBatches(split, batch_size, seed=seed, workers=workers, rank=rank, world_size=world_size, device=device)
     if place == "host" or (place == "auto" and device.type != "cuda"):
         return host
-    images = None if place == "streamed" else resident(split, device)
+    images = None if place == "streamed" else resident(split.store, split.indices, device)
     if place == "resident" and images is None:
         raise ValueError(f"{len(split)} images do not fit into the free memory of {device}; use place='streamed'")
     plans = split.plans(batch_size, seed=seed, rank=rank, world_size=world_size)

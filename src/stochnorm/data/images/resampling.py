@@ -23,8 +23,8 @@ class CropBatch:
 
     Nothing waits for the host, and no shape depends on the plan, so that a CUDA graph can hold the operation.
 
-    A batch of 48 from 256 to 224 pixels takes 7.9 GFLOP in float32 (0.2 ms at 40 TFLOP/s) and moves some 0.4 GB
-    (0.1 ms at 4 TB/s), in about 20 kernels. Its temporary memory is 0.13 GB at most, 2.7 MB an image.
+    By count, and not measured on a GPU: a batch of 48 from 256 to 224 pixels takes 7.9 GFLOP in float32 (0.2 ms at 40
+    TFLOP/s) and moves 0.8 GB (0.2 ms at 4 TB/s), in 23 kernels. Its temporary memory is 0.12 GB, 2.4 MB an image.
 
     Args:
         side: Side of the images, pixels.
@@ -50,14 +50,10 @@ class CropBatch:
             returns: (b, size, size, 3), float32, contiguous; the values are whole numbers in [0, 255].
         """
         _, top, left, height, width, mirrored = plan.long().unbind(1)
-        count, side, size = len(images), self.side, self.size
         with _exact_products(images.device):
-            columns = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-            weights = self._weights(width + mirrored * (side + 1), left)
-            rows = _rounded(torch.bmm(weights, columns.view(count, side, side * 3)))  # (b, size, side * 3)
-            rows = rows.view(count, size, side, 3).transpose(1, 2).reshape(count, side, size * 3)
-            crops = _rounded(torch.bmm(self._weights(height, top), rows))
-        return crops.view(count, size, size, 3)
+            across = self._weights(width + mirrored * (self.side + 1), left)
+            rows = _product(across, images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format))
+            return _product(self._weights(height, top), rows.transpose(1, 2).contiguous())
 
     def _weights(self, kind: Tensor, offset: Tensor) -> Tensor:
         """Return the weights of each output pixel: (b, size, side), float32.
@@ -107,8 +103,10 @@ def filter_taps(side: int, size: int) -> tuple[Tensor, Tensor]:
     return ((weights * unit + 0.5).floor() / unit).float(), first.long()
 
 
-def _rounded(values: Tensor) -> Tensor:
-    return values.add_(0.5).floor_()
+def _product(weights: Tensor, pixels: Tensor) -> Tensor:
+    """Multiply (b, size, side) by pixels (b, side, n, 3), and round to whole numbers: (b, size, n, 3)."""
+    values = torch.bmm(weights, pixels.flatten(2)).add_(0.5).floor_()
+    return values.view(*values.shape[:2], *pixels.shape[2:])
 
 
 @contextmanager

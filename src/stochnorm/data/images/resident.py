@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import torch
 from torch import Tensor
 
 from stochnorm.data.images.ahead import map_ahead
-from stochnorm.data.images.batches import Split
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.data.images.readable import THREADS
 from stochnorm.data.images.store import ImageStore
 from stochnorm.data.images.stream import pinned
+from stochnorm.nn.cuda.memory import free_memory
 
 __all__ = ["SHARE", "ResidentImages", "fits", "keep", "release", "resident"]
 
@@ -24,8 +23,6 @@ SHARE = 0.25
 
 _CHUNK = 16 * 2**20  # bytes that a thread reads at a time
 _THREADS = min(THREADS, 8)  # up to 17 chunks wait in pinned memory, which PyTorch keeps
-
-_Name = tuple[str, str, int, int]  # root, path, size and modification time of the file
 
 
 class ResidentImages:
@@ -47,7 +44,7 @@ class ResidentImages:
         side = store.preprocessing.resize
         self.images = torch.empty((len(indices), side, side, 3), dtype=torch.uint8, device=device)
         self._kind = _kind(store.preprocessing, device)
-        self._slots = {_name(store, index): slot for slot, index in enumerate(indices)}
+        self._slots = {name: slot for slot, name in enumerate(_names(store, indices))}
         step = max(_CHUNK // (3 * side**2), 1)
 
         def read(start: int) -> Tensor:
@@ -67,7 +64,7 @@ class ResidentImages:
         """Return the places of images of a store in `images`; None if one of them is not there."""
         if self._kind != _kind(store.preprocessing, device):
             return None
-        found = [self._slots.get(_name(store, index), -1) for index in indices]
+        found = [self._slots.get(name, -1) for name in _names(store, indices)]
         return None if -1 in found else found
 
 
@@ -76,42 +73,46 @@ _kept: list[ResidentImages] = []  # one at most
 _keeping = False
 
 
-def resident(split: Split, device: torch.device, *, free: float | None = None) -> tuple[Tensor, Tensor] | None:
-    """Return the images of a split on a device. They are uploaded now, unless they are there or do not fit.
+def resident(
+    store: ImageStore, indices: Sequence[int], device: torch.device, *, free: float | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Return images on a device. They are uploaded now, unless they are there or do not fit.
 
     All images of the store are uploaded if they fit into [stochnorm.data.images.resident.SHARE][] of the free memory,
-    so that its other splits find theirs there; else those of the first split that asks, if they fit. They live as long
-    as the store; after [stochnorm.data.images.resident.keep][] longer.
+    so that its other splits find theirs there; else those that are asked for first, if they fit. They live as long as
+    the store; after [stochnorm.data.images.resident.keep][] longer.
 
     Args:
-        split: The images.
+        store: The images.
+        indices: Which of them, by their places in the store.
         device: Where they live.
         free: Free memory of the device in bytes; None: it is asked.
 
     Returns:
-        Images of the store, uint8 (n, resize, resize, 3), and where in them each image of the split is, int64
-        (len(split),), both on the device. None if the images do not fit.
+        Images of the store, uint8 (n, resize, resize, 3), and where in them each one of `indices` is, int64, both on
+        the device. None if the images do not fit.
     """
-    store = split.store
-    if (found := _there(split, device)) is not None:
+    if (found := _there(store, indices, device)) is not None:
         return found
+    if store in _of_store:
+        return None  # its other images did not fit
     _kept.clear()  # first: two may not fit
-    free = _free_memory(device) if free is None else free
-    for indices in [range(len(store))] if store in _of_store else [range(len(store)), split.indices]:
-        if fits(len(indices), store.preprocessing.resize, free):
+    free = free_memory(device) if free is None else free
+    for chosen in (range(len(store)), indices):
+        if fits(len(chosen), store.preprocessing.resize, free):
             try:
-                _hold(store, ResidentImages(store, indices, device))
+                _hold(store, ResidentImages(store, chosen, device))
             except torch.OutOfMemoryError:  # another process was faster
                 return None
-            return _there(split, device)
+            return _there(store, indices, device)
     return None
 
 
-def _there(split: Split, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return the images of a split if all of them are on the device."""
-    for images in (_of_store.get(split.store), *_kept):
-        if images is not None and (slots := images.slots(split.store, split.indices, device)) is not None:
-            _hold(split.store, images)
+def _there(store: ImageStore, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return images if all of them are on the device."""
+    for images in (_of_store.get(store), *_kept):
+        if images is not None and (slots := images.slots(store, indices, device)) is not None:
+            _hold(store, images)
             return images.images, torch.tensor(slots, device=device)
     return None
 
@@ -153,13 +154,7 @@ def _kind(preprocessing: Preprocessing, device: torch.device) -> tuple[int, str,
     return preprocessing.resize, preprocessing.interpolation, device
 
 
-def _name(store: ImageStore, index: int) -> _Name:
-    return str(store.root.resolve()), store.rows[index].path, *store.stamps[index]
-
-
-def _free_memory(device: torch.device) -> float:
-    """Return the memory that a device can still give, in bytes: what is free, and what PyTorch has in reserve."""
-    if device.type != "cuda":
-        return math.inf
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+def _names(store: ImageStore, indices: Sequence[int]) -> Iterator[tuple[str, str, int, int]]:
+    """Yield what tells images apart: root, path, size and modification time of each one's file."""
+    root = str(store.root.resolve())
+    return ((root, store.rows[index].path, *store.stamps[index]) for index in indices)
