@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.refusal import RefusesSyncBatchNorm
+
 __all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
 
 
@@ -75,6 +77,7 @@ class _BatchInstanceNorm(_BatchNorm):
     """Shared code of the three layers."""
 
     rho: nn.Parameter
+    qconfig = RefusesSyncBatchNorm("Batch-Instance Normalization", "it has no synchronized form; leave it as it is")
 
     def __init__(self, num_features: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(num_features, *args, **kwargs)

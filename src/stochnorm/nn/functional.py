@@ -8,6 +8,7 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
+from stochnorm.nn import traced
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import composition
 from stochnorm.nn.double_backward import twice_differentiable_backward
@@ -123,6 +124,11 @@ def stoch_norm_(
         batches.add_(1)
     if momentum is None:
         momentum = 1.0 / float(cast(Tensor, batches))
+    if torch.compiler.is_compiling():
+        traced_output, traced_statistics = traced.stoch_norm_(
+            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps
+        )
+        return _behind(traced_output, residual, activation), traced_statistics
     if kernel.fits(input, running_mean, running_var, weight, bias):
         within = kernel.range_of(activation) if residual is None else None
         output, statistics = kernel.stoch_norm_(
