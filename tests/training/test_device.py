@@ -20,7 +20,7 @@ from stochnorm.training.captured import CapturedStep
 Configure = Callable[..., FinetuneConfig]
 GRAPHLESS = {
     "cpu has no CUDA graphs",
-    "the loss scale of float16 skips steps by the values of the gradients",
+    "the loss scale of float16 was not written for graphs",
     "bss: the eigenvalue solver reads an error code on the host",
 }
 METHODS = ["vanilla", "stochnorm", "bin", "frozen", "l2sp", "delta", "bss", "stochnorm+l2sp+delta+bss"]

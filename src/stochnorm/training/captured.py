@@ -118,7 +118,7 @@ def obstacle(step: TrainingStep) -> str:
     if fabric.world_size > 1:
         return "several processes exchange their gradients"
     if precision_of(fabric).startswith("16"):
-        return "the loss scale of float16 skips steps by the values of the gradients"
+        return "the loss scale of float16 was not written for graphs"
     for name, regularizer in step.objective.regularizers.items():
         if regularizer.waits:
             return f"{name}: {regularizer.waits}"

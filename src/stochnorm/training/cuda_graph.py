@@ -59,7 +59,7 @@ class CudaGraph:
             # torch.cuda.graph does not undo its own steps if the capture cannot be ended.
             torch.cuda.set_stream(current)
             generator.graphsafe_set_state(before)  # the old state still counts for the graph and refuses to draw
-            with suppress(RuntimeError):
+            with suppress(RuntimeError, AttributeError):
                 torch._C._cuda_endAllocateToPool(number, self._pool)  # an error where PyTorch has done it
             with suppress(RuntimeError):
                 self._graph.reset()
