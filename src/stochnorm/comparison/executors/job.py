@@ -66,11 +66,13 @@ class Outcome:
 def perform(job: Job) -> Outcome:
     """Do a job in this process. An error is written to the run's `failure.json` and not raised.
 
-    The process keeps the pre-trained network for the next job, and nothing else on the device.
+    The process keeps the pre-trained network and the images on the device for the next job, one of each.
     """
-    from stochnorm.models.kept import keep
+    from stochnorm.data.images import resident
+    from stochnorm.models import kept
 
-    keep()
+    kept.keep()
+    resident.keep()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default", UserWarning)
         outcome = _perform(job)
