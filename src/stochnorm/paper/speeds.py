@@ -31,7 +31,7 @@ __all__ = ["measure"]
 
 _IMAGES = {"train": 64, "val": 4, "test": 4}
 _SIDE = 256
-_STEPS_ON_GPU, _STEPS_ON_CPU = 30, 2
+_STEPS_ON_GPU, _STEPS_ON_CPU = 30, 1
 _BATCH_ON_CPU = 8  # images; the time of an image hardly depends on it there
 
 
@@ -84,7 +84,8 @@ def _measure(
             training[base.backbone][method] = cost["images_per_second"]  # of the second half; the first is warm-up
             crops = work_of(config, {**_IMAGES, "test": 0}).crops
             starts.append(max(whole - cost["seconds"] - crops / evaluation[base.backbone], 0.0))
-            how = f"{config.eval_every} steps of {config.batch_size} images after as many, on noise, one run at a time"
+            steps = count(config.eval_every, "step")
+            how = f"{steps} of {config.batch_size} images after as many, on noise, one run at a time"
     return training, evaluation, statistics.median(starts), how
 
 
@@ -104,6 +105,7 @@ def _short(base: FinetuneConfig, method: str, folder: Path, number: int, device:
         rate=100.0,
         pool_val=False,
         cache="memory",
+        workers=0 if device == "cpu" else base.workers,  # forking them takes longer than these steps
         log="none",
         report=False,
         out=str(folder / f"run-{number}"),
