@@ -39,7 +39,7 @@ class Paper:
     All experiments may share it: a run that two of them need is trained once. Rerun the command to resume."""
 
     estimate: bool = False
-    """Train nothing: print the hours on this machine, from speeds that are measured in a minute or two."""
+    """Train nothing: print the hours on this machine, from speeds that are measured in a few minutes."""
 
     def run(self) -> None:
         names = NAMES if self.name == "all" else (self.name,)

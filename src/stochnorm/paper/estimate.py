@@ -18,7 +18,7 @@ def estimate(
     """Measure the speeds of this machine and compute the hours of the paper's tables and figures.
 
     It measures training steps of each network and method, and evaluations, on images of noise with random weights, by
-    the code of `stochnorm finetune`: on a GPU if there is one, else on the CPU. That takes a minute or two.
+    the code of `stochnorm finetune`: on a GPU if there is one, else on the CPU. That takes a few minutes.
 
     Args:
         names: Experiments, some of `stochnorm.paper.NAMES`.
