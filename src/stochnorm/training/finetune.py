@@ -170,7 +170,7 @@ def _record(
             "images_per_second": last["images_per_second"],
             "peak_memory_gigabytes": job.memory.gigabytes(),
         },
-        "environment": environment(job.fabric),
+        "environment": environment(job.fabric, job.precision),
     }
 
 

@@ -46,7 +46,7 @@ def fit(job: Job) -> list[dict[str, Any]]:
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)
-    state |= stateful
+    state |= {**stateful, "begun_with": job.precision._asdict()}
 
     per_epoch = len(train) // config.batch_size
     eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))
