@@ -30,7 +30,11 @@ class Family(NamedTuple):
     """Attributes that BatchNorm does not have; removed when the layer becomes BatchNorm again."""
 
 
-STOCH = Family(_StochNorm, (StochNorm1d, StochNorm2d, StochNorm3d), ("_p", "_last_step", "_held"))
+STOCH = Family(
+    _StochNorm,
+    (StochNorm1d, StochNorm2d, StochNorm3d),
+    ("_p", "_p_tensor", "_last_step", "_drew", "_held", "_given", "_sync"),
+)
 BATCH_INSTANCE = Family(_BatchInstanceNorm, (BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d), ("rho",))
 FROZEN = Family(_FrozenNorm, (FrozenNorm1d, FrozenNorm2d, FrozenNorm3d), ("_asked",))
 
@@ -89,7 +93,8 @@ def _plain_class(kind: type[_BatchNorm], family: Family) -> type[_BatchNorm]:
 
 def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:
     family = family_of(module)
-    kind = type(module) if family is None else _plain_class(type(module), family)
+    own = type(module)
+    kind = getattr(own, "_fuses", own) if family is None else _plain_class(own, family)
     layers = to.layers
     if is_timms(kind, "BatchNormAct2d"):
         from stochnorm.nn.timm_layers import LAYERS

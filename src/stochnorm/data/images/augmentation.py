@@ -26,7 +26,7 @@ class Crop(NamedTuple):
     mirrored: bool
 
 
-def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
+def draw_crops(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Draw random crops of square images, half of them mirrored, as torchvision's `RandomResizedCrop` does.
 
     The area is uniform in 8 to 100 % of the image, the ratio log-uniform in 3/4 to 4/3. They are drawn up to ten times
@@ -37,9 +37,12 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
         side: Side of the images, pixels.
         generator: Generator of the draws, on the CPU.
 
+    Returns:
+        (count, 5), int64, on the CPU: top, left, height, width, and 1 for a mirrored crop, else 0.
+
     Example:
-        >>> crops = draw_crops(2, 256, torch.Generator().manual_seed(0))
-        >>> all(crop.top + crop.height <= 256 for crop in crops)
+        >>> top, left, height, width, mirrored = draw_crops(2, 256, torch.Generator().manual_seed(0)).unbind(1)
+        >>> bool((top + height <= 256).all())
         True
     """
 
@@ -54,12 +57,8 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
     first = fits.to(torch.uint8).argmax(1)
     sizes = torch.where(fits.any(1)[:, None], sizes[torch.arange(count), first], float(side))
     places = (uniform(count, 2) * (side - sizes + 1)).floor()
-    boxes = torch.cat([places, sizes], dim=1).long().tolist()
-    mirrored = (uniform(count) < 0.5).tolist()
-    return [
-        Crop(top, left, height, width, mirror)
-        for (top, left, height, width), mirror in zip(boxes, mirrored, strict=True)
-    ]
+    mirrored = uniform(count, 1) < 0.5
+    return torch.cat([places, sizes, mirrored], dim=1).long()
 
 
 def cut(image: Tensor, crop: Crop, size: int) -> Tensor:
