@@ -5,18 +5,31 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from stochnorm.files import atomic_path
 from stochnorm.runs.directory import Run
+from stochnorm.runs.precision import Precision
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["begun_with", "load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
     """Write the state atomically. All processes call it; the first one writes."""
     with atomic_path(run.checkpoint) if fabric.is_global_zero else nullcontext(run.checkpoint) as path:
         fabric.save(path, state)
+
+
+def begun_with(run: Run) -> Precision | None:
+    """Return the precision that a run began with, which it keeps; None without a checkpoint that tells it.
+
+    Only this is read, not the tensors. (A damaged checkpoint is an error of `load_checkpoint`.)
+    """
+    try:
+        return Precision(**torch.load(run.checkpoint, mmap=True, weights_only=True)["begun_with"])
+    except Exception:  # a damaged file can raise anything
+        return None
 
 
 def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:

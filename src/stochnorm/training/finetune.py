@@ -173,7 +173,7 @@ def _record(
             "images_per_second": last["images_per_second"],
             "peak_memory_gigabytes": job.memory.gigabytes(),
         },
-        "environment": environment(job.fabric) | {"cuda_graph": trained.cuda_graph},
+        "environment": environment(job.fabric, job.precision) | {"cuda_graph": trained.cuda_graph},
     }
 
 
