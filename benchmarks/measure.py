@@ -172,6 +172,9 @@ class Outcome:
     goals: list[Goal] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     """Names of pictures next to the JSON file."""
+    detail_columns: Sequence[str] = ()
+    details: list[Sequence[str]] = field(default_factory=list)
+    """Rows of a second table, which the page folds."""
 
     def write(self, path: Path) -> None:
         """Write a JSON file, for readme.py, and print the table."""
