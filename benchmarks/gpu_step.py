@@ -5,8 +5,8 @@
     python benchmarks/gpu_step.py --device cpu --tiny
 
 A step is forward, loss, backward and SGD in bfloat16 autocast, channels_last, on a batch of 48 images of 224 px that
-lies on the device (gpu_bare.py). *eager*: a Python loop launches the kernels. *graph*: the whole step is replayed from a
-CUDA graph. All models of a network live in one process and take turns; ratios are of medians.
+lies on the device (gpu_bare.py). *eager*: a Python loop launches the kernels. *graph*: the whole step is replayed from
+a CUDA graph. All models of a network live in one process and take turns; ratios are of medians.
 """
 
 from __future__ import annotations

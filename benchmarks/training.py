@@ -50,6 +50,7 @@ def training(
     depthwise: bool = True,
     precision: str = "auto",
     classes: tuple[str, ...] = CLASSES,
+    device: str = "auto",
 ) -> Training:
     """Model, methods, loss and SGD of a job; its precision and memory format.
 
@@ -61,11 +62,12 @@ def training(
         depthwise: With the compiled kernel for depthwise convolutions, as a job has it.
         precision: As of ``stochnorm finetune``.
         classes: Of the head.
+        device: As of ``stochnorm finetune``.
     """
     config = FinetuneConfig("-", method=method, backbone=backbone, delta=DELTAConfig(attention="uniform"))
     weights = "auto" if backbone == BUNDLED else "random"
     classifier = build_classifier(backbone, weights, classes, image_size=image_size or None)
-    fabric = launch("auto", precision, classifier.model)
+    fabric = launch(device, precision, classifier.model)
     side = classifier.preprocessing.resize
     noise: Any = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)  # for random weights' first statistics
     regularizers = prepare(config, classifier, Split(noise, list(range(8)), torch.arange(8)), fabric)
