@@ -4,8 +4,8 @@
     python benchmarks/gpu_evaluation.py --device cpu --tiny
 
 *validation* and *ten crops* are `evaluate_split`, as a job calls it: images that were decoded before, crops, forward
-passes, logits on the host, metrics. Each call counts whole, with all that it prepares. The bare forward pass runs on 256
-crops at a time, which lie on the device; ten crops of an image are ten of them. Both compute in bfloat16 autocast.
+passes, logits on the host, metrics. Each call counts whole, with all that it prepares. The bare forward pass runs on
+256 crops at a time, which lie on the device; ten crops of an image are ten of them. Both compute in bfloat16 autocast.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcome = Measured.of(
         "grid",
         ["network", "runs", "steps a run", "compare s", "sum of bare steps s", "ratio", "steps by the runs' clocks s"],
-        "`stochnorm compare` from its call to its records, against the steps of all runs as bare steps in a CUDA graph. "
+        "`stochnorm compare` from its call to its records, against the steps of all runs, bare and in a CUDA graph. "
         "The runs' own clocks run at the same time where runs share the GPU.",
     )
     row = [f"{name}, batch {case.batch_size}, {case.image_size} px", f"{2 * args.repeats}", f"{args.steps}"]

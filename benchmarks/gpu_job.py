@@ -6,9 +6,8 @@
 
 `finetune` of vanilla and of stochnorm, batch 48, 224 px, bfloat16, on 500 generated JPEG files of 256 to 500 px for
 training and 100 each for validation and test. It is timed from its call to its result: reading images, building,
-capturing, training, validations, test, files. It is called in a process that has imported it and that has run a job of a
-few steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured apart, once.
-The bare step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the device.
+capturing, training, validations, test, files. It is called in a process that has imported it and has run a job of a few
+steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured apart, once. The bare step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the device.
 """
 
 from __future__ import annotations
@@ -136,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcome = Measured.of(
         "job",
         ["network", "method", "steps", "job s", "its steps s", "images/s", "bare images/s", "ratio", "GB", "bare GB"],
-        "`finetune` from its call to its result, in a warm process; *bare*: the step alone in a CUDA graph, on images that "
-        "lie on the device.",
+        "`finetune` from its call to its result, in a warm process; *bare*: the step alone in a CUDA graph, on images "
+        "that lie on the device.",
     )
     if args.tiny:
         args.images = 40

@@ -6,8 +6,8 @@
 
 The step is the job's (objective, regularizers, SGD), batch 48, 224 px, bfloat16, on images that lie on the device. A
 method's step is replayed from a CUDA graph if it can be captured, and launched by Python if not; the table says which,
-and why. All methods of a network live in one process and take turns; ratios are of medians. DELTA has uniform attention:
-the other kind costs the same per step.
+and why. All methods of a network live in one process and take turns; ratios are of medians. DELTA has uniform
+attention: the other kind costs the same per step.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcome = Measured.of(
         "methods",
         ["network", "method", "step ms", "to vanilla", "quartiles ms", "CUDA graph"],
-        "Medians of steps that the methods take in turns; bfloat16, batch 48, 224 px, images on the device. *CUDA graph*: "
-        "whether the step is replayed from one, or else launched by Python, and why.",
+        "Medians of steps that the methods take in turns; bfloat16, batch 48, 224 px, images on the device. *CUDA "
+        "graph*: whether the step is replayed from one, or else launched by Python, and why.",
     )
     settle(args.device)
     chosen = cases(args.tiny)
