@@ -7,7 +7,8 @@
 `finetune` of vanilla and of stochnorm, batch 48, 224 px, bfloat16, on 500 generated JPEG files of 256 to 500 px for
 training and 100 each for validation and test. It is timed from its call to its result: reading images, building,
 capturing, training, validations, test, files. It is called in a process that has imported it and has run a job of a few
-steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured apart, once. The bare step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the device.
+steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured apart, once. The bare
+step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the device.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = photographs(folder / "photos", args.images, 20 if args.tiny else 100)
         for network in args.networks or chosen:
             measure(network, chosen[network], data, folder, outcome, args)
+            outcome.save(args.out)  # so that what follows cannot cost it
         network, case = next(iter(chosen.items()))
         steps = 3 if args.tiny else SHORT
         short = run(settings(case, data, args.device, method="stochnorm", steps=steps, out=folder / "short"))

@@ -130,7 +130,7 @@ def total(cells: Sequence[Cell], counts: Counter[Shape], name: str, *, eager: bo
     return sum(counts[cell.shape] * (cell.eager if eager else cell.device)[name] for cell in cells)
 
 
-def table(groups: Sequence[Sequence[Cell]], counts: Counter[Shape]) -> list[list[str]]:
+def table(groups: Sequence[Sequence[Cell]], counts: Counter[Shape], columns: int) -> list[list[str]]:
     """Return a row per layer, in a CUDA graph and in a Python loop, with a column per dtype and format."""
     rows = []
     for eager in (False, True):
@@ -143,7 +143,7 @@ def table(groups: Sequence[Sequence[Cell]], counts: Counter[Shape]) -> list[list
             rows.append(row)
     worst = [max(cell.device[OURS] / cell.device[BASE] for cell in cells) for cells in groups]
     rows.append([f"{OURS}, worst input", "device", *(f"({ratio:.2f})" for ratio in worst)])
-    return rows
+    return [row + [""] * (2 + columns - len(row)) for row in rows]
 
 
 def base_of(name: str) -> str:
@@ -190,12 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for dtype, layout in kinds:
         groups.append([measure(shape, dtype, layout, **each, seconds=seconds) for shape in counts])
         goals(outcome, groups[-1], counts)
+        first = groups[0][0]
+        eager = [f"{name}, eager" for name in first.eager]
+        outcome.detail_columns = ["input", "layers", "dtype", "format", *first.device, *eager]
+        outcome.details += [detail(cell, counts[cell.shape]) for cell in groups[-1]]
+        outcome.rows = table(groups, counts, len(kinds))
+        outcome.save(args.out)  # so that what follows cannot cost it
         print(f"{dtype}, {layout}: done", flush=True)
-    outcome.rows += table(groups, counts)
-    first = groups[0][0]
-    eager = [f"{name}, eager" for name in first.eager]
-    outcome.detail_columns = ["input", "layers", "dtype", "format", *first.device, *eager]
-    outcome.details = [detail(cell, counts[cell.shape]) for cells in groups for cell in cells]
     if args.compile_seconds:
         dtype, layout = kinds[0]
         cells = compiled(counts, dtype, layout, **each, budget=Budget(args.compile_seconds))

@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for name, case in chosen.items():
             both_ways(name, case, outcome, args.device, args.seconds / 2 / len(chosen))
+            outcome.save(args.out)  # so that what follows cannot cost it
             release(args.device)
     outcome.write(args.out)
 

@@ -176,11 +176,15 @@ class Outcome:
     details: list[Sequence[str]] = field(default_factory=list)
     """Rows of a second table, which the page folds."""
 
-    def write(self, path: Path) -> None:
-        """Write a JSON file, for readme.py, and print the table."""
+    def save(self, path: Path) -> None:
+        """Write a JSON file, for readme.py."""
         content = asdict(self) | {"command": _command(), "conditions": conditions()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write(self, path: Path) -> None:
+        """Write a JSON file and print the table."""
+        self.save(path)
         console = Console(width=130)
         table = Table(*self.columns, title=self.title)
         for row in self.rows:
