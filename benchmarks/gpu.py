@@ -118,6 +118,8 @@ def run(part: Part, options: Sequence[str], limit: float, log: Log) -> tuple[str
         _kill_group(process.pid)
         process.wait()
     reader.join(5)
+    if process.stdout:
+        process.stdout.close()
     return state, time.perf_counter() - start
 
 

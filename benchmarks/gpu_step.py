@@ -18,7 +18,6 @@ import torch
 
 from gpu_bare import WAYS, Case, bare_step, cases
 from gpu_timing import Budget, Measured, Work, captured, options, parse, peak_gigabytes, release, settle, take_turns
-from measure import RESULTS
 
 COLUMNS = ["network", "normalization", "eager ms", "graph ms", "to BatchNorm", "quartiles ms", "images/s", "GB"]
 COMPILED = ["network", "normalization", "compiling s", "graph ms", "to BatchNorm", "quartiles ms", "images/s"]
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="one network, under torch.compile")
     args = parse(parser, arguments)
     if args.compile and args.out == parser.get_default("out"):
-        args.out = RESULTS / "gpu/step_compiled.json"
+        args.out = args.out.with_name("step_compiled.json")
 
     budget = Budget(args.seconds)
     settle(args.device)
