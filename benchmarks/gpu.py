@@ -172,7 +172,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             options = [] if name in TESTS else ["--out", str(out / f"{name}.json"), "--device", args.device]
             log(f"\n== {name}\n")
-            state, seconds = run(part, [*options, *(["--tiny"] if args.tiny else [])], min(part.limit, left), log)
+            state, seconds = run(
+                part,
+                [*options, *(["--tiny"] if args.tiny else [])],
+                left if args.only_tests else min(part.limit, left),
+                log,
+            )
             summary.append(f"{name}: {state}, {seconds:.0f} s")
             log(f"== {summary[-1]}\n")
         log("\n".join(["", "Summary", *summary, "", *goals(out, list(parts)), ""]))

@@ -93,6 +93,7 @@ def settle(device: str, seconds: float = 1.0) -> None:
     """Let the GPU work until its clock has settled."""
     if device == "cpu":
         return
+    gc.freeze()  # the modules, through which the collector would go again at each `release`
     matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -153,9 +154,9 @@ def peak_gigabytes(work: Work, device: str) -> float:
 
 
 def release(device: str) -> None:
-    """Give back memory that nothing uses, the pools of graphs too."""
-    gc.collect()
+    """Give back the GPU's memory that nothing uses, the pools of graphs too."""
     if device == "cuda":
+        gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
@@ -201,7 +202,6 @@ def _elapsed(work: Work, calls: int, device: str) -> float:
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Python's collector of garbage would stop a Python loop now and then."""
-    gc.collect()
     gc.disable()
     try:
         yield
