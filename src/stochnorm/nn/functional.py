@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stochnorm.nn.cpu import kernel
-from stochnorm.nn.cuda import composition
+from stochnorm.nn.cuda import check, composition, fused
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
 __all__ = ["stoch_norm"]
@@ -101,7 +102,7 @@ def stoch_norm_(
     weight: Tensor | None,
     bias: Tensor | None,
     *,
-    use_batch: Tensor,
+    use_batch: Tensor | None,
     momentum: float | None,
     eps: float,
     batches: Tensor | None = None,
@@ -111,6 +112,7 @@ def stoch_norm_(
     """Compute `activation(stoch_norm(input) + residual)`, with the statistics updated in place and without checks.
 
     Args:
+        use_batch: The mask s; None is True everywhere, which is batch normalization.
         momentum: Weight of the batch statistics in the moving ones; None for the cumulative average of `batches`.
         batches: Number of batches that the moving statistics have seen, int64 (); counted up here.
         residual: Added to the normalized input, of its shape.
@@ -119,8 +121,27 @@ def stoch_norm_(
     Returns:
         `(output, (mean, var, batch_mean))`; mean and var are the statistics that each channel was normalized by.
     """
+    if fused.fits(input, residual, running_mean, running_var, weight, bias):
+        code = fused.code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=False):
+            output, statistics = fused.stoch_norm_(
+                input,
+                running_mean,
+                running_var,
+                weight,
+                bias,
+                use_batch=use_batch,
+                momentum=momentum,
+                eps=eps,
+                batches=batches,
+                residual=residual,
+                activation=code or 0,
+            )
+            return output if code is not None else _behind(output, None, activation), statistics
     if batches is not None:
         batches.add_(1)
+    if use_batch is None:
+        use_batch = torch.ones(input.size(1), dtype=torch.bool, device=input.device)
     if momentum is None:
         momentum = 1.0 / float(cast(Tensor, batches))
     if kernel.fits(input, running_mean, running_var, weight, bias):
@@ -146,6 +167,43 @@ def stoch_norm_(
     var = torch.where(use_batch, batch_var, moving_var)
     normalized: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
     return _behind(normalized, residual, activation), (mean, var, batch_mean)
+
+
+def frozen_norm(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    eps: float,
+    residual: Tensor | None = None,
+    activation: nn.Module | None = None,
+) -> Tensor:
+    """Compute `activation(batch_norm(input) + residual)` with given statistics, for frozen layers and inference.
+
+    Gradients flow to input, weight, bias and residual.
+
+    Args:
+        input: The feature map.
+        mean: Mean of each channel.
+        var: Variance of each channel.
+        weight: Scale gamma; None is 1.
+        bias: Shift beta; None is 0.
+        eps: Constant added to the variances.
+        residual: Added to the normalized input, of its shape.
+        activation: Module applied last; on a GPU, in the same pass if it is ReLU, ReLU6 or SiLU.
+
+    Shape:
+        - input: (b, c, ...); mean, var, weight, bias: (c,).
+        - Returns: the input's shape, dtype and memory format.
+    """
+    if fused.fits(input, residual, mean, var, weight, bias):
+        code = fused.code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=True):
+            output = fused.frozen_norm(input, mean, var, weight, bias, eps=eps, residual=residual, activation=code or 0)
+            return output if code is not None else _behind(output, None, activation)
+    return _behind(F.batch_norm(input, mean, var, weight, bias, False, 0.0, eps), residual, activation)
 
 
 def _behind(normalized: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
@@ -204,9 +262,7 @@ class _Normalize(torch.autograd.Function):
         return grad_input, None, None, grad_weight, _cast(grad_bias, ctx.bias_dtype), None, None
 
 
-def _backward_of(
-    input: Tensor, grad_output: Tensor
-) -> Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]:
+def _backward_of(input: Tensor, grad_output: Tensor) -> Callable[..., tuple[Tensor | None, ...]]:
     """Return the function that computes the gradients: it depends on the device and on double backward."""
     if torch.compiler.is_compiling():
         return _backward  # has decompositions, which the compiler fuses

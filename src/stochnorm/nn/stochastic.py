@@ -74,17 +74,26 @@ class _StochNorm(_BatchNorm):
             return super().forward(input)
         return self._stochastic_forward(input)
 
-    def _stochastic_forward(self, input: Tensor) -> Tensor:
-        """Algorithm 1, training: draw, normalize, update the moving statistics."""
+    def _stochastic_forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: nn.Module | None = None
+    ) -> Tensor:
+        """Algorithm 1, training: draw, normalize, update the moving statistics; add the residual, activate.
+
+        Args:
+            residual: Added to the normalized input, of its shape.
+            activation: Module applied last; None for the layer's own.
+        """
+        if activation is None:
+            activation = self._activation()
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         check_values_per_channel(input)
         if input.size(1) != self.num_features:
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
         if self._held:
-            return self._repeat(input)[0]
+            return self._repeat(input, residual, activation)[0]
         use_batch = torch.rand(self.num_features, device=input.device) < self._p
         if inside_backward():
-            return self._recompute(input)
+            return self._recompute(input, residual, activation)
         output, statistics = stoch_norm_(
             input,
             cast(Tensor, self.running_mean),
@@ -95,7 +104,8 @@ class _StochNorm(_BatchNorm):
             momentum=self.momentum,
             eps=self.eps,
             batches=self.num_batches_tracked,
-            activation=self._activation(),
+            residual=residual,
+            activation=activation,
         )
         if torch.compiler.is_compiling():
             self._last_step = None  # keep nothing, so that no older step is repeated
@@ -103,7 +113,7 @@ class _StochNorm(_BatchNorm):
             object.__setattr__(self, "_last_step", (use_batch, statistics))
         return output
 
-    def _repeat(self, input: Tensor) -> tuple[Tensor, Tensor]:
+    def _repeat(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> tuple[Tensor, Tensor]:
         """Repeat the last step: same mask, the moving statistics from before it, no update.
 
         Returns:
@@ -125,13 +135,14 @@ class _StochNorm(_BatchNorm):
             use_batch=use_batch,
             momentum=0.0,
             eps=self.eps,
-            activation=self._activation(),
+            residual=residual,
+            activation=activation,
         )
         return output, batch_mean
 
-    def _recompute(self, input: Tensor) -> Tensor:
+    def _recompute(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
         """Repeat the last step for activation checkpointing; raise RuntimeError if the input is another one."""
-        output, batch_mean = self._repeat(input)
+        output, batch_mean = self._repeat(input, residual, activation)
         if input.is_cuda and torch.cuda.is_current_stream_capturing():
             return output  # a CUDA graph cannot ask the GPU for the result of a comparison
         _, (_, var, expected) = cast("tuple[Tensor, Iterable[Tensor]]", self._last_step)
