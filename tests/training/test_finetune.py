@@ -27,6 +27,7 @@ from stochnorm.data import Preprocessing, read_source
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
+from stochnorm.training.step import TrainingStep
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -169,8 +170,14 @@ def test_a_diverging_loss_stops_the_run_and_keeps_what_was_written(
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2: training diverged with lr 1e\+30"):
         finetune(config(photos, tmp_path / "none", lr=1e30), quiet=True)
     losses = iter((1.0, 1.0, float("nan")))
-    original = stochnorm.training.loop._gradients
-    monkeypatch.setattr(stochnorm.training.loop, "_gradients", lambda *args: original(*args) | {"total": next(losses)})
+    original = TrainingStep._values
+
+    def values(*args: Any) -> torch.Tensor:
+        of_part = original(*args)
+        of_part[-1] = next(losses)
+        return of_part
+
+    monkeypatch.setattr(TrainingStep, "_values", values)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: training diverged with lr 0\.02"):
         finetune(config(photos, tmp_path / "run", eval_every=1), quiet=True)
     assert [record["step"] for record in Run(tmp_path / "run").read_metrics()] == [1, 2]

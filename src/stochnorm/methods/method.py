@@ -11,7 +11,7 @@ from stochnorm.methods.ranges import Search, check_ranges, noted
 if TYPE_CHECKING:
     import torch
 
-    from stochnorm.data.images.batches import CenterCrops
+    from stochnorm.data.images.center import CenterCrops
     from stochnorm.models.classifier import Classifier
     from stochnorm.nn.select import Where
     from stochnorm.regularizers import Regularizer

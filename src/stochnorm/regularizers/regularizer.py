@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,12 @@ class Regularizer(nn.Module, ABC):
 
     The model is not a child: it keeps its parameters, and `.to()` and `state_dict()` of a regularizer concern only the
     regularizer's own anchors.
+
+    Attributes:
+        waits: What makes each step wait for the device, so that no CUDA graph can hold it; empty if nothing does.
     """
+
+    waits: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:

@@ -18,6 +18,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from stochnorm.nn.cpu import depthwise, kernel
+from stochnorm.nn.cuda.memory import peak_memory, reset_peak_memory
 
 __all__ = ["PeakMemory", "check_device", "environment", "is_first_process", "launch", "precision_of"]
 
@@ -105,7 +106,7 @@ class PeakMemory:
     def __init__(self, fabric: Fabric) -> None:
         self._device = fabric.device
         if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
+            reset_peak_memory(self._device)
         elif sys.platform == "linux":
             with suppress(OSError):  # not every container may reset the count
                 Path("/proc/self/clear_refs").write_text("5")
@@ -113,7 +114,7 @@ class PeakMemory:
     def gigabytes(self) -> float | None:
         """Return the peak memory in units of 1e9 bytes; None where it is unknown."""
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device) / 1e9
+            return peak_memory(self._device) / 1e9
         if sys.platform == "linux":
             status = Path("/proc/self/status").read_text()
             return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9

@@ -22,15 +22,20 @@ def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
 def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:
     """Restore model, optimizer and precision, and return the rest of the state.
 
+    The optimizer keeps its implementation: the file may come from another kind of device.
+
     Raises:
         ValueError: The file is damaged, or was written by another number of processes.
     """
+    fused = stateful["optimizer"].defaults["fused"]
     try:
         state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
         processes = state["processes"]
     except Exception as error:  # a damaged file can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start again with --overwrite") from error
+    for group in stateful["optimizer"].param_groups:
+        group["fused"] = fused
     if processes != fabric.world_size:
         raise ValueError(
             f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "

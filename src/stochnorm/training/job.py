@@ -116,7 +116,7 @@ def assemble(
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
     check_splits(splits, source.classes, config, fabric.world_size)
-    task = task_of(config, source, splits["train"])
+    task = task_of(config, source, splits["train"], fabric.device)
     with display.measuring("DELTA's channel attention") as progress:
         regularizers = prepare(config, classifier, splits["train"], fabric, progress)
     return Job(

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from stochnorm.data import Split
-from stochnorm.data.images.batches import CenterCrops
+from stochnorm.data.images.center import CenterCrops
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier

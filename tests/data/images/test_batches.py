@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stochnorm.data import ImageStore, Preprocessing, Row, Split, read_source
-from stochnorm.data.images.batches import CenterCrops, network_inputs
+from stochnorm.data.images.batches import network_inputs
 
 SMALL = Preprocessing(image_size=14, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -69,23 +69,10 @@ def test_only_batches_for_a_gpu_are_pinned(split: Split, monkeypatch: pytest.Mon
     list(split.evaluation_batches(8, device=torch.device("mps")))
 
 
-def test_center_crops_are_what_the_network_sees_in_evaluation(split: Split) -> None:
-    crops = CenterCrops(split, [3, 0, 7], SMALL, 2, torch.device("cpu"))
-    for _ in range(2):
-        ((inputs, targets),) = crops  # the last image alone has no batch statistics
-        expected = torch.stack([split.store[split.indices[i]] for i in (3, 0)])
-        assert torch.equal(inputs, SMALL.normalize(SMALL.center_crop(expected)))
-        assert torch.equal(targets, split.targets[[3, 0]])
-    *images, every_target = crops.content()
-    assert all(torch.equal(image, split.store[split.indices[i]]) for image, i in zip(images, (3, 0, 7), strict=True))
-    assert torch.equal(every_target, split.targets[[3, 0, 7]])
-
-
 def test_inputs_of_the_network_are_made_on_its_device(split: Split) -> None:
     meta = torch.device("meta")
-    crops = CenterCrops(split, range(4), SMALL, 4, meta)
     augmented = network_inputs(split.training_batches(4, range(1), seed=0, device=meta), SMALL, meta)
-    for inputs, targets in (*crops, *augmented):
+    for inputs, targets in augmented:
         assert inputs.shape == (4, 3, 14, 14)
         assert inputs.device == targets.device == meta
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Crop", "cut", "draw_crops"]
+__all__ = ["Crop", "cut", "draw_crop_table", "draw_crops"]
 
 _AREA = (0.08, 1.0)  # fraction of the image
 _RATIO = (3 / 4, 4 / 3)  # width to height
@@ -42,6 +42,16 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
         >>> all(crop.top + crop.height <= 256 for crop in crops)
         True
     """
+    table = draw_crop_table(count, side, generator).tolist()
+    return [Crop(top, left, height, width, bool(mirrored)) for top, left, height, width, mirrored in table]
+
+
+def draw_crop_table(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Draw random crops as [stochnorm.data.images.augmentation.draw_crops][] does, as a tensor.
+
+    Returns:
+        (count, 5), int64, on the CPU: top, left, height, width, and 1 for a mirrored crop, else 0.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -54,12 +64,8 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
     first = fits.to(torch.uint8).argmax(1)
     sizes = torch.where(fits.any(1)[:, None], sizes[torch.arange(count), first], float(side))
     places = (uniform(count, 2) * (side - sizes + 1)).floor()
-    boxes = torch.cat([places, sizes], dim=1).long().tolist()
-    mirrored = (uniform(count) < 0.5).tolist()
-    return [
-        Crop(top, left, height, width, mirror)
-        for (top, left, height, width), mirror in zip(boxes, mirrored, strict=True)
-    ]
+    mirrored = uniform(count, 1) < 0.5
+    return torch.cat([places, sizes, mirrored], dim=1).long()
 
 
 def cut(image: Tensor, crop: Crop, size: int) -> Tensor:

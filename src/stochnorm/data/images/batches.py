@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stochnorm.data.images.augmentation import cut, draw_crops
+from stochnorm.data.images.augmentation import Crop, cut
+from stochnorm.data.images.plan import Plans
 from stochnorm.data.images.preprocessing import Preprocessing, stack
 from stochnorm.data.images.readable import readable
 from stochnorm.data.images.store import ImageStore
 from stochnorm.data.images.stream import send, stream
 from stochnorm.data.labels import encode_labels
-from stochnorm.data.splits import generator
 
-__all__ = ["CenterCrops", "Split", "file_batches", "network_inputs"]
+__all__ = ["Split", "cut_batch", "file_batches", "network_inputs"]
 
 _CPU = torch.device("cpu")
 
@@ -98,8 +98,17 @@ class Split:
         Returns:
             Images uint8 (b, 3, image_size, image_size), channels_last, and targets (b,) or (b, c).
         """
-        batches = _TrainingBatches(self, batch_size, seed, slice(rank, batch_size, world_size))
-        return stream(batches, steps, workers=workers, device=device)
+        plans = self.plans(batch_size, seed=seed, rank=rank, world_size=world_size)
+        return stream(_TrainingBatches(self, plans), steps, workers=workers, device=device)
+
+    def plans(self, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> Plans:
+        """Return the plans of the training batches: which images, and which crops of them."""
+        share = slice(rank, batch_size, world_size)
+        return Plans(len(self), batch_size, self.store.preprocessing.resize, seed, share)
+
+    def part(self, start: int, stop: int) -> Split:
+        """Return the images from an index up to another one."""
+        return Split(self.store, self.indices[start:stop], self.targets[start:stop])
 
     def evaluation_batches(self, batch_size: int, *, workers: int = 0, device: torch.device = _CPU) -> Iterable[Tensor]:
         """Yield batches of whole images in order, uint8 (b, 3, resize, resize), channels_last, on the CPU.
@@ -113,53 +122,30 @@ class Split:
         return stream(_EvaluationBatches(self, batch_size), numbers, workers=workers, device=device)
 
 
-class CenterCrops:
-    """Batches of normalized center crops with their targets, as the network sees them in evaluation.
-
-    They can be iterated any number of times.
-
-    Args:
-        split: The labelled images.
-        indices: Images of the split to use, in order.
-        preprocessing: Crop and normalization.
-        batch_size: Images per batch. A last batch of one image is left out: it has no batch statistics.
-        device: Device of the crops and targets.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        indices: Iterable[int],
-        preprocessing: Preprocessing,
-        batch_size: int,
-        device: torch.device,
-    ) -> None:
-        self.split, self.indices, self.preprocessing = split, list(indices), preprocessing
-        self.batch_size, self.device = batch_size, device
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        cropped = ((self.preprocessing.center_crop(images), targets) for images, targets in self._batches())
-        return network_inputs(cropped, self.preprocessing, self.device)
-
-    def content(self) -> Iterator[Tensor]:
-        """Yield every image, then the targets: all that the batches depend on."""
-        for i in self.indices:
-            yield self.split.store[self.split.indices[i]]
-        yield self.split.targets[self.indices]
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            chosen = self.indices[start : start + self.batch_size]
-            if len(chosen) > 1:
-                yield stack([self.split.store[self.split.indices[i]] for i in chosen]), self.split.targets[chosen]
-
-
 def network_inputs(
     batches: Iterable[tuple[Tensor, Tensor]], preprocessing: Preprocessing, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Move batches of uint8 images and targets to a device, and normalize the images there."""
     for images, targets in batches:
         yield preprocessing.normalize(send(images, device)), send(targets, device)
+
+
+def cut_batch(split: Split, plan: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut the crops of a plan, one after the other, on the CPU; return them and the targets of their images.
+
+    Args:
+        split: The labelled images.
+        plan: (b, 6), int32, as [stochnorm.data.images.plan.Plans][] has it.
+
+    Returns:
+        Images uint8 (b, 3, image_size, image_size), channels_last, and targets (b,) or (b, c).
+    """
+    size = split.store.preprocessing.image_size
+    images = torch.empty((len(plan), size, size, 3), dtype=torch.uint8).movedim(-1, 1)
+    for place, (index, top, left, height, width, mirrored) in enumerate(plan.tolist()):
+        crop = Crop(top, left, height, width, bool(mirrored))
+        images[place] = cut(split.store[split.indices[index]], crop, size)
+    return images, split.targets[plan[:, 0].long()]
 
 
 def file_batches(
@@ -194,24 +180,11 @@ def file_batches(
 class _TrainingBatches(Dataset[tuple[Tensor, Tensor]]):
     """Training batches by the number of their step, the same in every process and thread."""
 
-    def __init__(self, split: Split, batch_size: int, seed: int, share: slice) -> None:
-        self.split, self.batch_size, self.seed, self.share = split, batch_size, seed, share
-        self.order = (-1, torch.empty(0))  # the epoch, and its permutation
+    def __init__(self, split: Split, plans: Plans) -> None:
+        self.split, self.plans = split, plans
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        store, targets = self.split.store, self.split.targets
-        epoch, position = divmod(step, len(self.split) // self.batch_size)
-        if self.order[0] != epoch:
-            self.order = epoch, torch.randperm(len(self.split), generator=generator("order", self.seed, epoch))
-        chosen = self.order[1][position * self.batch_size :][self.share]
-        # Every process draws the crops of the whole batch, so that the batch does not depend on their number.
-        drawn = generator("augment", self.seed, step)
-        crops = draw_crops(self.batch_size, store.preprocessing.resize, drawn)[self.share]
-        size = store.preprocessing.image_size
-        images = torch.empty((len(crops), size, size, 3), dtype=torch.uint8).movedim(-1, 1)
-        for place, (index, crop) in enumerate(zip(chosen.tolist(), crops, strict=True)):
-            images[place] = cut(store[self.split.indices[index]], crop, size)
-        return images, targets[chosen]
+        return cut_batch(self.split, self.plans[step])
 
 
 class _EvaluationBatches(Dataset[Tensor]):

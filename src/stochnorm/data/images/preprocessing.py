@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-__all__ = ["Preprocessing", "stack"]
+__all__ = ["Preprocessing", "stack", "standardize"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -69,11 +69,12 @@ class Preprocessing:
     def normalize(self, images: Tensor) -> Tensor:
         """Convert uint8 images (b, 3, h, w) to the network's input: float32, channels_last, on the same device."""
         pixels = images.movedim(1, -1).contiguous().float()
-        # Line by line and in place: a broadcast along lines of three channels is slow.
-        lines = pixels.flatten(2).flatten(0, 1)
-        mean, std = (_line(tuple(values), images.size(-1), images.device) for values in (self.mean, self.std))
-        lines.sub_(mean).div_(std)
-        return pixels.movedim(-1, 1)
+        return standardize(pixels, *self.lines(images.size(-1), images.device))
+
+    def lines(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of a line of pixels, for values in [0, 255]: (3 width,), float32."""
+        mean, std = (_line(tuple(values), width, device) for values in (self.mean, self.std))
+        return mean, std
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings by name."""
@@ -83,6 +84,22 @@ class Preprocessing:
 def stack(images: Sequence[Tensor]) -> Tensor:
     """Stack images (3, h, w) to a batch (b, 3, h, w), channels_last."""
     return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)
+
+
+def standardize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Subtract the mean and divide by the standard deviation, in place.
+
+    Args:
+        pixels: (b, h, w, 3), float32, contiguous.
+        mean: Mean of a line, as [stochnorm.data.images.preprocessing.Preprocessing.lines][] returns it.
+        std: Standard deviation of a line.
+
+    Returns:
+        The same memory as (b, 3, h, w), channels_last.
+    """
+    # Line by line and in place: a broadcast along lines of three channels is slow.
+    pixels.flatten(2).flatten(0, 1).sub_(mean).div_(std)
+    return pixels.movedim(-1, 1)
 
 
 def _line(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:

@@ -36,6 +36,7 @@ class ImageStore:
 
     Attributes:
         rows: The readable images.
+        stamps: Size and modification time of each image's file, from before it was read.
 
     Raises:
         ValueError: No image can be read; or, with `strict`, one cannot.
@@ -56,6 +57,7 @@ class ImageStore:
         self.root = root
         self.preprocessing = preprocessing
         self.rows: list[Row] = []
+        self.stamps: list[tuple[int, int]] = []
         self._cache: ImageCache | None = None
         if cache in ("auto", "disk"):
             self._cache = self._open(listed or [row.path for row in rows], warn_of_limit=cache == "disk")
@@ -63,13 +65,14 @@ class ImageStore:
         fits = cache != "none" and torch.Size(shape).numel() <= max_bytes
         self._memory: Tensor | None = None
         self._in_memory: set[int] = set()
-        for row, image in readable(self._obtain, rows, ahead=4 * THREADS, strict=strict, track=track):
+        for row, (stamp, image) in readable(self._obtain, rows, ahead=4 * THREADS, strict=strict, track=track):
             if image is not None and fits:
                 if self._memory is None:
                     self._memory = torch.empty(shape, dtype=torch.uint8)  # takes up memory as it is filled
                 self._memory[len(self.rows)] = image.movedim(0, -1)
                 self._in_memory.add(len(self.rows))
             self.rows.append(row)
+            self.stamps.append(stamp)
         if self._cache is not None and self._cache.failure is not None:
             _warn_of(self._cache.failure)
 
@@ -93,9 +96,15 @@ class ImageStore:
                 _warn_of(error)
             return None
 
-    def _obtain(self, row: Row) -> Tensor | None:
-        """Read an image; None if the file on disk has it."""
-        return self.preprocessing.read(self.root / row.path) if self._cache is None else self._cache.hold(row.path)
+    def _obtain(self, row: Row) -> tuple[tuple[int, int], Tensor | None]:
+        """Read an image, and stamp it; None in place of the image if the file on disk has it."""
+        path = self.root / row.path
+        try:
+            about = path.stat()
+            stamp = about.st_size, about.st_mtime_ns
+        except OSError:
+            stamp = -1, -1  # reading it raises the error to show
+        return stamp, self.preprocessing.read(path) if self._cache is None else self._cache.hold(row.path)
 
 
 def _warn_of(error: Exception) -> None:

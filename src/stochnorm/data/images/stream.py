@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from stochnorm.data.images.ahead import map_ahead
 
-__all__ = ["send", "stream"]
+__all__ = ["pinned", "send", "stream"]
 
-Batch = TypeVar("Batch", tuple[Tensor, Tensor], Tensor)
+Batch = TypeVar("Batch", Tensor, tuple[Tensor, ...], tuple[Tensor, Tensor])
 
 
 def stream(batches: Dataset[Batch], numbers: range, *, workers: int, device: torch.device) -> Iterable[Batch]:
@@ -37,7 +37,7 @@ def stream(batches: Dataset[Batch], numbers: range, *, workers: int, device: tor
             worker_init_fn=_ignore_interrupt,
         )
     return map_ahead(
-        lambda number: _pinned(batches[number], device), numbers, threads=1, ahead=0 if device.type == "cpu" else 2
+        lambda number: pinned(batches[number], device), numbers, threads=1, ahead=0 if device.type == "cpu" else 2
     )
 
 
@@ -46,7 +46,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-def _pinned(batch: Any, device: torch.device) -> Any:
+def pinned(batch: Any, device: torch.device) -> Any:
+    """Copy a tensor, or each one of a tuple, to memory that a CUDA device copies from directly."""
     if device.type != "cuda":
         return batch
     with torch.cuda.device(device):  # pinned memory belongs to the thread's current device, which is 0 in a new thread
