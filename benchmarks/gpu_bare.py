@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from blend import blend_everywhere
 from stochnorm.models import Classifier, build_classifier
-from stochnorm.nn import convert
+from stochnorm.nn import convert, fuse
 from training import BUNDLED, CLASSES
 
 
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 CASES = {"EfficientNet-Lite0": Case(BUNDLED), "ResNet-50": Case("torchvision/resnet50")}
 TINY = {"tiny ResNet": Case("test_resnet", 4, 32)}
-WAYS = ("BatchNorm", "StochNorm", "blend")
+WAYS = ("BatchNorm", "fused BatchNorm", "StochNorm", "blend")
 
 
 def cases(tiny: bool) -> dict[str, Case]:
@@ -41,7 +41,7 @@ def network(case: Case, way: str, device: str) -> Classifier:
 
     Args:
         case: Backbone and image size; random weights, so that nothing else need be installed.
-        way: `BatchNorm`; `StochNorm`, converted and fused as a job does it; `blend`, both branches.
+        way: `BatchNorm`, as it is; `fused BatchNorm` and `StochNorm`, as a job has them; `blend`, both branches.
         device: `cuda` or `cpu`.
     """
     classifier = build_classifier(case.backbone, "random", CLASSES, image_size=case.image_size)
@@ -50,6 +50,8 @@ def network(case: Case, way: str, device: str) -> Classifier:
         blend_everywhere(model)
     elif way == "StochNorm":
         convert(model, p=0.5)
+    if way in ("fused BatchNorm", "StochNorm"):
+        fuse(model)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier
 
@@ -67,7 +69,11 @@ def bare_step(case: Case, way: str, device: str, *, compiled: bool = False) -> C
     classifier = network(case, way, device)
     images, targets = batch(case, device)
     optimizer = torch.optim.SGD(
-        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True
+        classifier.parameter_groups(1e-4),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        fused=device == "cuda" or None,
     )
     model: nn.Module = classifier.model.train()
     run = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model

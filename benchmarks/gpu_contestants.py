@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 from blend import HostMask, TwoBranchBlend
 from stochnorm import nn as stoch
-
-try:
-    from stochnorm.nn import aten
-except ImportError:
-    from stochnorm.nn import functional as aten
+from stochnorm.nn import aten
 
 BASE = "BatchNorm"
 BASE_RELU = "BatchNorm + ReLU"
@@ -55,7 +51,7 @@ class Pieces(nn.BatchNorm2d):
 def _with_relu(layer: nn.Module, *, fused: bool) -> nn.Module:
     pair = nn.Sequential(layer, nn.ReLU(inplace=True))
     if fused:
-        getattr(stoch, "fuse", lambda m: 0)(pair)
+        stoch.fuse(pair)
     return pair
 
 

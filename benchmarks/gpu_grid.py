@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")  # of the workers too
         data = photographs(Path(folder) / "photos", images, 20 if args.tiny else 100)
         base = settings(case, data, args.device, steps=args.steps, log="none")
-        variants = tuple(Variant(way, {"method": method}) for way, method in METHODS.items())
+        variants = tuple(Variant(method, {"method": method}) for method in METHODS.values())
         grid = Grid(base, variants, repeats=args.repeats)
         start = time.perf_counter()
         comparison = compare(grid, Path(folder) / "grid", workers=args.workers, quiet=True)

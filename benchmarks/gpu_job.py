@@ -29,7 +29,7 @@ from images import write_images
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.finetune import finetune
 
-METHODS = {"BatchNorm": "vanilla", "StochNorm": "stochnorm"}
+METHODS = {"fused BatchNorm": "vanilla", "StochNorm": "stochnorm"}  # the networks of the bare steps: the jobs' own
 STEPS = {"EfficientNet-Lite0": 3000, "ResNet-50": 1000}
 SHORT = 300
 RESIZED = 256  # pixels: the side of decoded images at 224 px
@@ -50,6 +50,8 @@ class Run(NamedTuple):
     training: float
     """Seconds of its steps."""
     gigabytes: float
+    graph: str
+    """Whether its steps ran in a CUDA graph, or why not."""
 
 
 def photographs(folder: Path, train: int, others: int) -> Path:
@@ -73,8 +75,10 @@ def bare(case: Case, way: str, device: str, images: int) -> Bare:
 def run(config: FinetuneConfig) -> Run:
     """Do a job."""
     start = time.perf_counter()
-    cost = finetune(config, quiet=True).record["cost"]
-    return Run(time.perf_counter() - start, cost["seconds"], cost["peak_memory_gigabytes"] or 0.0)
+    record = finetune(config, quiet=True).record
+    seconds, cost, graph = time.perf_counter() - start, record["cost"], record["environment"]["cuda_graph"]
+    graph = "yes" if graph is True else f"no: {graph}"
+    return Run(seconds, cost["seconds"], cost["peak_memory_gigabytes"] or 0.0, graph)
 
 
 def started() -> float:
@@ -108,7 +112,7 @@ def measure(name: str, case: Case, data: Path, folder: Path, outcome: Measured, 
         limits[way] = bare(case, way, args.device, args.images)
         release(args.device)
         common = {"method": method, "report": False}
-        run(settings(case, data, args.device, steps=3, out=folder / f"{name}-{way}-first", **common))
+        run(settings(case, data, args.device, steps=5, out=folder / f"{name}-{way}-first", **common))
         release(args.device)
         runs[way] = run(settings(case, data, args.device, steps=steps, out=folder / f"{name}-{way}", **common))
         release(args.device)
@@ -116,10 +120,11 @@ def measure(name: str, case: Case, data: Path, folder: Path, outcome: Measured, 
         rate, ideal = steps * case.batch_size / ours.seconds, case.batch_size / limit.seconds
         row = [name, METHODS[way], f"{steps}", f"{ours.seconds:.1f}", f"{ours.training:.1f}", f"{rate:.0f}"]
         row += [f"{ideal:.0f}", f"{rate / ideal:.2f}", f"{ours.gigabytes:.2f}", f"{limit.gigabytes:.2f}"]
+        row.append(ours.graph)
         outcome.rows.append(row)
     least = min(steps * limits[way].seconds / runs[way].seconds for way in METHODS)
     outcome.reach(f"images/s of the job, start to result, to the bare step's in a CUDA graph, {name}", least)
-    ratio = runs["StochNorm"].seconds / runs["BatchNorm"].seconds
+    ratio = runs["StochNorm"].seconds / runs["fused BatchNorm"].seconds
     outcome.reach(f"time of StochNorm's job to plain fine-tuning's, {name}", ratio)
     if args.device == "cuda":
         most = max(runs[way].gigabytes / limits[way].gigabytes for way in METHODS)
@@ -135,7 +140,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     outcome = Measured.of(
         "job",
-        ["network", "method", "steps", "job s", "its steps s", "images/s", "bare images/s", "ratio", "GB", "bare GB"],
+        [
+            "network",
+            "method",
+            "steps",
+            "job s",
+            "its steps s",
+            "images/s",
+            "bare images/s",
+            "ratio",
+            "GB",
+            "bare GB",
+            "CUDA graph",
+        ],
         "`finetune` from its call to its result, in a warm process; *bare*: the step alone in a CUDA graph, on images "
         "that lie on the device.",
     )
@@ -156,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         short = run(settings(case, data, args.device, method="stochnorm", steps=steps, out=folder / "short"))
         row = [f"{network}, with its page", "stochnorm", f"{steps}", f"{short.seconds:.1f}", f"{short.training:.1f}"]
         outcome.rows.append(
-            [*row, f"{steps * case.batch_size / short.seconds:.0f}", "", "", f"{short.gigabytes:.2f}", ""]
+            [*row, f"{steps * case.batch_size / short.seconds:.0f}", "", "", f"{short.gigabytes:.2f}", "", short.graph]
         )
     outcome.reach("300 steps on 500 images, start to report, in a process that is warm", short.seconds)
     outcome.notes += f" A process that starts is ready for the call after {start:.1f} s (imports, CUDA)."

@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             COLUMNS,
             "bfloat16 autocast, channels_last, the batch on the device. Ratios and images/s are of the steps in a CUDA "
             "graph. *GB*: what tensors hold in an eager step beyond what they hold between steps, at the most. "
-            "*blend*: both branches by `F.batch_norm`, mixed.",
+            "*fused*: with activation and residual in the same pass, as StochNorm is here. *blend*: both branches by "
+            "`F.batch_norm`, mixed.",
         )
         for name, case in chosen.items():
             both_ways(name, case, outcome, args.device, args.seconds / 2 / len(chosen))

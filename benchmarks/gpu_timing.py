@@ -22,8 +22,10 @@ import torch
 
 from gpu_goals import reached, title
 from measure import RESULTS, ROOT, Outcome, Timing, arguments
+from stochnorm.nn.cuda import trust
 
 Work = Callable[[], object]
+WITHOUT_TRITON = " **The Triton kernels did not run**: PyTorch's own were measured in their place."
 _LEAST = 2e-3  # seconds of a round: events have a resolution of half a microsecond, and a launch takes several
 
 
@@ -176,8 +178,16 @@ class Measured(Outcome):
         """Add a goal, if there is one of that name."""
         self.goals += reached(self.name, what, value)
 
+    def save(self, path: Path) -> None:
+        """Write the JSON file; it says so if the kernels did not work, because then others were measured."""
+        warning = "" if trust.allowed() else WITHOUT_TRITON
+        self.notes = self.notes.removesuffix(WITHOUT_TRITON) + warning
+        super().save(path)
+
     def write(self, path: Path) -> None:
         super().write(path)
+        if not trust.allowed():
+            print(WITHOUT_TRITON)
         if not self.goals:
             print("no goal of this benchmark was measured")
 

@@ -20,6 +20,8 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.hardware import launch, precision_of
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
+from stochnorm.training.rates import Rates
+from stochnorm.training.step import TrainingStep
 
 BUNDLED = "tf_efficientnet_lite0"
 CLASSES = tuple(map(str, range(100)))
@@ -35,6 +37,8 @@ class Training(NamedTuple):
     """A random batch."""
     precision: str
     """Precision, in Fabric's words."""
+    whole: TrainingStep
+    """The step with what the host decides in it."""
 
     def step(self) -> None:
         """Take a step on the random batch."""
@@ -75,22 +79,25 @@ def training(
         if isinstance(module, DepthwiseConv2d) and not depthwise:
             module.__class__ = plain_class(module)
     objective = Objective(classifier, SingleLabel(classifier.classes), regularizers, fabric.autocast)
+    on_gpu = fabric.device.type == "cuda"
     optimizer = torch.optim.SGD(
-        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=config.weight_decay_used
+        classifier.parameter_groups(1e-4),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay_used,
+        fused=True if on_gpu else None,
     )
     model, optimizer = fabric.setup(classifier.model, optimizer)
     preprocessing = classifier.preprocessing
 
-    def on(images: Tensor, targets: Tensor) -> None:
-        model.train()
-        optimizer.zero_grad()
-        inputs = preprocessing.normalize(images.to(fabric.device))
-        fabric.backward(objective(model, inputs, targets.to(fabric.device)).loss)
-        optimizer.step()
+    def make(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return preprocessing.normalize(images), targets
 
+    rates = Rates(optimizer, fabric.device if on_gpu else None)
+    whole = TrainingStep(config, objective, fabric, model, rates, make)
     size = preprocessing.image_size
     images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
-    return Training(classifier, model, on, images, precision_of(fabric))
+    return Training(classifier, model, whole.compute, images, precision_of(fabric), whole)
 
 
 def step_memory(trained: Training) -> float:

@@ -99,15 +99,7 @@ def test_the_methods_benchmark_measures_each_method(load: Any, result: Any, netw
     content = result("gpu_methods")
     assert measured(content) == goals(load, "methods")
     assert column(content, "method") == ["vanilla", *load("gpu_methods").METHODS] * len(networks)
-
-
-def test_a_step_that_cannot_be_captured_runs_as_it_is(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-    module = load("gpu_methods")
-    monkeypatch.setattr(module, "captured", refuse)
-    assert module.as_it_runs(refuse, "cuda") == (refuse, "no: operation not permitted when stream is capturing")
+    assert set(column(content, "CUDA graph")) == {"cpu has no CUDA graphs"}
 
 
 def test_the_jobs_benchmark_measures_all_but_memory(
@@ -132,6 +124,15 @@ def test_the_evaluations_benchmark_measures_validation_and_ten_crops(
     content = result("gpu_evaluation")
     assert measured(content) == goals(load, "evaluation")
     assert column(content, "what") == ["validation", "ten crops"] * len(networks)
+
+
+def test_a_result_says_if_the_kernels_did_not_run(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = load("gpu_timing")
+    outcome = timing.Measured.of("layer", [], "How to read it.")
+    monkeypatch.setattr(timing.trust, "_allowed", False)
+    for _ in range(2):
+        outcome.save(tmp_path / "layer.json")
+    assert json.loads((tmp_path / "layer.json").read_text())["notes"].count("The Triton kernels did not run") == 1
 
 
 def test_without_a_gpu_the_message_names_the_option_for_cpus(
