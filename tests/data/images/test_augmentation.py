@@ -12,7 +12,8 @@ from stochnorm.data.images.augmentation import Crop, cut, draw_crops
 
 
 def draws(count: int, side: int, seed: int = 0) -> list[Crop]:
-    return draw_crops(count, side, torch.Generator().manual_seed(seed))
+    drawn = draw_crops(count, side, torch.Generator().manual_seed(seed)).tolist()
+    return [Crop(*box, bool(mirrored)) for *box, mirrored in drawn]
 
 
 @pytest.mark.parametrize("side", [2, 16, 256])

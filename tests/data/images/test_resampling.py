@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stochnorm.data import Preprocessing
-from stochnorm.data.images.augmentation import Crop, cut, draw_crop_table
+from stochnorm.data.images.augmentation import Crop, cut, draw_crops
 from stochnorm.data.images.resampling import CropBatch, _exact_products, filter_taps
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def one_at_a_time(images: Tensor, plan: Tensor, size: int) -> Tensor:
 )
 def test_random_crops_are_the_cpus_bit_for_bit(side: int, size: int, job_device: str) -> None:
     images = random_images(64, side)
-    plan = plan_of(draw_crop_table(64, side, torch.Generator().manual_seed(1)))
+    plan = plan_of(draw_crops(64, side, torch.Generator().manual_seed(1)))
     assert plan[:, 5].unique().tolist() == [0, 1]  # mirrored, and not
     crops = CropBatch(side, size, torch.device(job_device))(images.to(job_device), plan.to(job_device))
     assert crops.dtype == torch.float32
@@ -58,7 +58,7 @@ def test_photographs_are_cut_as_on_the_cpu(shared: Path) -> None:
     preprocessing = Preprocessing(224)
     files = sorted((shared / "data/CUB_100/images").rglob("*.jpg"))[:6]
     images = torch.stack([preprocessing.read(file).movedim(0, -1) for file in files])
-    plan = plan_of(draw_crop_table(6, 256, torch.Generator().manual_seed(2)))
+    plan = plan_of(draw_crops(6, 256, torch.Generator().manual_seed(2)))
     assert torch.equal(CropBatch(256, 224, CPU)(images, plan), one_at_a_time(images, plan, 224).float())
 
 
@@ -70,14 +70,14 @@ def test_an_image_that_is_shrunk_more_than_four_times_differs_by_one_at_most() -
 
 
 def test_parts_of_a_batch_are_parts_of_its_crops() -> None:
-    images, plan = random_images(7, 16), plan_of(draw_crop_table(7, 16, torch.Generator().manual_seed(3)))
+    images, plan = random_images(7, 16), plan_of(draw_crops(7, 16, torch.Generator().manual_seed(3)))
     crop = CropBatch(16, 14, CPU)
     parts = [crop(*part) for part in zip(images.tensor_split(3), plan.tensor_split(3), strict=True)]
     assert torch.equal(torch.cat(parts), crop(images, plan))
 
 
 def test_autocast_does_not_reach_the_pixels() -> None:
-    images, plan = random_images(4, 16), plan_of(draw_crop_table(4, 16, torch.Generator().manual_seed(4)))
+    images, plan = random_images(4, 16), plan_of(draw_crops(4, 16, torch.Generator().manual_seed(4)))
     crop = CropBatch(16, 14, CPU)
     with torch.autocast("cpu", torch.bfloat16):
         inside = crop(images, plan)
@@ -111,7 +111,7 @@ def test_no_operation_waits_for_the_host() -> None:
 
     calls = []
     for seed in (0, 1):
-        images, plan = random_images(5, 16), plan_of(draw_crop_table(5, 16, torch.Generator().manual_seed(seed)))
+        images, plan = random_images(5, 16), plan_of(draw_crops(5, 16, torch.Generator().manual_seed(seed)))
         crop = CropBatch(16, 14, CPU)
         with Names() as mode:
             crop(images, plan)

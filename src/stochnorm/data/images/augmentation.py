@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Crop", "cut", "draw_crop_table", "draw_crops"]
+__all__ = ["Crop", "cut", "draw_crops"]
 
 _AREA = (0.08, 1.0)  # fraction of the image
 _RATIO = (3 / 4, 4 / 3)  # width to height
@@ -26,7 +26,7 @@ class Crop(NamedTuple):
     mirrored: bool
 
 
-def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
+def draw_crops(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Draw random crops of square images, half of them mirrored, as torchvision's `RandomResizedCrop` does.
 
     The area is uniform in 8 to 100 % of the image, the ratio log-uniform in 3/4 to 4/3. They are drawn up to ten times
@@ -37,20 +37,13 @@ def draw_crops(count: int, side: int, generator: torch.Generator) -> list[Crop]:
         side: Side of the images, pixels.
         generator: Generator of the draws, on the CPU.
 
-    Example:
-        >>> crops = draw_crops(2, 256, torch.Generator().manual_seed(0))
-        >>> all(crop.top + crop.height <= 256 for crop in crops)
-        True
-    """
-    table = draw_crop_table(count, side, generator).tolist()
-    return [Crop(top, left, height, width, bool(mirrored)) for top, left, height, width, mirrored in table]
-
-
-def draw_crop_table(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Draw random crops as [stochnorm.data.images.augmentation.draw_crops][] does, as a tensor.
-
     Returns:
         (count, 5), int64, on the CPU: top, left, height, width, and 1 for a mirrored crop, else 0.
+
+    Example:
+        >>> top, left, height, width, mirrored = draw_crops(2, 256, torch.Generator().manual_seed(0)).unbind(1)
+        >>> bool((top + height <= 256).all())
+        True
     """
 
     def uniform(*shape: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stochnorm.data.images.augmentation import draw_crop_table
+from stochnorm.data.images.augmentation import draw_crops
 from stochnorm.data.splits import generator
 
 __all__ = ["Plans"]
@@ -37,5 +37,5 @@ class Plans(Dataset[Tensor]):
             self._order = epoch, torch.randperm(self.images, generator=generator("order", self.seed, epoch))
         chosen = self._order[1][position * self.batch_size :][: self.batch_size]
         # Every process draws the crops of the whole batch, so that the batch does not depend on their number.
-        crops = draw_crop_table(self.batch_size, self.side, generator("augment", self.seed, step))
+        crops = draw_crops(self.batch_size, self.side, generator("augment", self.seed, step))
         return torch.cat([chosen[:, None], crops], dim=1).to(torch.int32)[self.share].contiguous()
