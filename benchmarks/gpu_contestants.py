@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from blend import HostMask, TwoBranchBlend
 from stochnorm import nn as stoch
-from stochnorm.nn import aten
+
+try:
+    from stochnorm.nn import aten
+except ImportError:
+    from stochnorm.nn import functional as aten
 
 BASE = "BatchNorm"
 BASE_RELU = "BatchNorm + ReLU"

@@ -5,9 +5,9 @@
     python benchmarks/gpu_methods.py --device cpu --tiny
 
 The step is the job's (objective, regularizers, SGD, sums), batch 48, 224 px, bfloat16, on images that lie on the
-device. As in a job it is replayed from a CUDA graph if it can be captured, and launched by Python if not; the table says which,
-and why. All methods of a network live in one process and take turns; ratios are of medians. DELTA has uniform
-attention: the other kind costs the same per step.
+device. As in a job it is replayed from a CUDA graph if it can be captured, and launched by Python if not; the table
+says which, and why. All methods of a network live in one process and take turns; ratios are of medians. DELTA has
+uniform attention: the other kind costs the same per step.
 """
 
 from __future__ import annotations
