@@ -61,9 +61,9 @@ TESTS = {
     "other tests": Part([*_PYTEST, "tests", "--ignore=tests/nn"], 100),
 }
 BENCHMARKS = {
-    "layer": Part(_benchmark("gpu_layer"), 120),
+    "layer": Part(_benchmark("gpu_layer"), 160),
     "step": Part(_benchmark("gpu_step"), 80),
-    "job": Part(_benchmark("gpu_job"), 180),
+    "job": Part(_benchmark("gpu_job"), 200),
     "methods": Part(_benchmark("gpu_methods"), 70),
     "grid": Part(_benchmark("gpu_grid"), 90),
     "evaluation": Part(_benchmark("gpu_evaluation"), 50),

@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     settle(args.device)
     for name, case in cases(args.tiny).items():
-        measure(name, case, outcome, args)
+        with outcome.part(name):
+            measure(name, case, outcome, args)
         outcome.save(args.out)  # so that what follows cannot cost it
         release(args.device)
     outcome.write(args.out)

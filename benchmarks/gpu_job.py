@@ -1,14 +1,15 @@
 """The job on a GPU, from its start to its result, against the bare step in a CUDA graph.
 
-    python benchmarks/gpu_job.py                       # two networks, BatchNorm and StochNorm: two and a half minutes
-    python benchmarks/gpu_job.py --networks ResNet-50 --steps 3000
+    python benchmarks/gpu_job.py                       # two networks, 3,000 steps a run: two and a half minutes
+    python benchmarks/gpu_job.py --networks ResNet-50 --both
     python benchmarks/gpu_job.py --device cpu --tiny
 
-`finetune` of vanilla and of stochnorm, batch 48, 224 px, bfloat16, on 500 generated JPEG files of 256 to 500 px for
-training and 100 each for validation and test. It is timed from its call to its result: reading images, building,
-capturing, training, validations, test, files. It is called in a process that has imported it and has run a job of a few
-steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured apart, once. The bare
-step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the device.
+`finetune` of stochnorm, and of vanilla for the first network, batch 48, 224 px, bfloat16, on 500 generated JPEG files
+of 256 to 500 px for training and 100 each for validation and test. It is timed from its call to its result: reading
+images, building, capturing, training, validations, test, files. It is called in a process that has imported it and has
+run a job of a few steps, as a worker of `stochnorm compare` has. The start of a process (imports, CUDA) is measured
+apart, once. The bare step and its memory: gpu_bare.py; the bare loop's memory includes the decoded images on the
+device.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.finetune import finetune
 
 METHODS = {"fused BatchNorm": "vanilla", "StochNorm": "stochnorm"}  # the networks of the bare steps: the jobs' own
-STEPS = {"EfficientNet-Lite0": 3000, "ResNet-50": 1000}
+STEPS = 3000
 SHORT = 300
 RESIZED = 256  # pixels: the side of decoded images at 224 px
 
@@ -57,7 +58,7 @@ class Run(NamedTuple):
 def photographs(folder: Path, train: int, others: int) -> Path:
     """Write images in the folders of three splits."""
     for number, (split, count) in enumerate({"train": train, "val": others, "test": others}.items()):
-        distinct = min(count, 100)
+        distinct = min(count, 64)
         write_images(folder / split, count, 10, size=(500, 500), vary=0.512, distinct=distinct, seed=number)
     return folder
 
@@ -103,17 +104,19 @@ def settings(case: Case, data: Path, device: str, **options: Any) -> FinetuneCon
     )
 
 
-def measure(name: str, case: Case, data: Path, folder: Path, outcome: Measured, args: Any) -> None:
+def measure(name: str, case: Case, ways: Sequence[str], data: Path, folder: Path, outcome: Measured, args: Any) -> None:
     """Add a network's rows."""
-    steps = 3 if args.tiny else args.steps or STEPS[name]
+    steps = 3 if args.tiny else args.steps
     runs: dict[str, Run] = {}
     limits: dict[str, Bare] = {}
-    for way, method in METHODS.items():
-        limits[way] = bare(case, way, args.device, args.images)
+    for number, way in enumerate(ways):
+        method = METHODS[way]
+        limits[way] = bare(case, way, args.device, len(list(data.rglob("*.jpg"))))
         release(args.device)
         common = {"method": method, "report": False}
-        run(settings(case, data, args.device, steps=5, out=folder / f"{name}-{way}-first", **common))
-        release(args.device)
+        if not number:  # the process is warm after it
+            run(settings(case, data, args.device, steps=5, out=folder / f"{name}-{way}-first", **common))
+            release(args.device)
         runs[way] = run(settings(case, data, args.device, steps=steps, out=folder / f"{name}-{way}", **common))
         release(args.device)
         ours, limit = runs[way], limits[way]
@@ -122,19 +125,32 @@ def measure(name: str, case: Case, data: Path, folder: Path, outcome: Measured, 
         row += [f"{ideal:.0f}", f"{rate / ideal:.2f}", f"{ours.gigabytes:.2f}", f"{limit.gigabytes:.2f}"]
         row.append(ours.graph)
         outcome.rows.append(row)
-    least = min(steps * limits[way].seconds / runs[way].seconds for way in METHODS)
+    least = min(steps * limits[way].seconds / runs[way].seconds for way in ways)
     outcome.reach(f"images/s of the job, start to result, to the bare step's in a CUDA graph, {name}", least)
-    ratio = runs["StochNorm"].seconds / runs["fused BatchNorm"].seconds
-    outcome.reach(f"time of StochNorm's job to plain fine-tuning's, {name}", ratio)
+    if len(ways) > 1:
+        ratio = runs["StochNorm"].seconds / runs["fused BatchNorm"].seconds
+        outcome.reach(f"time of StochNorm's job to plain fine-tuning's, {name}", ratio)
     if args.device == "cuda":
-        most = max(runs[way].gigabytes / limits[way].gigabytes for way in METHODS)
+        most = max(runs[way].gigabytes / limits[way].gigabytes for way in ways)
         outcome.reach(f"peak memory of the job to the bare loop's, {name}", most)
+
+
+def short(name: str, case: Case, data: Path, folder: Path, outcome: Measured, args: Any) -> None:
+    """Add the row of a short run with its page."""
+    steps = 3 if args.tiny else SHORT
+    done = run(settings(case, data, args.device, method="stochnorm", steps=steps, out=folder / "short"))
+    rate = steps * case.batch_size / done.seconds
+    row = [f"{name}, with its page", "stochnorm", f"{steps}", f"{done.seconds:.1f}", f"{done.training:.1f}"]
+    outcome.rows.append([*row, f"{rate:.0f}", "", "", f"{done.gigabytes:.2f}", "", done.graph])
+    outcome.reach("300 steps on 500 images, start to report, in a process that is warm", done.seconds)
+    release(args.device)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, "job", 150)
     parser.add_argument("--networks", nargs="+", help="of those of gpu_bare.py")
-    parser.add_argument("--steps", type=int, default=0, help="of the long runs; 0: 3000, ResNet-50 1000")
+    parser.add_argument("--both", action="store_true", help="vanilla too for every network, a minute each")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the long runs")
     parser.add_argument("--images", type=int, default=500, help="for training")
     args = parse(parser, arguments)
 
@@ -165,17 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         data = photographs(folder / "photos", args.images, 20 if args.tiny else 100)
-        for network in args.networks or chosen:
-            measure(network, chosen[network], data, folder, outcome, args)
+        for number, network in enumerate(args.networks or chosen):
+            ways = list(METHODS) if args.both or not number else ["StochNorm"]
+            with outcome.part(network):
+                measure(network, chosen[network], ways, data, folder, outcome, args)
+                if not number:
+                    short(network, chosen[network], data, folder, outcome, args)
             outcome.save(args.out)  # so that what follows cannot cost it
-        network, case = next(iter(chosen.items()))
-        steps = 3 if args.tiny else SHORT
-        short = run(settings(case, data, args.device, method="stochnorm", steps=steps, out=folder / "short"))
-        row = [f"{network}, with its page", "stochnorm", f"{steps}", f"{short.seconds:.1f}", f"{short.training:.1f}"]
-        outcome.rows.append(
-            [*row, f"{steps * case.batch_size / short.seconds:.0f}", "", "", f"{short.gigabytes:.2f}", "", short.graph]
-        )
-    outcome.reach("300 steps on 500 images, start to report, in a process that is warm", short.seconds)
     outcome.notes += f" A process that starts is ready for the call after {start:.1f} s (imports, CUDA)."
     outcome.write(args.out)
 

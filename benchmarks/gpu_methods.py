@@ -69,8 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = cases(args.tiny)
     for name, case in chosen.items():
         methods = ["vanilla", *args.methods]
-        steps = {method: step_of(case, method, args.device) for method in methods}
-        works = {method: work_of(step, case, args.device) for method, step in steps.items()}
+        steps, works = {}, {}
+        for method in methods:
+            with outcome.part(f"{name}, {method}"):
+                steps[method] = step_of(case, method, args.device)
+                works[method] = work_of(steps[method], case, args.device)
         calls = 5 if args.device == "cuda" else 1
         rounds = 3 if args.tiny else 30
         timings = take_turns(works, args.device, rounds=rounds, seconds=args.seconds / len(chosen), calls=calls)

@@ -101,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "`F.batch_norm`, mixed.",
         )
         for name, case in chosen.items():
-            both_ways(name, case, outcome, args.device, args.seconds / 2 / len(chosen))
+            with outcome.part(name):
+                both_ways(name, case, outcome, args.device, args.seconds / 2 / len(chosen))
             outcome.save(args.out)  # so that what follows cannot cost it
             release(args.device)
     outcome.write(args.out)

@@ -14,6 +14,7 @@ import argparse
 import gc
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +174,18 @@ class Measured(Outcome):
         return outcome
 
     name = ""
+    failed = False
+
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """Keep the rest if a part fails: the table says so, and `write` ends with an error."""
+        try:
+            yield
+        except Exception as error:  # a GPU may be at hand for this one time
+            traceback.print_exc()
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self.notes += f" **Failed: {what}** ({reason})."
+            self.failed = True
 
     def reach(self, what: str, value: float) -> None:
         """Add a goal, if there is one of that name."""
@@ -190,6 +203,8 @@ class Measured(Outcome):
             print(WITHOUT_TRITON)
         if not self.goals:
             print("no goal of this benchmark was measured")
+        if self.failed:
+            raise SystemExit(self.notes)
 
 
 def _elapsed(work: Work, calls: int, device: str) -> float:

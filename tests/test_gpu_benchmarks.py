@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -108,7 +109,7 @@ def test_the_jobs_benchmark_measures_all_but_memory(
     monkeypatch.setattr(load("gpu_job"), "started", lambda: 1.0)
     content = result("gpu_job")
     assert measured(content) == goals(load, "job", leave_out="memory")
-    assert column(content, "method") == ["vanilla", "stochnorm"] * len(networks) + ["stochnorm"]
+    assert column(content, "method") == ["vanilla", "stochnorm", "stochnorm", "stochnorm"]  # the short one is the third
 
 
 @pytest.mark.usefixtures("warm_workers", "networks")
@@ -124,6 +125,25 @@ def test_the_evaluations_benchmark_measures_validation_and_ten_crops(
     content = result("gpu_evaluation")
     assert measured(content) == goals(load, "evaluation")
     assert column(content, "what") == ["validation", "ten crops"] * len(networks)
+
+
+def test_a_method_that_fails_costs_no_other(
+    load: Any, networks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods, out = load("gpu_methods"), tmp_path / "methods.json"
+    works, calls = methods.work_of, iter(range(100))
+
+    def second_fails(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise RuntimeError("out of memory")
+        return works(*arguments)
+
+    monkeypatch.setattr(methods, "work_of", second_fails)
+    with pytest.raises(SystemExit, match="out of memory"):
+        methods.main(["--device", "cpu", "--tiny", "--out", str(out), "--methods", "bss", "l2sp"])
+    content = json.loads(out.read_text())
+    assert column(content, "method") == ["vanilla", "l2sp", "vanilla", "bss", "l2sp"]
+    assert content["notes"].endswith(f"**Failed: {networks[0]}, bss** (out of memory).")
 
 
 def test_a_result_says_if_the_kernels_did_not_run(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +168,38 @@ def test_a_tiny_result_does_not_get_onto_the_page(load: Any) -> None:
     timing = load("gpu_timing")
     args = timing.parse(timing.options("", "layer", 1.0), ["--device", "cpu", "--tiny"])
     assert load("measure").RESULTS not in args.out.parents
+
+
+def test_on_a_gpu_a_captured_function_is_called_no_more_and_events_time_it(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing, calls, replays = load("gpu_timing"), [], []
+
+    class Event:
+        def record(self) -> None:
+            self.at = len(replays)
+
+        def synchronize(self) -> None: ...
+
+        def elapsed_time(self, last: Event) -> float:
+            return 4.0 * (last.at - self.at)  # milliseconds
+
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    fake = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=lambda _: nullcontext(),
+        graph=lambda _, stream: nullcontext(),
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: replays.append(1)),
+        Event=lambda enable_timing: Event(),
+        synchronize=lambda: None,
+    )
+    monkeypatch.setattr(timing.torch, "cuda", fake)
+    replay = timing.captured(lambda: calls.append(1), "cuda", warm_up=3)
+    assert (len(calls), len(replays)) == (4, 0)  # the fourth was captured
+    (found,) = timing.take_turns({"one": replay}, "cuda", rounds=3, calls=2).values()
+    assert len(calls) == 4
+    assert found.seconds == [0.004] * 3
 
 
 def test_functions_take_turns_at_least_three_times(load: Any) -> None:
