@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 from blend import HostMask, TwoBranchBlend
 from stochnorm import nn as stoch
-
-try:
-    from stochnorm.nn import aten
-except ImportError:
-    from stochnorm.nn import functional as aten
+from stochnorm.nn import aten
 
 BASE = "BatchNorm"
 BASE_RELU = "BatchNorm + ReLU"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stochnorm.nn import functional, fused_timm, timm_layers
+from stochnorm.nn import aten, fused_timm, timm_layers
 from stochnorm.nn import fused as one_pass_module
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import fused
@@ -30,7 +30,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if way != "kernel":
         monkeypatch.setattr(kernel, "_functions", {})
     if way == "gpu":
-        monkeypatch.setattr(functional, "_on_gpu", lambda input: input.device.type != "meta")
+        monkeypatch.setattr(aten, "_on_gpu", lambda input: input.device.type != "meta")
         for name in ("batch_norm_elemt", "batch_norm_backward_reduce", "batch_norm_backward_elemt"):
             monkeypatch.setattr(torch, name, globals()[f"_{name}"])
     return way

@@ -30,7 +30,7 @@ def formula(
         reduced = [dim for dim in range(input.dim()) if dim != 1]
         batch_var, batch_mean = torch.var_mean(input.to(mean.dtype), reduced, correction=0)
         mean, var = torch.where(use_batch, batch_mean, mean), torch.where(use_batch, batch_var, var)
-    output = (input - mean.view(per_channel)) * torch.rsqrt(var + eps).view(per_channel)
+    output = (input - mean.view(per_channel)) * torch.rsqrt(var.view(per_channel) + eps)
     output = output if weight is None else output * weight.view(per_channel)
     return output if bias is None else output + bias.view(per_channel)
 

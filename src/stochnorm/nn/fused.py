@@ -106,10 +106,11 @@ def _by_statistics(
     if isinstance(layer, _StochNorm):
         if layer._p < 1.0:
             return layer._stochastic_forward(input, residual, activation)
-        layer._last_step = None  # as in its own forward pass
+        if layer._last_step is not None:
+            layer._last_step = None  # as in its own forward pass
     if layer.momentum is None and layer.num_batches_tracked is None:
         return None
-    if not _fits(input, residual, mean, var, layer.weight, layer.bias):
+    if not _fits(input, residual):
         return None  # PyTorch's own kernels for batch normalization are faster than their pieces
     layer._check_input_dim(input)  # type: ignore[no-untyped-call]
     check_values_per_channel(input)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
@@ -29,12 +32,20 @@ def inside_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def _is_captured(input: Tensor) -> bool:
+    """Return whether a CUDA graph records the operations on a tensor."""
+    return input.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 class _StochNorm(_BatchNorm):
     """Shared code of the three layers. In eval mode, and at p = 1, the parent class's forward runs unchanged."""
 
     # The last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
     _last_step: tuple[Tensor, Iterable[Tensor]] | None = None
     _held = False  # see stochnorm.nn.hold_statistics
+    # p on the layer's device, float32, for compiled code and CUDA graphs, which would keep the value of a number. It is
+    # no buffer: its dtype does not follow the layer's, it is not in the state dict, and DDP does not send it.
+    _p_tensor: Tensor
 
     def __init__(
         self,
@@ -64,15 +75,55 @@ class _StochNorm(_BatchNorm):
     @p.setter
     def p(self, p: float) -> None:
         self._p = check_p(p)
+        if "_p_tensor" in self.__dict__:
+            self._p_tensor.fill_(self._p)
+        else:
+            self._place_p()
+
+    def _place_p(self) -> None:
+        """Make the tensor of p on the device of the statistics, so that it can be changed in place at any time."""
+        like = self.weight if self.running_mean is None else self.running_mean
+        with torch.inference_mode(False):
+            self._p_tensor = torch.full((), self._p, dtype=torch.float32, device=None if like is None else like.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.running_mean is not None and self.running_mean.device != self._p_tensor.device:
+            self._place_p()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "_p_tensor" not in self.__dict__:  # pickled by an earlier version
+            self._place_p()
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        if self._p == 1.0:
+        if self._is_batch_norm(input):
             if self._last_step is not None:
                 self._last_step = None  # it belongs to an earlier pass
             return super().forward(input)
         return self._stochastic_forward(input)
+
+    def _is_batch_norm(self, input: Tensor) -> bool:
+        """Return whether a step is one of BatchNorm; never in compiled code and CUDA graphs, as p may change later."""
+        if torch.compiler.is_compiling() or _is_captured(input):
+            return self.running_mean is None  # so that p is 1
+        return self._p == 1.0
+
+    def _draw(self, input: Tensor) -> Tensor:
+        """Return a mask, drawn from torch's generator on the input's device."""
+        if not (input.is_cuda or torch.compiler.is_compiling()):
+            return torch.rand(self.num_features, device=input.device) < self._p
+        p = self._p_tensor
+        if p.device != input.device:  # the layer was moved without Module.to, as by FSDP
+            p = p.to(input.device)
+            if not torch.compiler.is_compiling():
+                self._p_tensor = p
+        if torch.compiler.is_compiling():  # fuses the lines of this into its kernels
+            return torch.rand(self.num_features, device=input.device) < p
+        return torch.empty(self.num_features, dtype=torch.bool, device=input.device).bernoulli_(p)
 
     def _stochastic_forward(
         self, input: Tensor, residual: Tensor | None = None, activation: nn.Module | None = None
@@ -91,7 +142,7 @@ class _StochNorm(_BatchNorm):
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
         if self._held:
             return self._repeat(input, residual, activation)[0]
-        use_batch = torch.rand(self.num_features, device=input.device) < self._p
+        use_batch = self._draw(input)
         if inside_backward():
             return self._recompute(input, residual, activation)
         output, statistics = stoch_norm_(
@@ -143,7 +194,7 @@ class _StochNorm(_BatchNorm):
     def _recompute(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
         """Repeat the last step for activation checkpointing; raise RuntimeError if the input is another one."""
         output, batch_mean = self._repeat(input, residual, activation)
-        if input.is_cuda and torch.cuda.is_current_stream_capturing():
+        if _is_captured(input):
             return output  # a CUDA graph cannot ask the GPU for the result of a comparison
         _, (_, var, expected) = cast("tuple[Tensor, Iterable[Tensor]]", self._last_step)
         if ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():

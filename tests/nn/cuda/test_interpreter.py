@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("tests", ["test_fused.py", "test_batch_instance.py"])
-def test_the_kernels_pass_their_tests_in_tritons_interpreter(tests: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("tests", "least"),
+    [("test_fused.py", 50), ("test_trust.py", 5), ("test_batch_instance.py", 50), ("test_fusion.py", 4)],
+)
+def test_the_kernels_pass_their_tests_in_tritons_interpreter(
+    tests: str, least: int, request: pytest.FixtureRequest
+) -> None:
     """The interpreter must be chosen before anything imports Triton, which then computes nothing else."""
     pytest.importorskip("triton")
     if request.config.getoption("--device") != "cpu":
@@ -28,4 +33,4 @@ def test_the_kernels_pass_their_tests_in_tritons_interpreter(tests: str, request
     )
     assert finished.returncode == 0, finished.stdout[-8000:]
     passed = int(finished.stdout.split(" passed")[0].split()[-1])
-    assert passed > 50
+    assert passed >= least

@@ -96,7 +96,7 @@ def products(
         shift = tl.load(bias + channel, mask=here, other=0.0)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     products = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in range(program, steps, programs):
+    for step in tl.range(program, steps, programs, num_stages=3):
         offsets, inside, channel, _ = locate(step, block, outer, channels, inner, LAST, VECTOR, ROWS, COLUMNS)
         g = tl.load(grad + offsets, mask=inside, other=0.0).to(tl.float32)
         tile = tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32)

@@ -9,7 +9,7 @@ from stochnorm.nn.cuda import fused, trust
 from stochnorm.nn.cuda.tiling import format_of, tiling
 from stochnorm.nn.double_backward import formula
 
-__all__ = ["compare", "passes"]
+__all__ = ["compare", "passes", "small_shape"]
 
 _EPS = 1e-5
 
@@ -31,16 +31,26 @@ def passes(input: Tensor, scaled: bool, shifted: bool, added: bool, activation: 
     return trust.trusted(key, lambda: compare(input, scaled, shifted, added, activation, frozen=frozen))
 
 
+def small_shape(like: Tensor) -> tuple[int, ...]:
+    """Return the shape of a small input for which the same kernels are compiled."""
+    last, _ = format_of(like)
+    channels, axes = like.size(1), like.shape[2:]
+    if axes.numel() == 1:
+        return (300, channels, *axes)
+    if last:
+        return (2, channels, *[min(size, 16) for size in axes])
+    rows = tiling(like.shape, last, like.element_size(), 1).constants.rows
+    return (2, min(channels, 2 * rows), *axes)
+
+
 def compare(
     like: Tensor, scaled: bool, shifted: bool, added: bool, activation: int, *, frozen: bool
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return results and gradients of the kernels for a random input, each with that of the formula in float64.
-
-    The input is like the given one, but has two images, or 300 rows if there are no spatial axes.
-    """
+    """Return results and gradients of the kernels for a small random input, with those of the formula in float64."""
     from stochnorm.nn.cuda.autograd import ACTIVATIONS
 
-    device, dtype, channels = like.device, like.dtype, like.size(1)
+    device, dtype, shape = like.device, like.dtype, small_shape(like)
+    channels = shape[1]
     _, memory_format = format_of(like)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -48,8 +58,7 @@ def compare(
         return torch.randn(*size, generator=generator, device=device, dtype=torch.float32)
 
     def image() -> Tensor:
-        values = draw(300 if like.shape[2:].numel() == 1 else 2, *like.shape[1:])
-        return values.to(dtype).contiguous(memory_format=memory_format)
+        return draw(*shape).to(dtype).contiguous(memory_format=memory_format)
 
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         leaves = [

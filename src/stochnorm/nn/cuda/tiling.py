@@ -10,9 +10,9 @@ from torch import Tensor
 
 __all__ = ["Blocks", "Tiling", "format_of", "tiling"]
 
-_TILE_BYTES = 8192  # 32 bytes of an input a thread are on their way, some 32 KB a multiprocessor
-_PAIR_VALUES = 2048  # of a tile of two inputs: at most 64 registers a thread
-_PROGRAMS_A_PROCESSOR = 4  # that stay resident: 1,024 threads with 64 registers each
+_TILE_BYTES = 8192  # 64 bytes a thread of 4 warps, 32 of 8
+_PAIR_VALUES = 2048  # of a tile of two inputs
+_PROGRAMS_A_PROCESSOR = 3  # resident together: 8 warps with 80 registers a thread; 48 KB of the input on their way
 _MOST_PROGRAMS = 512  # along the reduced axis: one program combines their results at once
 _LINE = 128  # bytes of a cache line
 
@@ -65,7 +65,7 @@ def tiling(shape: torch.Size, last: bool, itemsize: int, processors: int, *, pai
     outer, channels, inner = shape[0], shape[1], shape[2:].numel()
     width = channels if last else inner
     vector = max(size for size in (1, 2, 4, 8) if size * itemsize <= 16 and width % size == 0)
-    scattered = not last and vector == 1  # a thread then works on many channels, whose vectors take registers
+    scattered = not last and vector * itemsize < 16  # a thread works on many channels, whose vectors take registers
     values = _PAIR_VALUES if pairs or scattered else _TILE_BYTES // itemsize
     if last:
         outer, inner = outer * inner, 1
