@@ -26,20 +26,20 @@ from typing import NamedTuple, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 _LEAST = 20  # seconds: nothing begins with fewer left
+_WORKERS = min(6, max((os.cpu_count() or 1) // 2, 1))  # each holds half a gigabyte of the GPU
 _PYTEST = [
     "-m",
     "pytest",
     "-m",
     "gpu",
-    "--device",
-    "cuda",
     "-q",
+    "--tb=short",
     "-p",
     "pytest_timeout",
     "-p",
     "xdist.plugin",
     "-n",
-    "4",
+    f"{_WORKERS}",
 ]
 
 
@@ -57,8 +57,8 @@ def _benchmark(script: str, *options: str) -> list[str]:
 
 
 TESTS = {
-    "tests of the layer": Part([*_PYTEST, "tests/nn"], 150),
-    "other tests": Part([*_PYTEST, "tests", "--ignore=tests/nn"], 100),
+    "tests of the layer": Part([*_PYTEST, "tests/nn"], 200),
+    "other tests": Part([*_PYTEST, "tests", "--ignore=tests/nn"], 120),
 }
 BENCHMARKS = {
     "layer": Part(_benchmark("gpu_layer"), 160),
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="in all; what does not fit is left out")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/gpu")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="with --device cpu, to test this")
+    parser.add_argument("--tiny", action="store_true", help="with --device cpu, to test the code")
     args = parser.parse_args(arguments)
 
     parts = dict(TESTS) if args.tests or args.only_tests else {}
@@ -170,14 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if left < _LEAST:
                 summary.append(f"{name}: left out, no time was left")
                 continue
-            options = [] if name in TESTS else ["--out", str(out / f"{name}.json"), "--device", args.device]
+            options = ["--device", args.device]
+            if name not in TESTS:
+                options += ["--out", str(out / f"{name}.json"), *(["--tiny"] if args.tiny else [])]
             log(f"\n== {name}\n")
-            state, seconds = run(
-                part,
-                [*options, *(["--tiny"] if args.tiny else [])],
-                left if args.only_tests else min(part.limit, left),
-                log,
-            )
+            limit = left if args.only_tests else min(part.limit, left)
+            state, seconds = run(part, options, limit, log)
             summary.append(f"{name}: {state}, {seconds:.0f} s")
             log(f"== {summary[-1]}\n")
         log("\n".join(["", "Summary", *summary, "", *goals(out, list(parts)), ""]))
