@@ -37,8 +37,7 @@ bench: .venv/dev  ## benchmarks/README.md, a quarter of an hour on two cores tha
 	$(BIN)/python benchmarks/readme.py
 
 bench-gpu: $(GPU)/dev  ## the benchmarks of a GPU, ten minutes at most
-	$(GPU)/bin/python benchmarks/gpu.py --out $(OUT)
-	$(GPU)/bin/python benchmarks/readme.py
+	$(GPU)/bin/python benchmarks/gpu.py --out $(OUT); status=$$?; $(GPU)/bin/python benchmarks/readme.py; exit $$status
 
 gpu: $(GPU)/dev  ## test-gpu, then bench-gpu, 13 minutes at most: for a GPU that is at hand for a short time
 	$(GPU)/bin/python benchmarks/gpu.py --tests --minutes 13 --out $(OUT)

@@ -27,20 +27,7 @@ from typing import NamedTuple, TextIO
 ROOT = Path(__file__).resolve().parents[1]
 _LEAST = 20  # seconds: nothing begins with fewer left
 _WORKERS = min(6, max((os.cpu_count() or 1) // 2, 1))  # each holds half a gigabyte of the GPU
-_PYTEST = [
-    "-m",
-    "pytest",
-    "-m",
-    "gpu",
-    "-q",
-    "--tb=short",
-    "-p",
-    "pytest_timeout",
-    "-p",
-    "xdist.plugin",
-    "-n",
-    f"{_WORKERS}",
-]
+_PYTEST = f"-m pytest -m gpu -q --tb=short -p pytest_timeout -p xdist.plugin -n {_WORKERS}".split()
 
 
 class Part(NamedTuple):

@@ -209,7 +209,7 @@ def conditions() -> dict[str, Any]:
     return {
         "machine": f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} cores",
         **{name: value for name, value in environment(launch()).items() if name != "precision"},  # by network
-        "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git(*_CHANGED) else ""),
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown") + (" and changes" if _git(*_CHANGED) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
@@ -219,8 +219,11 @@ _CHANGED = ("status", "--porcelain", "--untracked-files=no", ".", ":!benchmarks/
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    return done.stdout.strip()
+    command = ["git", *arguments]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    except OSError:  # a machine without git
+        return ""
 
 
 def _command() -> str:
