@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts |= (
         {} if args.only_tests else {name: BENCHMARKS[name] for name in BENCHMARKS if name in (args.parts or BENCHMARKS)}
     )
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a part that is stopped writes no image of its memory
     out = args.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     for name in parts:

@@ -245,6 +245,7 @@ def test_what_the_layer_is_compared_with_computes_the_same(
 
 def test_a_part_that_hangs_or_fails_costs_no_other(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load("gpu")
+    monkeypatch.setattr(module.resource, "setrlimit", lambda *_: None)  # it would hold for the other tests, too
     parts = {
         "hangs": module.Part(["-c", "import time; time.sleep(100)"], 1),
         "fails": module.Part(["-c", "raise SystemExit(3)"], 60),
@@ -261,7 +262,10 @@ def test_a_part_that_hangs_or_fails_costs_no_other(load: Any, tmp_path: Path, mo
     assert "most recent call first" in log  # where the one that hung was
 
 
-def test_what_does_not_fit_into_the_time_is_left_out(load: Any, tmp_path: Path) -> None:
+def test_what_does_not_fit_into_the_time_is_left_out(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load("gpu").resource, "setrlimit", lambda *_: None)
     assert load("gpu").main(["layer", "--minutes", "0.1", "--out", str(tmp_path)]) == 1
     assert "layer: left out, no time was left" in (tmp_path / "log.txt").read_text()
 
