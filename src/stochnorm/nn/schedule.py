@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import nn
 
-from stochnorm.nn.stochastic import _StochNorm, check_p
+from stochnorm.nn.probability import check_p
+from stochnorm.nn.stochastic import _StochNorm
 
 __all__ = ["schedule", "set_p"]
 
@@ -52,7 +53,7 @@ def schedule(kind: Literal["constant", "linear", "cosine"], start: float, end: f
 def set_p(model: nn.Module, p: float) -> None:
     """Set p of all StochNorm layers of a model; fast enough for every step.
 
-    Under `torch.compile` p is a constant of the compiled code: a new value recompiles the model, so change p rarely.
+    Compiled models and captured CUDA graphs follow it: p is a tensor on the device there, changed in place.
 
     Args:
         model: Any module with StochNorm layers.

@@ -9,22 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn import synchronized
 from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
+from stochnorm.nn.probability import check_p, draw_mask, is_captured
+from stochnorm.nn.refusal import RefusesSyncBatchNorm
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Self
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
-
-
-def check_p(p: float) -> float:
-    """Return p as a float; raise ValueError unless it is a probability."""
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(
-            f"p must be in [0, 1], got {p!r}: it is the probability that a channel is normalized by batch "
-            "statistics (1 is BatchNorm, the paper uses 0.5)"
-        )
-    return float(p)
 
 
 def inside_backward() -> bool:
@@ -32,17 +26,18 @@ def inside_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def _is_captured(input: Tensor) -> bool:
-    """Return whether a CUDA graph records the operations on a tensor."""
-    return input.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 class _StochNorm(_BatchNorm):
     """Shared code of the three layers. In eval mode, and at p = 1, the parent class's forward runs unchanged."""
 
+    qconfig = RefusesSyncBatchNorm(
+        "StochNorm", "use stochnorm.convert(model, sync=True) for synchronized StochNorm, and no sync_batchnorm"
+    )
     # The last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
     _last_step: tuple[Tensor, Iterable[Tensor]] | None = None
+    _drew = True  # the last training step drew its mask by itself
     _held = False  # see stochnorm.nn.hold_statistics
+    _given: Tensor | None = None  # the mask of the next training step, see stochnorm.nn.masks
+    _sync: synchronized.Synchronization | None = None  # see stochnorm.nn.synchronized
     # p on the layer's device, float32, for compiled code and CUDA graphs, which would keep the value of a number. It is
     # no buffer: its dtype does not follow the layer's, it is not in the state dict, and DDP does not send it.
     _p_tensor: Tensor
@@ -108,9 +103,9 @@ class _StochNorm(_BatchNorm):
 
     def _is_batch_norm(self, input: Tensor) -> bool:
         """Return whether a step is one of BatchNorm; never in compiled code and CUDA graphs, as p may change later."""
-        if torch.compiler.is_compiling() or _is_captured(input):
+        if torch.compiler.is_compiling() or self._given is not None or is_captured(input):
             return self.running_mean is None  # so that p is 1
-        return self._p == 1.0
+        return self._p == 1.0 and self._group() is None
 
     def _draw(self, input: Tensor) -> Tensor:
         """Return a mask, drawn from torch's generator on the input's device."""
@@ -121,9 +116,7 @@ class _StochNorm(_BatchNorm):
             p = p.to(input.device)
             if not torch.compiler.is_compiling():
                 self._p_tensor = p
-        if torch.compiler.is_compiling():  # fuses the lines of this into its kernels
-            return torch.rand(self.num_features, device=input.device) < p
-        return torch.empty(self.num_features, dtype=torch.bool, device=input.device).bernoulli_(p)
+        return draw_mask(self.num_features, p)
 
     def _stochastic_forward(
         self, input: Tensor, residual: Tensor | None = None, activation: nn.Module | None = None
@@ -137,32 +130,66 @@ class _StochNorm(_BatchNorm):
         if activation is None:
             activation = self._activation()
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        check_values_per_channel(input)
+        if self._group() is None:
+            check_values_per_channel(input)
         if input.size(1) != self.num_features:
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
         if self._held:
             return self._repeat(input, residual, activation)[0]
-        use_batch = self._draw(input)
         if inside_backward():
+            if self._drew:  # so that dropout behind the layer takes the same numbers as in the pass
+                self._draw(input)
             return self._recompute(input, residual, activation)
-        output, statistics = stoch_norm_(
+        use_batch = self._draw(input) if self._given is None else self._given
+        output, statistics, use_batch = self._run(
             input,
             cast(Tensor, self.running_mean),
             cast(Tensor, self.running_var),
-            self.weight,
-            self.bias,
+            residual,
+            activation,
             use_batch=use_batch,
             momentum=self.momentum,
-            eps=self.eps,
             batches=self.num_batches_tracked,
-            residual=residual,
-            activation=activation,
         )
         if torch.compiler.is_compiling():
             self._last_step = None  # keep nothing, so that no older step is repeated
         else:  # nn.Module.__setattr__ is slow
             object.__setattr__(self, "_last_step", (use_batch, statistics))
+            object.__setattr__(self, "_drew", self._given is None)
+        if self._given is not None:
+            self._given = None
         return output
+
+    def _run(
+        self,
+        input: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        residual: Tensor | None,
+        activation: nn.Module | None,
+        *,
+        use_batch: Tensor,
+        momentum: float | None,
+        batches: Tensor | None,
+    ) -> tuple[Tensor, Iterable[Tensor], Tensor]:
+        """Run the algorithm on moving statistics; return output, statistics, and the mask that was used."""
+        arguments: dict[str, Any] = {
+            "use_batch": use_batch,
+            "momentum": momentum,
+            "eps": self.eps,
+            "batches": batches,
+            "residual": residual,
+            "activation": activation,
+        }
+        group = self._group()
+        if group is not None:
+            together = synchronized.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
+            return cast("tuple[Tensor, Iterable[Tensor], Tensor]", together)
+        return *stoch_norm_(input, mean, var, self.weight, self.bias, **arguments), use_batch
+
+    def _group(self) -> ProcessGroup | None:
+        """Return the processes to synchronize with, if any."""
+        return None if self._sync is None else self._sync.active()
 
     def _repeat(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> tuple[Tensor, Tensor]:
         """Repeat the last step: same mask, the moving statistics from before it, no update.
@@ -177,24 +204,15 @@ class _StochNorm(_BatchNorm):
                 "without torch.compile, which keeps no steps"
             )
         use_batch, (mean, var, _) = self._last_step
-        output, (_, _, batch_mean) = stoch_norm_(
-            input,
-            mean.clone(),
-            var.clone(),
-            self.weight,
-            self.bias,
-            use_batch=use_batch,
-            momentum=0.0,
-            eps=self.eps,
-            residual=residual,
-            activation=activation,
+        output, (_, _, batch_mean), _ = self._run(
+            input, mean.clone(), var.clone(), residual, activation, use_batch=use_batch, momentum=0.0, batches=None
         )
         return output, batch_mean
 
     def _recompute(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
         """Repeat the last step for activation checkpointing; raise RuntimeError if the input is another one."""
         output, batch_mean = self._repeat(input, residual, activation)
-        if _is_captured(input):
+        if is_captured(input):
             return output  # a CUDA graph cannot ask the GPU for the result of a comparison
         _, (_, var, expected) = cast("tuple[Tensor, Iterable[Tensor]]", self._last_step)
         if ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
@@ -210,7 +228,8 @@ class _StochNorm(_BatchNorm):
         return None
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, p={self.p}"  # type: ignore[no-untyped-call]
+        sync = "" if self._sync is None else ", sync=True"
+        return f"{super().extra_repr()}, p={self.p}{sync}"  # type: ignore[no-untyped-call]
 
 
 _DOCSTRING = r"""p is the probability that a channel is normalized by **batch** statistics; p = 1 is BatchNorm.
@@ -228,9 +247,10 @@ At inference (eval mode) the layer *is* BatchNorm: every channel uses the moving
 BatchNorm's keys. *Stochastic Normalization*, Kou et al., NeurIPS 2020, Algorithm 1.
 
 Each training step draws the mask from torch's default generator on the input's device, so `torch.manual_seed` makes it
-reproducible. The gradient uses the moving statistics from before the step's update. Under activation checkpointing the
-recomputation reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process
-draws its own mask and uses its own batch, as BatchNorm does.
+reproducible. Under `torch.compile` the mask has the same law, but other bits, and a new p compiles nothing again. The
+gradient uses the moving statistics from before the step's update. Under activation checkpointing the recomputation
+reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process draws its own
+mask and uses its own batch, as BatchNorm does.
 
 Args:
     num_features: Number of channels c.

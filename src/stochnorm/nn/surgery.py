@@ -30,7 +30,11 @@ class Family(NamedTuple):
     """Attributes that BatchNorm does not have; removed when the layer becomes BatchNorm again."""
 
 
-STOCH = Family(_StochNorm, (StochNorm1d, StochNorm2d, StochNorm3d), ("_p", "_p_tensor", "_last_step", "_held"))
+STOCH = Family(
+    _StochNorm,
+    (StochNorm1d, StochNorm2d, StochNorm3d),
+    ("_p", "_p_tensor", "_last_step", "_drew", "_held", "_given", "_sync"),
+)
 BATCH_INSTANCE = Family(_BatchInstanceNorm, (BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d), ("rho",))
 FROZEN = Family(_FrozenNorm, (FrozenNorm1d, FrozenNorm2d, FrozenNorm3d), ("_asked",))
 

@@ -122,7 +122,7 @@ def test_no_kernel_spills_and_all_load_vectors(architecture: int, dtype: str, la
             assert "v4.b32" in loads or "cp.async.cg.shared.global" in compiled.asm["ptx"]
 
 
-@pytest.mark.parametrize("sizes", [(512, 8), (64, 32), (1, 32)], ids=str)
+@pytest.mark.parametrize("sizes", [(512, 8), (64, 32), (8, 32)], ids=str)
 @pytest.mark.parametrize("kernel", ["settle", "finish"])
 @pytest.mark.usefixtures("own_cache")
 def test_the_small_kernels_do_not_spill(kernel: str, sizes: tuple[int, int], tmp_path: Path) -> None:

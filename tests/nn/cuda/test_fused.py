@@ -249,7 +249,7 @@ def test_infinity_and_nan_stay_in_their_channel(bad: float, dtype: torch.dtype, 
     assert not y[:, 1].isfinite().all()
     assert not y[2, 3, 5, 6].isfinite()  # by moving statistics, only the value itself
     assert y[:, 3].isfinite().sum() == y[:, 3].numel() - 1
-    assert grad[:, 3].isfinite().sum() >= grad[:, 3].numel() - 1
+    assert grad[:, 3].isfinite().all()  # it depends on no input
 
 
 @pytest.mark.parametrize("needed", [("x",), ("weight",), ("bias",), ("x", "bias"), ("residual",)], ids=str)
@@ -352,6 +352,25 @@ def test_gradients_and_inputs_of_any_strides(memory: str) -> None:
         torch.testing.assert_close(expanded, (var + EPS).rsqrt().view(-1, 1, 1).expand(x.shape))
     for ours, right in zip(*results, strict=True):
         torch.testing.assert_close(ours, right)
+
+
+def test_saved_tensors_may_come_back_in_another_memory_order(memory: str) -> None:
+    x, residual = (ordered(torch.randn(3, 4, 5, 6), memory).requires_grad_() for _ in range(2))
+    mean, var, results = torch.randn(4), torch.rand(4) + 0.5, []
+    other = {"contiguous": torch.channels_last, "channels_last": torch.contiguous_format}[memory]
+
+    def reorder(saved: Tensor) -> Tensor:
+        return saved.contiguous(memory_format=other) if saved.dim() == 4 else saved
+
+    for unpack in (lambda saved: saved, reorder):
+        with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, unpack):
+            y, _ = stoch_norm_(
+                x, mean.clone(), var.clone(), None, None, use_batch=torch.arange(4) > 1, momentum=0.1, eps=EPS,
+                residual=residual, activation=nn.SiLU(),
+            )  # fmt: skip
+        results.append(torch.autograd.grad(y.square().sum(), (x, residual)))
+    for ours, right in zip(*results, strict=True):
+        assert torch.equal(ours, right)
 
 
 def test_two_runs_give_the_same_bits(memory: str) -> None:

@@ -74,6 +74,11 @@ class Normalize(torch.autograd.Function):
         input, mean, var, weight, bias, use_batch, beside = ctx.saved_tensors
         place, activation, source = ctx.place, ctx.activation, ctx.source
         grad = place.dense(grad_output)
+        # As they were saved, except by a hook that brings them back otherwise.
+        if input is not None:
+            input = place.dense(input)
+        if beside is not None:
+            beside = place.dense(beside)
         constants = (mean, var, weight, bias, ctx.eps)
         behind = grad_input = results = None
         if activation and (needs[3] or (source != "input" and not ctx.constant)):

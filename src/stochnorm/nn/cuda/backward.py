@@ -113,7 +113,7 @@ def products(
     tl.store(shares + programs * channels + at, tl.sum(products, axis=AXIS), mask=here)
 
 
-@triton.jit(do_not_specialize=[*_SIZES, "eps", "values"])
+@triton.jit(do_not_specialize=[*_SIZES, "eps", "values"], do_not_specialize_on_alignment=["use_batch"])
 def finish(
     shares,  # of products
     results,  # float32 (4, channels): gradients of weight and bias; coefficients of `gradient`

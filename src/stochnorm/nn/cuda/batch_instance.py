@@ -93,7 +93,7 @@ class _Mix(torch.autograd.Function):
         moving = (None, None) if training else (running_mean, running_var)
         kept = residual if activation else None
         ctx.save_for_backward(input, weight, bias, rho, kept, instances, batch, *moving)
-        ctx.training, ctx.eps, ctx.activation, ctx.formula = training, eps, activation, formula
+        ctx.place, ctx.training, ctx.eps, ctx.activation, ctx.formula = place, training, eps, activation, formula
         return output
 
     @staticmethod
@@ -104,8 +104,9 @@ class _Mix(torch.autograd.Function):
         needs, activation = ctx.needs_input_grad[:5], ctx.activation
         if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):
             return (*_twice_differentiable(ctx, grad_output, input, weight, bias, rho, residual, moving), *[None] * 8)
-        place = launch.place_of(input)
-        grad = place.dense(grad_output)
+        place = ctx.place  # saved tensors may come back in another memory order
+        input, grad = place.dense(input), place.dense(grad_output)
+        residual = None if residual is None else place.dense(residual)
         grad_input = None
         with fused._current(input):
             behind = torch.empty_like(input) if activation and needs[4] else None

@@ -68,7 +68,7 @@ def moments(
         tl.store(shares + 2 * programs * channels + program, count)
 
 
-@triton.jit(do_not_specialize=[*_SIZES, "momentum"])
+@triton.jit(do_not_specialize=[*_SIZES, "momentum"], do_not_specialize_on_alignment=["use_batch"])
 def settle(
     shares,  # of moments
     statistics,  # float32 (3, channels): mean and variance to normalize by, batch mean

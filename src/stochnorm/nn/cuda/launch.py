@@ -14,7 +14,7 @@ from stochnorm.nn.cuda.tiling import Tiling, format_of, tiling
 __all__ = ["Place", "apply", "gradient", "moments", "place_of", "products"]
 
 _REDUCING, _COMBINING = {"num_warps": 8}, {"num_warps": 4}
-_COMBINED = 2048  # values that a program of `settle` and `finish` combines at once
+_COMBINED = ((8, 32), (64, 32), (512, 8))  # shares of channels that a program of `settle` and `finish` combines
 
 
 class Place(NamedTuple):
@@ -59,7 +59,7 @@ def moments(
     forward.moments[(tiles.blocks, tiles.programs)](
         input, shares, batches, tiles.outer, tiles.channels, tiles.inner, tiles.steps, *tiles.constants, **_REDUCING
     )
-    programs, channels = _combining(tiles.programs, tiles.channels)
+    programs, channels = next(each for each in _COMBINED if each[0] >= tiles.programs)
     forward.settle[(-(-tiles.channels // channels),)](
         shares,
         statistics,
@@ -150,7 +150,7 @@ def products(
         *tiles.constants,
         **_REDUCING,
     )
-    programs, channels = _combining(tiles.programs, tiles.channels)
+    programs, channels = next(each for each in _COMBINED if each[0] >= tiles.programs)
     backward.finish[(-(-tiles.channels // channels),)](
         shares,
         results,
@@ -206,10 +206,3 @@ def gradient(
         *tiles.constants,
         num_warps=tiles.warps,
     )
-
-
-@functools.cache
-def _combining(programs: int, channels: int) -> tuple[int, int]:
-    """Return how many shares of how many channels a program combines, as powers of two."""
-    width = 1 << (programs - 1).bit_length()
-    return width, min(1 << (channels - 1).bit_length(), 32, max(8, _COMBINED // width))
