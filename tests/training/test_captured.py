@@ -80,6 +80,7 @@ def assert_same_bits(first: Path, second: Path) -> None:
     [
         {"method": "vanilla"},
         {"method": "stochnorm"},
+        {"method": "stochnorm", "p": 1.0, "p_end": 0.3, "p_schedule": "linear"},
         {"method": "bin"},
         {"method": "frozen+l2sp"},
         {"method": "stochnorm+l2sp+delta", "accumulate": 2},

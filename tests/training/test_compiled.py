@@ -45,9 +45,11 @@ def test_a_compiled_run_learns_what_an_eager_one_does(
         assert after[key] == pytest.approx(before[key], rel=1e-3)
 
 
-def test_the_compiler_ran_and_only_for_training(
-    photos: Path, tmp_path: Path, config: Configure, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["vanilla", "stochnorm+delta+bss"])
+def test_a_run_compiles_once_and_only_for_training(
+    photos: Path, tmp_path: Path, config: Configure, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
+    """Not again after a validation, in which hooks keep what they read, and not when p changes."""
     graphs: list[bool] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -55,7 +57,9 @@ def test_the_compiler_ran_and_only_for_training(
         return graph.forward
 
     monkeypatch.setattr(stochnorm.training.compiled, "_BACKEND", backend)
-    finetune(config(photos, tmp_path / "run", method="vanilla", compile=True, steps=4, eval_every=2), quiet=True)
+    options: dict[str, Any] = {"method": method, "compile": True, "steps": 6, "eval_every": 2, "lr": 0.001}
+    options |= {"p": 1.0, "p_end": 0.5, "p_schedule": "linear"} if "stochnorm" in method else {}
+    finetune(config(photos, tmp_path / "run", **options), quiet=True)
     assert graphs == [True]
 
 

@@ -46,6 +46,12 @@ class Regularizer(nn.Module, ABC):
         For part of a batch, return the penalty of a full batch made of such parts; the caller weighs it by its share.
         """
 
+    def forget(self) -> None:
+        """Release what the model's last forward pass left here; a training calls it after it used the model otherwise.
+
+        The tensors need memory, and compiled code distinguishes whether there are any.
+        """
+
     def facts(self) -> dict[str, Any]:
         """Return what the regularizer chose by itself, for the result of a run: as JSON has it."""
         return {}

@@ -14,6 +14,8 @@ import torch
 from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.models import save_classifier
+from stochnorm.nn.masks import JointMasks
+from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
@@ -73,8 +75,19 @@ def fit(job: Job) -> Trained:
         world_size=fabric.world_size,
         device=fabric.device,
     )
-    step = TrainingStep(config, job.objective, fabric, model, rates, batches.make, step=steps.start, sums=state["sums"])
+    step = TrainingStep(
+        config,
+        job.objective,
+        fabric,
+        model,
+        rates,
+        batches.make,
+        masks=_joint_masks(job),
+        step=steps.start,
+        sums=state["sums"],
+    )
     sums, train_step = step.sums, _in_graph(job, step)
+    job.objective.forget()
     with (
         job.trackers.recording(state["history"]),
         stop_signal() as stop,
@@ -98,6 +111,7 @@ def fit(job: Job) -> Trained:
                 record = _training_record(job, state, reading.sums | {"seconds": seconds}, per_epoch, lr)
                 if fabric.is_global_zero:
                     _validate(job, record, state)
+                    job.objective.forget()
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
                 sums.clear()
@@ -142,6 +156,14 @@ def _optimizer(job: Job) -> torch.optim.Optimizer:
 
 def _on_gpu(job: Job) -> bool:
     return job.fabric.device.type == "cuda"
+
+
+def _joint_masks(job: Job) -> JointMasks | None:
+    """Return what draws the masks of all layers on a GPU; None where compiled code or several processes draw them."""
+    has_masks = any(isinstance(layer, _StochNorm) for layer in job.classifier.model.modules())
+    if not (_on_gpu(job) and has_masks) or job.config.compile or job.fabric.world_size > 1:
+        return None
+    return JointMasks(job.classifier.model)
 
 
 def _in_graph(job: Job, step: TrainingStep) -> CapturedStep:

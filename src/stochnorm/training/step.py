@@ -12,6 +12,7 @@ from torch import Tensor
 from stochnorm.data.images.stream import send
 from stochnorm.data.splits import derive_seed
 from stochnorm.nn import schedule, set_p
+from stochnorm.nn.masks import JointMasks
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.objective import Objective, Terms
 from stochnorm.training.rates import Rates
@@ -42,6 +43,7 @@ class TrainingStep:
         model: The network as `fabric.setup` returns it, or a wrapper of that.
         rates: The optimizer, as `fabric.setup` returns it, and its learning rates.
         make: Makes input and targets out of a batch.
+        masks: Draws the masks of all StochNorm layers; None: each layer draws its own.
         step: Steps that are done.
         sums: Sums that a run resumes with.
     """
@@ -55,12 +57,13 @@ class TrainingStep:
         rates: Rates,
         make: Make,
         *,
+        masks: JointMasks | None = None,
         step: int = 0,
         sums: Mapping[str, float] | None = None,
     ) -> None:
         self.config, self.fabric, self.objective, self.model, self.make = config, fabric, objective, model, make
         self.rates, self.optimizer = rates, rates.optimizer
-        self.network = objective.classifier.model
+        self.masks, self.network = masks, objective.classifier.model
         task, classes = objective.task, len(objective.classifier.classes)
         self._scored = task.batch_score(torch.zeros(1, classes), torch.zeros(1)) is not None
         names = [*(f"penalty_{name}" for name in objective.regularizers), "loss", *["score"] * self._scored, "total"]
@@ -94,6 +97,8 @@ class TrainingStep:
         self.rates.set(self.decay(number))
         if config.p_schedule != "constant":
             set_p(self.network, schedule(config.p_schedule, config.p, config.p_end, number, config.steps))
+            if self.masks is not None:
+                self.masks.update()
 
     def compute(self, *inputs: Tensor) -> None:
         """Do the device's part of a step, part by part of the batch, and add its values to the sums.
@@ -107,6 +112,8 @@ class TrainingStep:
         values: Tensor | None = None
         split = zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True)
         for number, part in enumerate(split, start=1):
+            if self.masks is not None:
+                self.masks.draw()
             network_input, targets = self.make(*(send(tensor, self.fabric.device) for tensor in part))
             with self.fabric.no_backward_sync(self.model, enabled=number < parts):
                 terms = self.objective(self.model, network_input, targets, share=len(targets) / images)
