@@ -16,6 +16,8 @@ from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.nn.masks import JointMasks
+from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.hardware import launch, precision_of
 from stochnorm.training.objective import Objective
@@ -94,7 +96,9 @@ def training(
         return preprocessing.normalize(images), targets
 
     rates = Rates(optimizer, fabric.device if on_gpu else None)
-    whole = TrainingStep(config, objective, fabric, model, rates, make)
+    stochastic = any(isinstance(layer, _StochNorm) for layer in classifier.model.modules())
+    masks = JointMasks(classifier.model) if on_gpu and stochastic else None
+    whole = TrainingStep(config, objective, fabric, model, rates, make, masks=masks)
     size = preprocessing.image_size
     images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
     return Training(classifier, model, whole.compute, images, precision_of(fabric), whole)
