@@ -59,6 +59,21 @@ def test_an_error_of_the_compiler_is_a_warning() -> None:
         assert not trust.trusted("a", broken)
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Triton Error [CUDA]: out of memory")], ids=str
+)
+def test_full_memory_says_nothing_about_the_kernels(error: Exception) -> None:
+    """The kernel is not used, without a warning; the next call checks it again."""
+
+    def full() -> list[tuple[Tensor, Tensor]]:
+        raise error
+
+    assert not trust.trusted("a", full)
+    assert trust.allowed()
+    assert trust.trusted("b", lambda: RIGHT)
+    assert trust.trusted("a", lambda: RIGHT)
+
+
 def test_the_environment_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(trust.SWITCH, "0")
     trust.reset()

@@ -2,7 +2,8 @@
 
 Before a kernel is used for the first time with some device, dtype, memory order and activation, it runs on a small
 input, and its results are compared with those of the written formula. If it raises or differs, the process says so once
-and uses PyTorch's own kernels from then on.
+and uses PyTorch's own kernels from then on. If the device's memory is full, nothing is known: PyTorch's own kernels are
+used this time, and the next time the check is repeated.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def trusted(key: Hashable, check: Callable[[], Iterable[tuple[Tensor, Tensor]]])
                 if not agree(ours, right):
                     raise ArithmeticError(f"result {number} of {key} differs from the formula")
         except Exception as error:  # of the compiler, the driver, or a wrong result
-            distrust(error)
+            if not _memory_is_full(error):
+                distrust(error)
             return False
         _known.add(key)
     return True
@@ -64,6 +66,11 @@ def distrust(error: Exception) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _memory_is_full(error: Exception) -> bool:
+    """Return whether an error says that the device has no memory left, in PyTorch's words or in Triton's."""
+    return isinstance(error, torch.OutOfMemoryError) or "[CUDA]: out of memory" in str(error)
 
 
 def agree(ours: Tensor, right: Tensor) -> bool:
