@@ -6,7 +6,7 @@ With g the gradient behind the activation's derivative, `products` reads g and x
 g (x - mean) of a share of each channel. `finish` combines them. `gradient` reads g and x again and writes the input's
 gradient; it begins where `products` ended, since those values may still be in the cache.
 
-A residual with an activation costs three passes more: `products` also reads the activation's output (the residual, for
+A residual with an activation costs two passes more: `products` also reads the activation's output (the residual, for
 SiLU) and writes g, which is the residual's gradient and what `gradient` then reads.
 """
 
