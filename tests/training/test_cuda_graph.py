@@ -47,7 +47,8 @@ def test_a_wait_is_found_and_other_warnings_are_passed_on(cuda: Mock) -> None:
     assert cuda.set_sync_debug_mode.call_args.args == (0,)
 
 
-def test_after_a_failed_capture_stream_generator_and_allocator_are_as_before(cuda: Mock) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_after_a_failed_capture_stream_generator_and_allocator_are_as_before(cuda: Mock, ended: bool) -> None:
     @contextmanager
     def capturing(*_: Any, **options: Any) -> Iterator[None]:
         assert options == {"capture_error_mode": "thread_local"}
@@ -60,13 +61,40 @@ def test_after_a_failed_capture_stream_generator_and_allocator_are_as_before(cud
     generator = Mock()
     cuda.default_generators = [generator]
     cuda.torch._C._cuda_endAllocateToPool.side_effect = RuntimeError("ended")  # by a PyTorch that does it itself
+    captured, pool = cuda.CUDAGraph.return_value, cuda.graph_pool_handle.return_value
+    captured.pool.side_effect = None if ended else RuntimeError("without a preceding successful capture")
+    calls: list[str] = []
+    captured.reset.side_effect = lambda: calls.append("reset")
+    cuda.torch._C._cuda_releasePool.side_effect = lambda *of: calls.append(f"release {of == (0, pool)}")
     graph = CudaGraph(Mock())
     with pytest.raises(RuntimeError, match="cannot end the capture"):
         graph.capture(lambda: 1 / 0)
     cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
     generator.graphsafe_set_state.assert_called_once_with(generator.clone_state.return_value)
-    cuda.torch._C._cuda_endAllocateToPool.assert_called_once_with(0, cuda.graph_pool_handle.return_value)
-    cuda.CUDAGraph.return_value.reset.assert_called_once_with()
+    cuda.torch._C._cuda_endAllocateToPool.assert_called_once_with(0, pool)
+    assert calls == (["reset"] if ended else ["reset", "release True"])  # an ended capture's reset releases the pool
+
+
+def test_a_failed_capture_keeps_no_memory(device: torch.device) -> None:
+    """Neither one that is broken, nor one in which only Python raises an error; the cache can be emptied."""
+    if device.type != "cuda":
+        pytest.skip("needs a GPU")
+    big = 64 << 20
+
+    def raising() -> None:
+        torch.zeros(big, dtype=torch.uint8)
+        raise RuntimeError("from Python")
+
+    def waiting() -> None:
+        float(torch.zeros(big, dtype=torch.uint8).sum())
+
+    for run in (raising, waiting):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        with pytest.raises(RuntimeError):
+            CudaGraph(device).capture(run)
+        torch.cuda.empty_cache()
+        assert torch.cuda.memory_reserved() < before + big
 
 
 def test_a_graph_draws_and_computes_like_the_function(device: torch.device) -> None:

@@ -61,13 +61,29 @@ class CudaGraph:
             generator.graphsafe_set_state(before)  # the old state still counts for the graph and refuses to draw
             with suppress(RuntimeError, AttributeError):
                 torch._C._cuda_endAllocateToPool(number, self._pool)  # an error where PyTorch has done it
-            with suppress(RuntimeError):
-                self._graph.reset()
+            self._release(number)
             raise
 
     def replay(self) -> None:
         """Launch the graph on the current stream."""
         self._graph.replay()
+
+    def _release(self, device: int) -> None:
+        """Reset the graph and give its memory back to the allocator, once.
+
+        `reset` does this only if the capture was ended, which `pool` tells by raising an error or not. A second release
+        would make each later attempt to empty the allocator's cache fail.
+        """
+        try:
+            self._graph.pool()
+            ended = True
+        except RuntimeError:
+            ended = False
+        with suppress(RuntimeError):
+            self._graph.reset()
+        if not ended:
+            with suppress(RuntimeError, AttributeError):  # an error if the capture failed before it took memory
+                torch._C._cuda_releasePool(device, self._pool)
 
 
 @contextmanager
