@@ -23,6 +23,7 @@ from stochnorm.training.compiled import compiled, explained
 from stochnorm.training.cuda_graph import CudaGraph
 from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
+from stochnorm.training.pace import pace_of
 from stochnorm.training.rates import Rates
 from stochnorm.training.step import TrainingStep
 
@@ -86,7 +87,7 @@ def fit(job: Job) -> Trained:
         step=steps.start,
         sums=state["sums"],
     )
-    sums, train_step = step.sums, _in_graph(job, step)
+    sums, train_step, keep_pace = step.sums, _in_graph(job, step), pace_of(fabric.device)
     job.objective.forget()
     with (
         job.trackers.recording(state["history"]),
@@ -100,6 +101,7 @@ def fit(job: Job) -> Trained:
         start = time.perf_counter()
         for number, inputs in zip(steps, batches.inputs(steps), strict=True):
             train_step(number, inputs)
+            keep_pace()
             state["step"] = number + 1
             validates = state["step"] % eval_every == 0 or state["step"] == config.steps
             reading = sums.read() if validates else sums.poll()
