@@ -14,6 +14,7 @@ import stochnorm.cli.demo
 import stochnorm.runs.hardware
 import stochnorm.training.job
 import stochnorm.training.loop
+import stochnorm.training.writer
 from stochnorm import (
     FinetuneConfig,
     finetune,
@@ -21,7 +22,7 @@ from stochnorm import (
     predict,
 )
 from stochnorm.runs.directory import Run
-from stochnorm.training.loop import selected
+from stochnorm.training.selection import selected
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -165,9 +166,9 @@ def test_the_selected_model_is_kept(
 
     marked: list[int] = []
     monkeypatch.setattr(stochnorm.training.loop, "evaluate_split", worse)
-    monkeypatch.setattr(stochnorm.training.loop, "_DRAW_EVERY", 0.0)
+    monkeypatch.setattr(stochnorm.training.writer, "_DRAW_EVERY", 0.0)
     monkeypatch.setattr(
-        stochnorm.training.loop, "plot_curves", lambda history, chosen, title, path: marked.append(chosen["step"])
+        stochnorm.training.writer, "plot_curves", lambda history, chosen, title, path: marked.append(chosen["step"])
     )
     result = finetune(config(photos, tmp_path / "run", select=select), quiet=True)
     assert result.record["selected"] == {"step": step, "by": by}
@@ -181,7 +182,7 @@ def test_curves_of_a_short_run_are_drawn_once(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     drawn: list[int] = []
-    monkeypatch.setattr(stochnorm.training.loop, "plot_curves", lambda history, *_: drawn.append(len(history)))
+    monkeypatch.setattr(stochnorm.training.writer, "plot_curves", lambda history, *_: drawn.append(len(history)))
     finetune(config(photos, tmp_path / "run"), quiet=True)
     assert drawn == [3]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.files import atomic_path
@@ -19,7 +22,7 @@ from stochnorm.models.classifier import Classifier
 from stochnorm.models.weights import batch_instance_layers, load_weights
 from stochnorm.nn import convert_batch_instance
 
-__all__ = ["load_classifier", "save_classifier"]
+__all__ = ["hold_classifier", "load_classifier", "save_classifier"]
 
 
 def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -> None:
@@ -31,6 +34,11 @@ def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -
             Auxiliary heads are saved too, so that a run can start from the file.
         notes: Further metadata of the file; JSON.
     """
+    hold_classifier(classifier, notes)(path)
+
+
+def hold_classifier(classifier: Classifier, notes: dict[str, Any]) -> Callable[[Path], None]:
+    """Copy a classifier to the CPU, and return a function that writes the copy as `save_classifier` does."""
     about = {
         "backbone": classifier.backbone,
         "weights": classifier.weights,
@@ -43,10 +51,14 @@ def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in classifier.model.state_dict().items()
     }
+    return partial(_write, tensors, json.dumps(about))
+
+
+def _write(tensors: dict[str, Tensor], about: str, path: Path) -> None:
     with atomic_path(path) as temporary:
         try:
             # One key, since several are written in random order: the same model gives the same bytes.
-            save_file(tensors, temporary, metadata={"stochnorm": json.dumps(about)})
+            save_file(tensors, temporary, metadata={"stochnorm": about})
         except SafetensorError as error:  # a full disk, among others
             raise OSError(errno.EIO, str(error)) from error
 

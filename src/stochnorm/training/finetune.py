@@ -21,7 +21,8 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
-from stochnorm.training.loop import Trained, fit, selected
+from stochnorm.training.loop import Trained, fit
+from stochnorm.training.selection import selected
 
 __all__ = ["Result", "finetune"]
 

@@ -13,25 +13,23 @@ import torch
 
 from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
-from stochnorm.models import save_classifier
 from stochnorm.nn.masks import JointMasks
 from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.training.captured import CapturedStep, obstacle
-from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
+from stochnorm.training.checkpoint import load_checkpoint
 from stochnorm.training.compiled import compiled, explained
 from stochnorm.training.cuda_graph import CudaGraph
-from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
 from stochnorm.training.pace import pace_of
 from stochnorm.training.rates import Rates
 from stochnorm.training.step import TrainingStep
+from stochnorm.training.writer import Writer
 
-__all__ = ["Trained", "fit", "selected"]
+__all__ = ["Trained", "fit"]
 
 _MOST_EVALUATIONS = 15
 _ASK_EVERY = 16  # steps between two questions of several processes on GPUs whether one was told to stop
-_DRAW_EVERY = 20.0  # seconds of training between pictures of the curves
 
 
 class Trained(NamedTuple):
@@ -44,7 +42,9 @@ class Trained(NamedTuple):
 
 
 def fit(job: Job) -> Trained:
-    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
+    """Train and validate; write metrics, curves, a checkpoint, and the best model so far.
+
+    When is told in [stochnorm.training.writer.Writer][].
 
     Raises:
         FloatingPointError: The loss is not finite, or a logit of a validation image.
@@ -88,12 +88,14 @@ def fit(job: Job) -> Trained:
         sums=state["sums"],
     )
     sums, train_step, keep_pace = step.sums, _in_graph(job, step), pace_of(fabric.device)
+    writer = Writer(job, state)
     job.objective.forget()
     with (
         job.trackers.recording(state["history"]),
         stop_signal() as stop,
         job.display.training(config.steps, per_epoch, state["step"]) as bars,
         _explained(job),
+        writer.rescuing(),
         explained(config.backbone) if config.compile else nullcontext(),
     ):
         for record in state["history"]:
@@ -112,34 +114,19 @@ def fit(job: Job) -> Trained:
                 lr = config.lr * step.decay(number)
                 record = _training_record(job, state, reading.sums | {"seconds": seconds}, per_epoch, lr)
                 if fabric.is_global_zero:
-                    _validate(job, record, state)
+                    _validate(job, record)
                     job.objective.forget()
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
                 sums.clear()
                 seconds = 0.0
-                save_checkpoint(fabric, run, state)
-                job.trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
-                if job.validated is not None and fabric.is_global_zero:
-                    job.validated(record)
+                writer.validated()
             if state["step"] < config.steps and _stops(job, stop, number):
                 state["sums"] = sums.read().sums | {"seconds": seconds}
-                save_checkpoint(fabric, run, state)
+                writer.write()
                 raise KeyboardInterrupt(f"stopped after step {number + 1} of {config.steps}; checkpoint in {run.path}")
             start = time.perf_counter()
     return Trained(state["history"], train_step.facts)
-
-
-def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
-    """Return the record of the model to keep: the last, or the first with the best validation score; ties by loss."""
-    if select == "last":
-        return history[-1]
-
-    def rank(record: dict[str, Any]) -> tuple[float, float]:
-        score = record[f"val_{record['score']}"]  # None: no finding has both positive and negative images
-        return -math.inf if score is None else score, -record["val_loss"]
-
-    return max(history, key=rank)
 
 
 def _optimizer(job: Job) -> torch.optim.Optimizer:
@@ -218,9 +205,9 @@ def _training_record(
     }
 
 
-def _validate(job: Job, record: dict[str, Any], state: dict[str, Any]) -> None:
-    """Add the validation metrics to the record; write model, metrics and curves."""
-    config, task, run = job.config, job.task, job.run
+def _validate(job: Job, record: dict[str, Any]) -> None:
+    """Add the validation metrics to the record."""
+    config, task = job.config, job.task
     try:
         _, metrics = evaluate_split(
             job.classifier,
@@ -234,12 +221,3 @@ def _validate(job: Job, record: dict[str, Any], state: dict[str, Any]) -> None:
         raise FloatingPointError(f"{error} after step {record['step']}") from error
     wanted = ("loss", task.score, "mean_per_class")
     record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}
-    history = [*state["history"], record]
-    chosen = selected(history, config.select)
-    if chosen is record:
-        save_classifier(run.model, job.classifier, {"method": config.method, "step": record["step"]})
-    run.write_metrics(history)
-    # Drawing takes longer than a short run's training between two validations.
-    if state["step"] == config.steps or record["seconds"] >= state.get("drawn", 0.0) + _DRAW_EVERY:
-        state["drawn"] = record["seconds"]
-        plot_curves(history, chosen, task.score_title, run.curves)
