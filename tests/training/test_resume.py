@@ -24,6 +24,8 @@ from stochnorm import (
 )
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.directory import Run
+from stochnorm.runs.precision import Precision
+from stochnorm.training.checkpoint import begun_with
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -78,6 +80,22 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(
     chosen = "bf16" if bf16_ms < 3 else "32"
     assert environment["precision"] == {"bf16": "bf16-mixed", "32": "32-true"}[chosen]
     assert environment["precision_measured"] == {"kind": "dense", "bf16_ms": bf16_ms, "fp32_ms": 3.0, "chosen": chosen}
+
+
+def test_the_precision_of_a_checkpoint_is_read_without_the_gpu_that_wrote_it(
+    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without a GPU's memory: nothing is put where the file says that its tensors lay."""
+    run = Run(tmp_path / "run")
+    stop_at(5, config(photos, run.path))
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:7")
+        torch.save(checkpoint, run.checkpoint)
+    with pytest.raises(RuntimeError, match=r"(?i)cuda"):
+        torch.load(run.checkpoint, weights_only=True)
+    assert begun_with(run) == Precision("32", None)
+    assert finetune(config(photos, run.path, resume=True), quiet=True).record["environment"]["precision"] == "32-true"
 
 
 def test_a_checkpoint_that_tells_no_precision_is_resumed(

@@ -27,7 +27,8 @@ def begun_with(run: Run) -> Precision | None:
     Only this is read, not the tensors. (A damaged checkpoint is an error of `load_checkpoint`.)
     """
     try:
-        return Precision(**torch.load(run.checkpoint, mmap=True, weights_only=True)["begun_with"])
+        state = torch.load(run.checkpoint, map_location="cpu", mmap=True, weights_only=True)  # also without its GPU
+        return Precision(**state["begun_with"])
     except Exception:  # a damaged file can raise anything
         return None
 
