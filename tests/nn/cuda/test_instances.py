@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -32,7 +35,20 @@ def compiled(kernel: Any, constants: dict[str, object], warps: int) -> str:
     )
     result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
     assert len(result.asm["cubin"]) > 1000
+    assert spilled(triton, result.asm["cubin"]) in ("", "STACK:0 LOCAL:0")
     return str(result.asm["ptx"])
+
+
+def spilled(triton: Any, cubin: bytes) -> str:
+    """Return the local memory that a kernel uses; nothing if Triton came without NVIDIA's tools."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        return ""
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        lines = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return " ".join(re.findall(r"(?:STACK|LOCAL):\d+", lines))
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -56,6 +72,7 @@ def test_the_kernels_compile_and_load_sixteen_bytes_at_once(
         compiled(backward.products, reduced | {"ACTIVATION": 3, "behind": None, "residual": None}, 8),
         compiled(backward.gradient, mapped | {"ACTIVATION": 2, "residual": None}, tiles.warps),
     ]
-    assert all("ld.global.v4.b32" in ptx for ptx in sources)
+    assert all("ld.global.v4.b32" in ptx or "cp.async.cg.shared.global" in ptx for ptx in sources)
+    assert ["cp.async" in ptx for ptx in sources] == [True, False, True, False]  # the reducing kernels copy ahead
     compiled(forward.settle, combined | {"momentum": None}, 4)
     compiled(backward.finish, combined | {"weight": None}, 4)

@@ -105,9 +105,8 @@ def products(
             tl.store(behind + offsets, g.to(behind.dtype.element_ty), mask=inside)
         if grad_input is not None:
             tl.store(grad_input + offsets, (g * spread(scale, LAST)).to(grad_input.dtype.element_ty), mask=inside)
-        g = tl.where(inside, g, 0.0)
-        sums += g
-        products += tl.where(inside, g * (tile - spread(center, LAST)), 0.0)
+        sums += g  # it is 0 outside
+        products += g * (tile - spread(center, LAST))
     at = program * channels + channel
     tl.store(shares + at, tl.sum(sums, axis=AXIS), mask=here)
     tl.store(shares + programs * channels + at, tl.sum(products, axis=AXIS), mask=here)

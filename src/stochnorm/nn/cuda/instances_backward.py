@@ -55,7 +55,7 @@ def products(
     shift = tl.load(at + 2 * size, mask=here, other=0.0)
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     moments = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in range(program, steps, programs):
+    for step in tl.range(program, steps, programs, num_stages=3):
         offsets, inside, channel, values = locate(step, block, outer, channels, inner, LAST, VECTOR, ROWS, COLUMNS)
         offsets += start
         g = tl.load(grad + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -67,8 +67,8 @@ def products(
             g = through_activation(g, z, ACTIVATION)
         if behind is not None:
             tl.store(behind + offsets, g.to(behind.dtype.element_ty), mask=inside)
-        sums += tl.where(inside, g, 0.0)
-        moments += tl.where(inside, g * away, 0.0)
+        sums += g  # it is 0 outside
+        moments += g * away
     at = (image * programs + program) * channels + channel
     tl.store(shares + at, tl.sum(sums, axis=AXIS), mask=here)
     tl.store(shares + images * programs * channels + at, tl.sum(moments, axis=AXIS), mask=here)

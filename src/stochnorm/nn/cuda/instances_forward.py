@@ -63,7 +63,7 @@ def moments(
     tile = tl.where(inside, tile - spread(first, LAST), 0.0)
     sums = tile
     squares = tile * tile
-    for step in range(program + programs, steps, programs):
+    for step in tl.range(program + programs, steps, programs, num_stages=3):  # copies run ahead, as in forward.py
         offsets, inside, channel, values = locate(step, block, outer, channels, inner, LAST, VECTOR, ROWS, COLUMNS)
         tile = tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32)
         tile = tl.where(inside, tile - spread(first, LAST), 0.0)
