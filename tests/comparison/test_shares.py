@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from stochnorm import FinetuneConfig
-from stochnorm.comparison.executors import executor
+from stochnorm.comparison.executors import executor, shares
 from stochnorm.comparison.executors.local import LocalExecutor
 from stochnorm.comparison.executors.shares import FULL, MOST, gpus_for, pixels_of, runs_per_gpu
 
@@ -25,7 +24,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=memory))
+        monkeypatch.setattr(shares, "_ASK", f"print({memory})")
         monkeypatch.setattr("stochnorm.comparison.executors.local.cores", lambda: cores)
 
     return make
@@ -96,3 +95,18 @@ def test_more_processes_than_gpus_are_one_error(gpus: Callable[..., None], tmp_p
     assert start(3, "auto") == 5
     with pytest.raises(ValueError, match="device cuda is not available"):
         start(1, "cuda")
+
+
+def test_the_memory_of_gpus_is_asked_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: pytest.fail("this would start CUDA here"))
+    monkeypatch.setattr(shares, "_ASK", "import sys; print(int(sys.argv[1]) * 1000)")
+    assert shares.smallest_memory(["0", "1"]) == 2000.0
+    monkeypatch.setattr(shares, "_ASK", "raise SystemExit('no driver')")
+    assert shares.smallest_memory(["0"]) == 0.0
+    assert runs_per_gpu(FULL / 100, 0.0, 16) == 1
+
+
+def test_a_gpu_tells_its_memory(device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("needs a GPU")
+    assert shares.smallest_memory(["0"]) == torch.cuda.get_device_properties(0).total_memory

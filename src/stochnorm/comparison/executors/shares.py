@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -20,6 +22,11 @@ _BYTES = 2e9
 _BYTES_A_PIXEL = 4096
 """Memory of a pixel of a batch: about twice what a step of ResNet-50 in float32 was measured to take on a CPU (1.41 GB
 for 16 images of 224 px), and more than VGG-16's maps (about 2,200 bytes)."""
+
+_ASK = """
+import sys, torch
+print(min(torch.cuda.get_device_properties(i).total_memory for i in range(int(sys.argv[1]))))
+"""
 
 
 def runs_per_gpu(pixels: float, memory: float, cores: float) -> int:
@@ -75,5 +82,10 @@ def gpus_for(configs: Iterable[FinetuneConfig], processes: int) -> list[str]:
 
 
 def smallest_memory(gpus: Sequence[str]) -> float:
-    """Return the memory of the smallest of the GPUs that this process sees, in bytes."""
-    return min(float(torch.cuda.get_device_properties(i).total_memory) for i in range(len(gpus)))
+    """Return the memory of the smallest of the GPUs that this process sees, in bytes; 0 if that cannot be found out.
+
+    Asking starts CUDA, which takes memory on the GPUs until the process ends. So another process asks.
+    """
+    command = [sys.executable, "-c", _ASK, str(len(gpus))]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    return 0.0 if asked.returncode else float(asked.stdout)
