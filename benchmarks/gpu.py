@@ -49,7 +49,7 @@ TESTS = {
     "other tests": Part([*_PYTEST, "tests", "--ignore=tests/nn"], 120),
 }
 BENCHMARKS = {
-    "layer": Part(_benchmark("gpu_layer"), 160),
+    "layer": Part(_benchmark("gpu_layer"), 220),
     "step": Part(_benchmark("gpu_step"), 80),
     "job": Part(_benchmark("gpu_job"), 200),
     "methods": Part(_benchmark("gpu_methods"), 70),
