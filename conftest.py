@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 import stochnorm
 import stochnorm.nn
+
+_TRITON = ("tiles", "forward", "backward", "launch", "autograd")
+collect_ignore = [] if find_spec("triton") else [f"src/stochnorm/nn/cuda/{name}.py" for name in _TRITON]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,33 +1,59 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stochnorm.nn import functional
+from stochnorm.nn import aten, fused_timm, timm_layers
+from stochnorm.nn import fused as one_pass_module
 from stochnorm.nn.cpu import kernel
+from stochnorm.nn.cuda import fused
 
 
 @pytest.fixture(params=["kernel", "aten", "gpu"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> str:
     """Return the name of a way to compute the layer on the device; a test runs once for each way.
 
-    Without a GPU, the composition for GPUs runs on the CPU, with the kernels that only GPUs have written out below.
+    Without a GPU, the composition for GPUs runs on the CPU, with the kernels that only GPUs have written out below. The
+    Triton kernels have tests of their own.
     """
     way = str(request.param)
     if device.type != "cpu":
         if way != "gpu":
             pytest.skip("for CPUs")
+        monkeypatch.setattr(fused, "_placed", lambda input: False)
         return way
     if way == "kernel" and kernel.library is None:
         pytest.skip("the kernel was not built")
     if way != "kernel":
         monkeypatch.setattr(kernel, "_functions", {})
     if way == "gpu":
-        monkeypatch.setattr(functional, "_on_gpu", lambda input: input.device.type != "meta")
+        monkeypatch.setattr(aten, "_on_gpu", lambda input: input.device.type != "meta")
         for name in ("batch_norm_elemt", "batch_norm_backward_reduce", "batch_norm_backward_elemt"):
             monkeypatch.setattr(torch, name, globals()[f"_{name}"])
     return way
+
+
+@pytest.fixture
+def one_pass(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> list[nn.Module]:
+    """Let the CPU take the way of the GPU; lists the layers that ran with what is behind them."""
+    ran: list[nn.Module] = []
+    original = one_pass_module.in_one_pass
+
+    def in_one_pass(layer: nn.Module, *args: Any) -> Tensor | None:
+        output = original(layer, *args)
+        if output is not None:
+            ran.append(layer)
+        return output
+
+    if device.type == "cpu":
+        monkeypatch.setattr(one_pass_module, "_has_kernels", lambda input: True)
+        monkeypatch.setattr(one_pass_module, "_fits", lambda *tensors: True)
+    for module in (one_pass_module, fused_timm, timm_layers):
+        monkeypatch.setattr(module, "in_one_pass", in_one_pass)
+    return ran
 
 
 def _channels(vector: Tensor, like: Tensor) -> Tensor:

@@ -73,6 +73,21 @@ def test_value_and_gradients_are_those_of_the_written_formula(shape: tuple[int, 
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_one_image_is_right_in_every_memory_format(memory_format: torch.memory_format) -> None:
+    x = torch.randn(1, 5, 4, 3, dtype=torch.float64)
+    upstream = torch.randn_like(x).contiguous(memory_format=memory_format)
+    rho, one, zero = (torch.full((5,), value, dtype=torch.float64) for value in (0.25, 1.0, 0.0))
+    gradients = []
+    for function in (
+        lambda x: batch_instance_norm(x, None, None, rho=rho, training=True),
+        lambda x: written_formula(x, rho, one, zero),
+    ):
+        leaf = x.contiguous(memory_format=memory_format).requires_grad_()
+        gradients += torch.autograd.grad(function(leaf), leaf, upstream)
+    torch.testing.assert_close(*gradients)
+
+
 def test_gradcheck() -> None:
     x = torch.randn(
         3,

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stochnorm.nn import stoch_norm
+from stochnorm.nn.functional import frozen_norm, stoch_norm_
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -244,3 +245,59 @@ def test_all_batch_statistics_is_batch_norm() -> None:
     expected = F.batch_norm(x, mean, var, weight, bias, training=True)
     for ours, theirs in ((y, expected), (new_mean, mean), (new_var, var)):
         torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_no_mask_is_batch_norm() -> None:
+    x, weight, bias, mean, var = arguments()
+    batches = torch.tensor(1)
+    y, _ = stoch_norm_(
+        x, mean, var, weight, bias, use_batch=None, momentum=None, eps=1e-5, batches=batches, activation=nn.SiLU()
+    )
+    layer = nn.BatchNorm2d(3, momentum=None, dtype=torch.float64)
+    _, _, _, *moving = arguments()
+    layer.load_state_dict(
+        {"weight": weight, "bias": bias, "running_mean": moving[0], "running_var": moving[1],
+         "num_batches_tracked": torch.tensor(1)}
+    )  # fmt: skip
+    expected = F.silu(layer(x))
+    pairs = ((y, expected), (mean, layer.running_mean), (var, layer.running_var), (batches, layer.num_batches_tracked))
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_the_cumulative_average_does_not_wait_for_the_device() -> None:
+    """Reading a value from the device `meta` would raise."""
+    vectors = [torch.ones(3, device="meta") for _ in range(4)]
+    batches = torch.ones((), dtype=torch.int64, device="meta")
+    mask = torch.ones(3, dtype=torch.bool, device="meta")
+    x = torch.randn(4, 3, 2, 2, device="meta")
+    y, _ = stoch_norm_(x, *vectors, use_batch=mask, momentum=None, eps=1e-5, batches=batches)
+    assert y.shape == x.shape
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.GELU()], ids=str)
+@pytest.mark.usefixtures("implementation")
+def test_frozen_norm_is_batch_norm_in_eval_mode_then_sum_then_activation(activation: nn.Module | None) -> None:
+    x, weight, bias, mean, var = arguments()
+    residual, grad = torch.randn_like(x).requires_grad_(), torch.randn_like(x)
+    y = frozen_norm(x, mean, var, weight, bias, eps=1e-3, residual=residual, activation=activation)
+    expected = F.batch_norm(x, mean, var, weight, bias, training=False, eps=1e-3) + residual
+    expected = expected if activation is None else activation(expected)
+    leaves = (x, weight, bias, residual)
+    results = [(y, expected)]
+    results += zip(torch.autograd.grad(y, leaves, grad), torch.autograd.grad(expected, leaves, grad), strict=True)
+    for ours, theirs in results:
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU(), nn.GELU()], ids=str)
+@pytest.mark.usefixtures("implementation")
+def test_activation_and_residual_come_after_the_layer(activation: nn.Module) -> None:
+    x, weight, bias, mean, var = arguments()
+    residual, mask = torch.randn_like(x), torch.tensor([True, False, True])
+    plain = stoch_norm(x, mean, var, weight, bias, use_batch=mask)[0]
+    y, _ = stoch_norm_(
+        x, mean, var, weight, bias, use_batch=mask, momentum=0.1, eps=1e-5, residual=residual, activation=activation
+    )
+    torch.testing.assert_close(y, activation(plain + residual))

@@ -236,3 +236,9 @@ def test_batch_norm_runs_through_the_kernel_too(method: str, kind: str) -> None:
     network = build_classifier("test_efficientnet", "random", CLASSES, image_size=32)
     prepared(network, method)
     assert {type(layer).__name__ for layer in normalization_layers(network.model)} == {kind}
+
+
+def test_a_network_is_fused_on_a_gpu_alone(job_device: str) -> None:
+    network = classifier()
+    prepare(FinetuneConfig("-", batch_size=4), network, split(), Fabric(accelerator=job_device, devices=1))
+    assert any("_fuses" in type(module).__dict__ for module in network.model.modules()) == (job_device != "cpu")

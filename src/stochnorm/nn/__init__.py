@@ -10,6 +10,7 @@ from stochnorm.nn.convert import convert, convert_batch_instance, restore
 from stochnorm.nn.freeze import freeze, unfreeze
 from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d
 from stochnorm.nn.functional import stoch_norm
+from stochnorm.nn.fusion import fuse, unfuse
 from stochnorm.nn.hold import hold_statistics
 from stochnorm.nn.schedule import schedule, set_p
 from stochnorm.nn.select import name_matches
@@ -30,6 +31,7 @@ __all__ = [
     "convert",
     "convert_batch_instance",
     "freeze",
+    "fuse",
     "hold_statistics",
     "initialize_statistics",
     "name_matches",
@@ -38,5 +40,6 @@ __all__ = [
     "set_p",
     "stoch_norm",
     "unfreeze",
+    "unfuse",
     "update_statistics",
 ]

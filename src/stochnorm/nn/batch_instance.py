@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.cuda import batch_instance as kernels
+from stochnorm.nn.cuda.fused import code_of
 from stochnorm.nn.refusal import RefusesSyncBatchNorm
 
 __all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
@@ -63,13 +65,95 @@ def batch_instance_norm(
     """
     if rho.shape != (input.size(1),):
         raise ValueError(f"rho must be of shape ({input.size(1)},), a value per channel, got {tuple(rho.shape)}")
-    # Both terms use fused kernels, with rho inside gamma; at rho = 1 the second term is exactly 0.
+    return _mix(
+        input,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        rho=rho,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+    )
+
+
+def _mix(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    rho: Tensor,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    batches: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: nn.Module | None = None,
+) -> Tensor:
+    """Compute `activation(batch_instance_norm(input) + residual)`, on GPUs in the passes of batch normalization.
+
+    Args:
+        momentum: Weight of the batch statistics in the moving ones; None for the cumulative average of `batches`.
+        batches: Number of batches that the moving statistics have seen, int64 (); counted up here.
+    """
+    vectors = (running_mean, running_var, weight, bias, rho)
+    if kernels.fits(input, residual, *vectors):
+        code = code_of(activation)
+        settings = (weight is not None, bias is not None, residual is not None, code or 0, _formula)
+        if kernels.passes(input, *settings, training=training):
+            output = kernels.mix(
+                input,
+                *vectors[:4],
+                rho=rho,
+                training=training,
+                momentum=momentum,
+                eps=eps,
+                batches=batches,
+                residual=residual,
+                activation=code or 0,
+                formula=_formula,
+            )
+            return output if code is not None else cast(nn.Module, activation)(output)
+    if batches is not None:
+        batches.add_(1)
+    if momentum is None:
+        momentum = 0.0 if batches is None else 1.0 / float(batches)
+    output = _formula(
+        input, running_mean, running_var, weight, bias, rho=rho, training=training, momentum=momentum, eps=eps
+    )
+    output = output if residual is None else output + residual
+    return output if activation is None else cast(Tensor, activation(output))
+
+
+def _formula(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    rho: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Compute `batch_instance_norm` by PyTorch's kernels for the two terms.
+
+    rho is inside gamma; at rho = 1 the second term is exactly 0.
+    """
     batch_scale = rho if weight is None else rho * weight
     output = F.batch_norm(input, running_mean, running_var, batch_scale, bias, training, momentum, eps)
     if input.shape[2:].numel() == 1:
         return output
     instance_scale = 1 - rho if weight is None else (1 - rho) * weight
-    instance = F.instance_norm(input, weight=instance_scale, eps=eps)
+    if input.size(0) == 1 and torch.is_grad_enabled():
+        # The same, but F.instance_norm's gradient is wrong for one image if its output's gradient is channels_last.
+        instance = F.batch_norm(input, None, None, instance_scale, None, True, 0.0, eps)
+    else:
+        instance = F.instance_norm(input, weight=instance_scale, eps=eps)
     return output + instance.to(output.dtype)  # autocast computes some kernels in float32
 
 
@@ -92,7 +176,10 @@ class _BatchInstanceNorm(_BatchNorm):
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         return self._mixed_forward(input)
 
-    def _mixed_forward(self, input: Tensor) -> Tensor:
+    def _mixed_forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: nn.Module | None = None
+    ) -> Tensor:
+        """Mix the two normalizations, add the residual, and activate; None is the layer's own activation, if any."""
         tracks = self.training and self.track_running_stats
         if self.training:
             # The paper clips rho after each update; clipping it before its next use works with every optimizer.
@@ -100,7 +187,7 @@ class _BatchInstanceNorm(_BatchNorm):
             self.rho.data.clamp_(0, 1)
         constant = self.rho.detach()
         clipped = constant.clamp(0, 1) + (self.rho - constant)  # clamp's own gradient is 0 at the bounds
-        return batch_instance_norm(
+        return _mix(
             input,
             self.running_mean if tracks or not self.training else None,
             self.running_var if tracks or not self.training else None,
@@ -108,16 +195,16 @@ class _BatchInstanceNorm(_BatchNorm):
             self.bias,
             rho=clipped,
             training=self.training or self.running_mean is None,
-            momentum=self._count_batch() if tracks else 0.0,
+            momentum=self.momentum if tracks else 0.0,
             eps=self.eps,
+            batches=self.num_batches_tracked if tracks else None,
+            residual=residual,
+            activation=self._activation() if activation is None else activation,
         )
 
-    def _count_batch(self) -> float:
-        """Count this step's batch; return its weight in the moving statistics."""
-        if self.num_batches_tracked is None:
-            return self.momentum or 0.0
-        self.num_batches_tracked.add_(1)
-        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+    def _activation(self) -> nn.Module | None:
+        """Return the activation that the layer applies."""
+        return None
 
 
 _DOCSTRING = r"""A mixture of batch and instance normalization, learned per channel; it starts as BatchNorm.

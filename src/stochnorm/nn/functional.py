@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast, overload
+from collections.abc import Iterable
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stochnorm.nn import traced
+from stochnorm.nn import aten, traced
 from stochnorm.nn.cpu import kernel
-from stochnorm.nn.cuda import composition
-from stochnorm.nn.double_backward import twice_differentiable_backward
+from stochnorm.nn.cuda import check, fused
 
 __all__ = ["stoch_norm"]
-
-_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
 def stoch_norm(
@@ -102,7 +100,7 @@ def stoch_norm_(
     weight: Tensor | None,
     bias: Tensor | None,
     *,
-    use_batch: Tensor,
+    use_batch: Tensor | None,
     momentum: float | None,
     eps: float,
     batches: Tensor | None = None,
@@ -112,6 +110,7 @@ def stoch_norm_(
     """Compute `activation(stoch_norm(input) + residual)`, with the statistics updated in place and without checks.
 
     Args:
+        use_batch: The mask s; None is True everywhere, which is batch normalization.
         momentum: Weight of the batch statistics in the moving ones; None for the cumulative average of `batches`.
         batches: Number of batches that the moving statistics have seen, int64 (); counted up here.
         residual: Added to the normalized input, of its shape.
@@ -120,16 +119,40 @@ def stoch_norm_(
     Returns:
         `(output, (mean, var, batch_mean))`; mean and var are the statistics that each channel was normalized by.
     """
+    if fused.fits(input, residual, running_mean, running_var, weight, bias):
+        code = fused.code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=False):
+            output, statistics = fused.stoch_norm_(
+                input,
+                running_mean,
+                running_var,
+                weight,
+                bias,
+                use_batch=use_batch,
+                momentum=momentum,
+                eps=eps,
+                batches=batches,
+                residual=residual,
+                activation=code or 0,
+            )
+            return output if code is not None else _behind(output, None, activation), statistics
     if batches is not None:
         batches.add_(1)
-    if momentum is None:
-        momentum = 1.0 / float(cast(Tensor, batches))
-    if torch.compiler.is_compiling():
+    if use_batch is None:
+        use_batch = torch.ones(input.size(1), dtype=torch.bool, device=input.device)
+    compiling = torch.compiler.is_compiling()
+    rate: float | Tensor
+    if momentum is not None:
+        rate = momentum
+    else:  # on the CPU a number; elsewhere nothing waits for the device
+        count = cast(Tensor, batches)
+        rate = 1.0 / (float(count) if input.is_cpu and not compiling else count)
+    if compiling:
         traced_output, traced_statistics = traced.stoch_norm_(
-            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps
+            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps
         )
         return _behind(traced_output, residual, activation), traced_statistics
-    if kernel.fits(input, running_mean, running_var, weight, bias):
+    if isinstance(rate, float) and kernel.fits(input, running_mean, running_var, weight, bias):
         within = kernel.range_of(activation) if residual is None else None
         output, statistics = kernel.stoch_norm_(
             input,
@@ -138,145 +161,55 @@ def stoch_norm_(
             weight,
             bias,
             use_batch=use_batch,
-            momentum=momentum,
+            momentum=rate,
             eps=eps,
             output_range=within or kernel.UNBOUNDED,
         )
         return output if within else _behind(output, residual, activation), statistics
-    if _on_gpu(input) and not torch.compiler.is_compiling():
-        input = composition.dense(input)
-    dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
-    moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
-    batch_mean, batch_var = _batch_statistics_(input, running_mean, running_var, momentum, dtype)
-    mean = torch.where(use_batch, batch_mean, moving_mean)
-    var = torch.where(use_batch, batch_var, moving_var)
-    normalized: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, eps)
-    return _behind(normalized, residual, activation), (mean, var, batch_mean)
+    normalized, vectors = aten.stoch_norm_(
+        input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps
+    )
+    return _behind(normalized, residual, activation), vectors
+
+
+def frozen_norm(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    eps: float,
+    residual: Tensor | None = None,
+    activation: nn.Module | None = None,
+) -> Tensor:
+    """Compute `activation(batch_norm(input) + residual)` with given statistics, for frozen layers and inference.
+
+    Gradients flow to input, weight, bias and residual.
+
+    Args:
+        input: The feature map.
+        mean: Mean of each channel.
+        var: Variance of each channel.
+        weight: Scale gamma; None is 1.
+        bias: Shift beta; None is 0.
+        eps: Constant added to the variances.
+        residual: Added to the normalized input, of its shape.
+        activation: Module applied last; on a GPU, in the same pass if it is ReLU, ReLU6 or SiLU.
+
+    Shape:
+        - input: (b, c, ...); mean, var, weight, bias: (c,).
+        - Returns: the input's shape, dtype and memory format.
+    """
+    if fused.fits(input, residual, mean, var, weight, bias):
+        code = fused.code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=True):
+            output = fused.frozen_norm(input, mean, var, weight, bias, eps=eps, residual=residual, activation=code or 0)
+            return output if code is not None else _behind(output, None, activation)
+    return _behind(F.batch_norm(input, mean, var, weight, bias, False, 0.0, eps), residual, activation)
 
 
 def _behind(normalized: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
     """Add the residual and activate."""
     output = normalized if residual is None else normalized + residual
     return output if activation is None else cast(Tensor, activation(output))
-
-
-def _batch_statistics_(
-    input: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return batch mean and biased variance, without gradient; update the moving statistics in place. One pass."""
-    input = input.detach()
-    # The fused kernel exists for CPU and CUDA and has no decomposition; the compiler fuses the lines below.
-    if input.device.type in ("cpu", "cuda") and running_mean.dtype == dtype and not torch.compiler.is_compiling():
-        return torch.batch_norm_update_stats(input, running_mean, running_var, momentum)
-    reduced = [dim for dim in range(input.dim()) if dim != 1]
-    var, mean = torch.var_mean(_cast(input, dtype), reduced, correction=0)
-    m = input.numel() // input.size(1)
-    running_mean.lerp_(_cast(mean, running_mean.dtype), momentum)
-    running_var.lerp_(_cast(var * (m / (m - 1)), running_var.dtype), momentum)
-    return mean, var
-
-
-class _Normalize(torch.autograd.Function):
-    """A composition of ATen's batch-norm kernels.
-
-    It saves the input and vectors of length c for backward, as batch normalization does. It has no `setup_context`,
-    because PyTorch would then call `inspect.signature` at each step, which costs as much as a small layer.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        mean: Tensor,
-        var: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        use_batch: Tensor,
-        eps: float,
-    ) -> Tensor:
-        ctx.save_for_backward(input, mean, var, weight, use_batch)
-        ctx.eps = eps
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        return _affine(input, mean, var, _cast(weight, mean.dtype), _cast(bias, mean.dtype), eps)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, mean, var, weight, use_batch = ctx.saved_tensors
-        needs = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
-        backward = _backward_of(input, grad_output)
-        grad_input, grad_weight, grad_bias = backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
-        if weight is not None:
-            grad_weight = _cast(grad_weight, weight.dtype)
-        return grad_input, None, None, grad_weight, _cast(grad_bias, ctx.bias_dtype), None, None
-
-
-def _backward_of(
-    input: Tensor, grad_output: Tensor
-) -> Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """Return the function that computes the gradients: it depends on the device and on double backward."""
-    if torch.compiler.is_compiling():
-        return _backward  # has decompositions, which the compiler fuses
-    batched = not torch._C._has_storage(grad_output)  # a batch of gradients under vmap
-    if torch.is_grad_enabled() or batched or input.device.type not in ("cpu", "cuda"):
-        return twice_differentiable_backward
-    return composition.backward if _on_gpu(input) else _backward
-
-
-def _backward(
-    grad_output: Tensor,
-    input: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    use_batch: Tensor,
-    eps: float,
-    needs: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    r"""Return the gradients: one pass for the sums $\sum g$ and $\sum g \hat x$, one for the input's gradient.
-
-    With m values per channel,
-    $dx = \gamma / \sqrt{\sigma^2 + \epsilon} \; (g - s / m \, (\sum g + \hat x \sum g \hat x))$.
-    A channel with moving statistics (s = 0) has only the first term: its statistics do not depend on the input.
-    """
-    weight = _cast(weight, mean.dtype)
-    invstd = torch.rsqrt(var + eps)
-    scaled_grad = None
-    if input.dtype == mean.dtype:
-        _, sum_gx, sum_g = _batch_norm_backward(
-            grad_output, input, None, None, None, mean, invstd, True, eps, [False, True, True]
-        )
-    else:  # half precision: take scale * g from the kernel, since addcmul_ on mixed dtypes is 6-10x slower on CPUs
-        scaled_grad, sum_gx, sum_g = _batch_norm_backward(
-            grad_output, input, weight, mean, var, None, None, False, eps, [True, True, True]
-        )
-    grad_input = None
-    if needs[0]:
-        scale = invstd if weight is None else invstd * weight
-        through_statistics = scale * use_batch * (-input.size(1) / input.numel())
-        grad_input = _affine(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
-        if scaled_grad is None:
-            grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))
-        else:
-            grad_input += scaled_grad
-    return grad_input, sum_gx if needs[1] else None, sum_g if needs[2] else None
-
-
-@overload
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
-@overload
-def _cast(tensor: None, dtype: torch.dtype) -> None: ...
-@overload
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None: ...
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
-
-
-def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return `weight * (input - mean) / sqrt(var + eps) + bias` per channel, in one pass."""
-    if _on_gpu(input) and not torch.compiler.is_compiling():
-        return composition.normalize(input, mean, var, weight, bias, eps)
-    return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]
-
-
-def _on_gpu(input: Tensor) -> bool:
-    return input.is_cuda

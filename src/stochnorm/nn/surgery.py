@@ -93,7 +93,8 @@ def _plain_class(kind: type[_BatchNorm], family: Family) -> type[_BatchNorm]:
 
 def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:
     family = family_of(module)
-    kind = type(module) if family is None else _plain_class(type(module), family)
+    own = type(module)
+    kind = getattr(own, "_fuses", own) if family is None else _plain_class(own, family)
     layers = to.layers
     if is_timms(kind, "BatchNormAct2d"):
         from stochnorm.nn.timm_layers import LAYERS

@@ -22,7 +22,7 @@ def stoch_norm_(
     bias: Tensor | None,
     *,
     use_batch: Tensor,
-    momentum: float,
+    momentum: float | Tensor,
     eps: float,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Compute `stochnorm.nn.functional.stoch_norm_` without residual and activation, which the compiler fuses.

@@ -13,7 +13,7 @@ from stochnorm.data.images.center import CenterCrops
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier
-from stochnorm.nn import initialize_statistics, name_matches
+from stochnorm.nn import fuse, initialize_statistics, name_matches
 from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 from stochnorm.nn.cpu.memory import keep_freed_memory
 from stochnorm.nn.select import Where, normalization_layers, pick
@@ -74,6 +74,8 @@ def prepare(
         layer.momentum = _momentum(layer.momentum, config)
     if fabric.device.type == "cpu":
         accelerate(model)
+    if fabric.device.type == "cuda":
+        fuse(model)
     return {name: term.to(fabric.device) for name, term in terms.items() if term is not None}
 
 
