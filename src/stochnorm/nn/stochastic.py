@@ -183,8 +183,7 @@ class _StochNorm(_BatchNorm):
         }
         group = self._group()
         if group is not None:
-            together = synchronized.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
-            return cast("tuple[Tensor, Iterable[Tensor], Tensor]", together)
+            return synchronized.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
         return *stoch_norm_(input, mean, var, self.weight, self.bias, **arguments), use_batch
 
     def _group(self) -> ProcessGroup | None:

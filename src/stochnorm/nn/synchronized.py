@@ -56,7 +56,6 @@ class Synchronization:
         return type(self), ()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # collective operations break the graph, as those of nn.SyncBatchNorm do
 def stoch_norm_(
     input: Tensor,
     running_mean: Tensor,
@@ -96,6 +95,11 @@ def stoch_norm_(
     output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, values, eps, group)
     output = output if residual is None else output + residual
     return output if activation is None else activation(output), (mean, var, batch_mean), use_batch
+
+
+# Collective operations break the graph, as those of nn.SyncBatchNorm do. This is torch.compiler.disable, which would
+# import the compiler.
+stoch_norm_._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 def _local_statistics(input: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
