@@ -84,8 +84,8 @@ def stoch_norm_(
     """
     if batches is not None:
         batches.add_(1)
-    if momentum is None:
-        momentum = 1.0 / float(cast(Tensor, batches))
+    # A cumulative average takes its rate as a tensor, so that nothing waits for the device.
+    rate = (1.0 / cast(Tensor, batches)).to(running_mean.dtype) if momentum is None else momentum
     if _on_gpu(input):
         input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
@@ -93,8 +93,8 @@ def stoch_norm_(
     mean = torch.where(use_batch, batch_mean, running_mean.to(dtype))
     var = torch.where(use_batch, batch_var, running_var.to(dtype))
     unbiased = batch_var * (values / (values - 1).clamp(min=1))
-    running_mean.lerp_(batch_mean.to(running_mean.dtype), momentum)
-    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    running_mean.lerp_(batch_mean.to(running_mean.dtype), rate)
+    running_var.lerp_(unbiased.to(running_var.dtype), rate)
     output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, values, eps, group)
     output = output if residual is None else output + residual
     return output if activation is None else activation(output), (mean, var, batch_mean), use_batch
