@@ -1,8 +1,11 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# Everything runs in .venv, which the first target that needs it makes. The targets for GPUs, given WHEELS=FOLDER, run in
+# .venv-gpu: on top of PYTHON and its PyTorch, with wheels from that folder and without a network.
 PYTHON ?= python3
 BIN := .venv/bin
+OUT ?= benchmarks/results/gpu
+GPU := $(if $(WHEELS),.venv-gpu,.venv)
 
-.PHONY: demo test test-gpu check bench format clean
+.PHONY: demo test test-gpu check bench bench-gpu gpu gpu-wheels format clean
 
 demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by side
 	$(BIN)/stochnorm demo
@@ -10,8 +13,8 @@ demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by s
 test: .venv/dev check  ## lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
-test-gpu: .venv/dev  ## the tests that compute on a device, on a CUDA GPU
-	$(BIN)/pytest -m gpu --device cuda
+test-gpu: $(GPU)/dev  ## the tests that compute on a device, on a CUDA GPU
+	$(GPU)/bin/python benchmarks/gpu.py --only-tests --out $(OUT)
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -33,12 +36,21 @@ bench: .venv/dev  ## benchmarks/README.md, a quarter of an hour on two cores tha
 	$(BIN)/python benchmarks/scaling.py --most 10000
 	$(BIN)/python benchmarks/readme.py
 
+bench-gpu: $(GPU)/dev  ## the benchmarks of a GPU, ten minutes at most
+	$(GPU)/bin/python benchmarks/gpu.py --out $(OUT); status=$$?; $(GPU)/bin/python benchmarks/readme.py; exit $$status
+
+gpu: $(GPU)/dev  ## test-gpu, then bench-gpu, 13 minutes at most: for a GPU that is at hand for a short time
+	$(GPU)/bin/python benchmarks/gpu.py --tests --minutes 13 --out $(OUT)
+
+gpu-wheels:  ## what a machine with PyTorch, but without a network, needs beside it: WHEELS=wheels there
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --platform any --dest wheels -r benchmarks/gpu_wheels.txt
+
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-gpu
 
 .venv/dev: pyproject.toml | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
@@ -46,6 +58,10 @@ clean:
 
 .venv/demo: pyproject.toml | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv-gpu/dev: pyproject.toml benchmarks/gpu_wheels.txt
+	$(PYTHON) benchmarks/gpu_environment.py .venv-gpu --wheels $(WHEELS)
 	touch $@
 
 .venv:

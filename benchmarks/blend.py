@@ -1,7 +1,8 @@
-"""The obvious implementation of Stochastic Normalization, which the benchmarks compare with."""
+"""Obvious implementations of Stochastic Normalization, which the benchmarks compare with."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
@@ -22,6 +23,24 @@ class TwoBranchBlend(nn.BatchNorm2d):
             input, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
         )
         return s * batch + (1 - s) * moving
+
+
+class HostMask(nn.BatchNorm2d):
+    """Both branches in full, mixed by a mask that NumPy draws on the host: the Transfer-Learning-Library's formula.
+
+    z = (1 - s) z0 + s z1, with z0 normalized by the moving and z1 by the batch statistics. The copy of the mask to the
+    GPU waits for it, so that no CUDA graph can hold the layer.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        mean, var = self.running_mean, self.running_var
+        z0 = F.batch_norm(input, mean.clone(), var.clone(), self.weight, self.bias, False, self.momentum, self.eps)
+        z1 = F.batch_norm(input, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+        drawn = np.random.binomial(1, 0.5, (1, self.num_features, 1, 1))  # noqa: NPY002 (a global generator, as there)
+        s = torch.from_numpy(drawn).float().to(input.device)
+        return ((1 - s) * z0 + s * z1).to(input.dtype)
 
 
 def blend_everywhere(model: nn.Module) -> nn.Module:

@@ -51,7 +51,7 @@ def main() -> None:
     if not layers:
         raise SystemExit("the kernel was not built: python -m pip install -e .")
     rows = [("training step", 1, *side_by_side([stock.step, ours.step], args.rounds))]
-    dtype = torch.bfloat16 if "bf16" in precision_of(launch()) else torch.float32
+    dtype = torch.bfloat16 if "bf16" in precision_of(launch(model=ours.classifier.model)) else torch.float32
     for (shape, kernel, stride), count in layers.items():
         x = torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
         pair = [

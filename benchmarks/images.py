@@ -35,6 +35,7 @@ def write_images(
     *,
     size: tuple[int, int] = (500, 375),
     distinct: int = 0,
+    vary: float = 1.0,
     seed: int = 0,
 ) -> Path:
     """Write JPEG files, ``root/<class>/<number>.jpg``, as many in each class.
@@ -45,6 +46,7 @@ def write_images(
         classes: Folders.
         size: Width and height, pixels.
         distinct: Contents; the other files are further names of them, which takes no time. 0: all.
+        vary: The least width and height, as a fraction of ``size``; drawn for each file.
         seed: Of the noise.
 
     Returns:
@@ -61,6 +63,7 @@ def write_images(
             if distinct and len(written) >= distinct:
                 os.link(written[(label + number) % distinct], path)
             else:
-                photograph(generator, *size).save(path, quality=90)
+                scale = 1 - (1 - vary) * torch.rand(2, generator=generator).numpy() if vary < 1 else (1, 1)
+                photograph(generator, round(size[0] * scale[0]), round(size[1] * scale[1])).save(path, quality=90)
                 written.append(path)
     return root

@@ -172,12 +172,19 @@ class Outcome:
     goals: list[Goal] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     """Names of pictures next to the JSON file."""
+    detail_columns: Sequence[str] = ()
+    details: list[Sequence[str]] = field(default_factory=list)
+    """Rows of a second table, which the page folds."""
 
-    def write(self, path: Path) -> None:
-        """Write a JSON file, for readme.py, and print the table."""
+    def save(self, path: Path) -> None:
+        """Write a JSON file, for readme.py."""
         content = asdict(self) | {"command": _command(), "conditions": conditions()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write(self, path: Path) -> None:
+        """Write a JSON file and print the table."""
+        self.save(path)
         console = Console(width=130)
         table = Table(*self.columns, title=self.title)
         for row in self.rows:
@@ -202,7 +209,7 @@ def conditions() -> dict[str, Any]:
     return {
         "machine": f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} cores",
         **{name: value for name, value in environment(launch()).items() if name != "precision"},  # by network
-        "commit": _git("rev-parse", "--short", "HEAD") + (" and changes" if _git(*_CHANGED) else ""),
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown") + (" and changes" if _git(*_CHANGED) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
@@ -212,8 +219,11 @@ _CHANGED = ("status", "--porcelain", "--untracked-files=no", ".", ":!benchmarks/
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    return done.stdout.strip()
+    command = ["git", *arguments]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    except OSError:  # a machine without git
+        return ""
 
 
 def _command() -> str:

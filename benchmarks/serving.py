@@ -39,7 +39,7 @@ class Serving:
         self.classifier = load_classifier(self.file)
         self.classifier.model.to(memory_format=torch.channels_last)
         self.about = self.classifier.preprocessing
-        self.fabric = launch()
+        self.fabric = launch(model=self.classifier.model)
         self.images = self.decode()
 
     def predict(self) -> None:

@@ -16,10 +16,14 @@ from stochnorm.evaluation.tasks import SingleLabel
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
+from stochnorm.nn.masks import JointMasks
+from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.hardware import launch, precision_of
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
+from stochnorm.training.rates import Rates
+from stochnorm.training.step import TrainingStep
 
 BUNDLED = "tf_efficientnet_lite0"
 CLASSES = tuple(map(str, range(100)))
@@ -35,6 +39,8 @@ class Training(NamedTuple):
     """A random batch."""
     precision: str
     """Precision, in Fabric's words."""
+    whole: TrainingStep
+    """The step with what the host decides in it."""
 
     def step(self) -> None:
         """Take a step on the random batch."""
@@ -50,6 +56,7 @@ def training(
     depthwise: bool = True,
     precision: str = "auto",
     classes: tuple[str, ...] = CLASSES,
+    device: str = "auto",
 ) -> Training:
     """Model, methods, loss and SGD of a job; its precision and memory format.
 
@@ -61,11 +68,12 @@ def training(
         depthwise: With the compiled kernel for depthwise convolutions, as a job has it.
         precision: As of ``stochnorm finetune``.
         classes: Of the head.
+        device: As of ``stochnorm finetune``.
     """
     config = FinetuneConfig("-", method=method, backbone=backbone, delta=DELTAConfig(attention="uniform"))
     weights = "auto" if backbone == BUNDLED else "random"
     classifier = build_classifier(backbone, weights, classes, image_size=image_size or None)
-    fabric = launch("auto", precision, classifier.model)
+    fabric = launch(device, precision, classifier.model)
     side = classifier.preprocessing.resize
     noise: Any = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)  # for random weights' first statistics
     regularizers = prepare(config, classifier, Split(noise, list(range(8)), torch.arange(8)), fabric)
@@ -73,22 +81,27 @@ def training(
         if isinstance(module, DepthwiseConv2d) and not depthwise:
             module.__class__ = plain_class(module)
     objective = Objective(classifier, SingleLabel(classifier.classes), regularizers, fabric.autocast)
+    on_gpu = fabric.device.type == "cuda"
     optimizer = torch.optim.SGD(
-        classifier.parameter_groups(1e-4), momentum=0.9, nesterov=True, weight_decay=config.weight_decay_used
+        classifier.parameter_groups(1e-4),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay_used,
+        fused=True if on_gpu else None,
     )
     model, optimizer = fabric.setup(classifier.model, optimizer)
     preprocessing = classifier.preprocessing
 
-    def on(images: Tensor, targets: Tensor) -> None:
-        model.train()
-        optimizer.zero_grad()
-        inputs = preprocessing.normalize(images.to(fabric.device))
-        fabric.backward(objective(model, inputs, targets.to(fabric.device)).loss)
-        optimizer.step()
+    def make(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return preprocessing.normalize(images), targets
 
+    rates = Rates(optimizer, fabric.device if on_gpu else None)
+    stochastic = any(isinstance(layer, _StochNorm) for layer in classifier.model.modules())
+    masks = JointMasks(classifier.model) if on_gpu and stochastic else None
+    whole = TrainingStep(config, objective, fabric, model, rates, make, masks=masks)
     size = preprocessing.image_size
     images = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
-    return Training(classifier, model, on, images, precision_of(fabric))
+    return Training(classifier, model, whole.compute, images, precision_of(fabric), whole)
 
 
 def step_memory(trained: Training) -> float:

@@ -75,3 +75,37 @@ def test_a_goal_is_met_at_its_limit_and_missed_beyond(load: Any) -> None:
     assert not measure.at_most(1.03, "time", 1.031).met
     assert measure.at_least(2, "speed", 2.0).met
     assert not measure.at_least(2, "speed", 1.99).met
+
+
+def elsewhere(content: dict[str, Any], machine: str) -> dict[str, Any]:
+    return content | {"conditions": {"machine": machine}}
+
+
+def test_a_goal_has_the_figures_of_all_processors(load: Any) -> None:
+    main = elsewhere(content("layer", ("fast", True), ("small", True)), "Intel(R) Xeon(R), 2 cores")
+    other = elsewhere(content("layer", ("fast", False)), "AMD EPYC, 2 cores")
+    other["goals"][0]["measured"] = "1.13"
+    text = load("readme").format_readme([main], others={"amd": [other, content("bss", ("fast", True))]})
+    assert "1 of 2 are met" in text
+    assert "| fast | at most 1.00 | 0.97 Intel, 1.13 AMD | **not met** (AMD) |" in text
+    assert "| small | at most 1.00 | 0.97 | met |" in text
+    assert "<details><summary>AMD EPYC, 2 cores</summary>" in text.partition("\n## layer\n")[2]
+
+
+def test_goals_on_a_gpu_say_whether_they_were_measured(load: Any) -> None:
+    aims = load("gpu_goals").AIMS
+    title, (aim, *others) = aims["step"]
+    text = load("readme").format_readme([])
+    assert "**Nothing was measured on a GPU for this version**; `make bench-gpu` does it" in text
+    assert f"| {title} | {aim.what} | at most 1.03 | not measured |  |" in text
+    text = load("readme").format_readme([], gpu={"step": content(title, (aim.what, True))})
+    assert "Nothing was measured" not in text
+    assert "1 of the 1 that were measured are met" in text
+    assert f"| {aim.what} | at most 1.00 | 0.97 | met |" in text
+    assert f"| {title} | {others[0].what} | at most 1.03 | not measured |  |" in text
+    assert f"\n## {title}\n" in text
+
+
+def test_a_second_table_is_folded(load: Any) -> None:
+    both = content("layer") | {"detail_columns": ["input"], "details": [["48 x 64"]]}
+    assert "<details><summary>in detail: 1 rows</summary>\n\n| input |" in load("readme").format_readme([both])

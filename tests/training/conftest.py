@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from stochnorm import (
     build_classifier,
     finetune,
 )
+from stochnorm.runs.directory import Run
+from stochnorm.training.objective import Objective
 
 
 @pytest.fixture
@@ -38,15 +41,15 @@ def weights(tmp_path: Path) -> str:
 def modes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Kind and training mode of the first normalization layer, per training step."""
     seen: list[tuple[str, bool]] = []
-    original = stochnorm.training.loop._gradients
+    original = Objective.__call__
 
-    def spy(*args: Any) -> dict[str, float]:
-        network = args[0].classifier.model
+    def spy(self: Objective, *args: Any, **options: Any) -> Any:
+        network = self.classifier.model
         layer = next(m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         seen.append((type(layer).__name__, layer.training))
-        return original(*args)
+        return original(self, *args, **options)
 
-    monkeypatch.setattr(stochnorm.training.loop, "_gradients", spy)
+    monkeypatch.setattr(Objective, "__call__", spy)
     return seen
 
 
@@ -55,17 +58,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, FinetuneConfig], 
     """Run until Ctrl-C comes in the given step."""
 
     def stop(step: int, settings: FinetuneConfig) -> None:
-        steps = 0
-        original = stochnorm.training.loop._check_finite
-
-        def count(*args: Any) -> None:
-            nonlocal steps
-            steps += 1
-            original(*args)
-
+        checkpoint = Run.of(settings).checkpoint
+        done = torch.load(checkpoint, weights_only=True)["step"] if settings.resume else 0
+        asked = itertools.count(1 + done)
         with monkeypatch.context() as patch:
-            patch.setattr(stochnorm.training.loop, "agreed", lambda fabric, stop: steps >= step)
-            patch.setattr(stochnorm.training.loop, "_check_finite", count)
+            patch.setattr(stochnorm.training.loop, "agreed", lambda fabric, stop: next(asked) >= step)
             with pytest.raises(KeyboardInterrupt, match=rf"stopped after step {step} of"):
                 finetune(settings, quiet=True)
 

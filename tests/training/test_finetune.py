@@ -27,6 +27,7 @@ from stochnorm.data import Preprocessing, read_source
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
+from stochnorm.training.step import TrainingStep
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -115,6 +116,9 @@ def test_processes_wait_a_day_for_the_one_that_evaluates(monkeypatch: pytest.Mon
 
         def launch(self) -> None: ...
 
+        def broadcast(self, value: str) -> str:
+            return value
+
     monkeypatch.setattr(stochnorm.runs.hardware, "Fabric", Fake)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
@@ -169,8 +173,14 @@ def test_a_diverging_loss_stops_the_run_and_keeps_what_was_written(
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2: training diverged with lr 1e\+30"):
         finetune(config(photos, tmp_path / "none", lr=1e30), quiet=True)
     losses = iter((1.0, 1.0, float("nan")))
-    original = stochnorm.training.loop._gradients
-    monkeypatch.setattr(stochnorm.training.loop, "_gradients", lambda *args: original(*args) | {"total": next(losses)})
+    original = TrainingStep._values
+
+    def values(*args: Any) -> torch.Tensor:
+        of_part = original(*args)
+        of_part[-1] = next(losses)
+        return of_part
+
+    monkeypatch.setattr(TrainingStep, "_values", values)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3: training diverged with lr 0\.02"):
         finetune(config(photos, tmp_path / "run", eval_every=1), quiet=True)
     assert [record["step"] for record in Run(tmp_path / "run").read_metrics()] == [1, 2]
@@ -186,12 +196,17 @@ def test_what_json_has_no_word_for_is_not_written(tmp_path: Path) -> None:
 def test_auto_precision_looks_at_the_network_in_training_and_in_prediction(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, precision: str, config: Configure
 ) -> None:
-    """On a CPU with bfloat16 and without AMX."""
+    """On a CPU with bfloat16 that multiplies slowly in it."""
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    times = {"dense": (3.0, 2.0), "depthwise": (2.0, 2.0)}
+    monkeypatch.setattr("stochnorm.runs.precision._kept_times", times.__getitem__)
     settings = config(photos, tmp_path / "run", backbone=backbone, weights="random", device="cpu", precision="auto")
-    assert finetune(settings, quiet=True).record["environment"]["precision"] == precision
+    environment = finetune(settings, quiet=True).record["environment"]
+    assert environment["precision"] == precision
+    kind, name = ("dense", "32") if precision == "32-true" else ("depthwise", "bf16")
+    expected = {"kind": kind, "bf16_ms": times[kind][0], "fp32_ms": 2.0, "chosen": name}
+    assert environment["precision_measured"] == expected
     launched: list[str] = []
 
     def launch(*arguments: Any, **named: Any) -> Fabric:

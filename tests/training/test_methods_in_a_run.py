@@ -11,10 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import stochnorm.cli.demo
-import stochnorm.runs.hardware
-import stochnorm.training.job
-import stochnorm.training.loop
 from stochnorm import (
     BSSConfig,
     DELTAConfig,
@@ -26,6 +22,7 @@ from stochnorm.methods.catalogue import check_method
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.directory import Run
+from stochnorm.training.step import TrainingStep
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -167,13 +164,13 @@ def test_p_follows_its_schedule(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure
 ) -> None:
     seen = []
-    original = stochnorm.training.loop._gradients
+    original = TrainingStep.compute
 
-    def spy(*args: Any) -> dict[str, float]:
-        seen.append(round(next(m.p for m in args[0].classifier.model.modules() if isinstance(m, _StochNorm)), 4))
-        return original(*args)
+    def spy(self: TrainingStep, *inputs: torch.Tensor) -> None:
+        seen.append(round(next(m.p for m in self.network.modules() if isinstance(m, _StochNorm)), 4))
+        original(self, *inputs)
 
-    monkeypatch.setattr(stochnorm.training.loop, "_gradients", spy)
+    monkeypatch.setattr(TrainingStep, "compute", spy)
     options = {"p": 1.0, "p_end": 0.45, "p_schedule": "linear"}
     finetune(config(photos, tmp_path / "run", **options), quiet=True)
     assert seen == [round(1 - 0.05 * step, 4) for step in range(12)]
@@ -192,13 +189,13 @@ def test_initial_statistics(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, how: str, config: Configure
 ) -> None:
     seen: list[torch.Tensor] = []
-    original = stochnorm.training.loop._gradients
+    original = TrainingStep.compute
 
-    def spy(*args: Any) -> dict[str, float]:
-        seen.append(args[0].classifier.model.state_dict()["bn1.running_mean"].clone())
-        return original(*args)
+    def spy(self: TrainingStep, *inputs: torch.Tensor) -> None:
+        seen.append(self.network.state_dict()["bn1.running_mean"].clone())
+        original(self, *inputs)
 
-    monkeypatch.setattr(stochnorm.training.loop, "_gradients", spy)
+    monkeypatch.setattr(TrainingStep, "compute", spy)
     inherited = read_state_dict(Path(weights))
     inherited["bn1.running_mean"].fill_(3.0)
     torch.save(inherited, weights)

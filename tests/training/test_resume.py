@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,35 @@ def test_a_run_resumes_with_the_same_number_of_processes_only(
     torch.save(checkpoint | {"processes": 3}, tmp_path / "run/checkpoint.pt")
     with pytest.raises(ValueError, match=r"cannot resume .*/run with 1 processes: .* the run had 3; use as many"):
         finetune(replace(settings, resume=True), quiet=True)
+
+
+@pytest.mark.parametrize("bf16_ms", [1.0, 9.0])
+def test_a_resumed_run_keeps_the_precision_it_began_with(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure, stop_at: StopAt, bf16_ms: float
+) -> None:
+    """Although its machine would choose the other one now."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("stochnorm.runs.precision._kept_times", lambda kind: (bf16_ms, 3.0))
+    settings = config(photos, tmp_path / "run", precision="auto")
+    stop_at(5, settings)
+    monkeypatch.setattr("stochnorm.runs.precision._kept_times", lambda kind: (10.0 - bf16_ms, 3.0))
+    environment = finetune(replace(settings, resume=True), quiet=True).record["environment"]
+    chosen = "bf16" if bf16_ms < 3 else "32"
+    assert environment["precision"] == {"bf16": "bf16-mixed", "32": "32-true"}[chosen]
+    assert environment["precision_measured"] == {"kind": "dense", "bf16_ms": bf16_ms, "fp32_ms": 3.0, "chosen": chosen}
+
+
+def test_a_checkpoint_that_tells_no_precision_is_resumed(
+    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt
+) -> None:
+    """As an earlier version wrote it."""
+    settings = config(photos, tmp_path / "run")
+    stop_at(5, settings)
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert checkpoint.pop("begun_with") == {"name": "32", "measured": None}
+    torch.save(checkpoint, tmp_path / "run/checkpoint.pt")
+    assert finetune(replace(settings, resume=True), quiet=True).record["environment"]["precision"] == "32-true"
 
 
 def test_the_loss_scale_of_float16_is_resumed(

@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-import stochnorm.cli.demo
-import stochnorm.runs.hardware
-import stochnorm.training.job
-import stochnorm.training.loop
 from stochnorm import (
     FinetuneConfig,
     finetune,
 )
 from stochnorm.runs.directory import Run
+from stochnorm.training.step import TrainingStep
 
 Configure = Callable[..., FinetuneConfig]
 
@@ -83,7 +80,7 @@ def test_a_run_starts_anew_over_one_without_a_checkpoint_only(
 ) -> None:
     settings = config(photos, tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(stochnorm.training.loop, "_check_finite", lambda *_: 1 / 0)
+        patch.setattr(TrainingStep, "compute", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             finetune(settings, quiet=True)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}

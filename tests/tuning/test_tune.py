@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 import stochnorm.tuning.tune
@@ -23,6 +22,8 @@ from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, finetu
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.runs.directory import Run
 from stochnorm.tuning.study import put_back
+
+optuna = pytest.importorskip("optuna")  # not where the tests run with carried wheels
 
 Configure = Callable[..., FinetuneConfig]
 

@@ -38,11 +38,25 @@ class Paper:
     """Output directory; empty for runs/paper, or runs/paper-small.
     All experiments may share it: a run that two of them need is trained once. Rerun the command to resume."""
 
+    estimate: bool = False
+    """Train nothing: print the hours on this machine, from speeds that are measured in a few minutes."""
+
     def run(self) -> None:
+        names = NAMES if self.name == "all" else (self.name,)
+        if self.estimate:
+            from rich.console import Console
+
+            from stochnorm.paper.estimate import estimate
+            from stochnorm.paper.hours import show_estimate
+
+            result = estimate(names, scale=self.scale, repeats=self.repeats, workers=self.workers)
+            show_estimate(Console(highlight=False), result)
+            return
+
         from stochnorm.paper.reproduce import reproduce
 
         errors = []
-        for name in NAMES if self.name == "all" else [self.name]:
+        for name in names:
             try:
                 reproduce(
                     name,

@@ -59,8 +59,9 @@ def compare(
     Args:
         grid: The runs.
         out: Directory of the comparison.
-        workers: Runs at a time; 0: one per GPU, or one per core without GPUs; on Ray, as many as the cluster has room
-            for.
+        workers: Runs at a time; 0: one per GPU, up to four if they are small (see
+            [stochnorm.comparison.executors.shares.runs_per_gpu][]), or one per core without GPUs; on Ray, as many as
+            the cluster has room for.
         threads: CPU threads per process; 0: an equal share of the cores.
         processes: Processes per run (torchrun).
         executor_name: `local` or `ray`.

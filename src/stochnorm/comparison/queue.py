@@ -20,13 +20,13 @@ _PATIENCE = 5.0  # seconds before a run that another process holds is tried agai
 
 
 def perform_all(
-    jobs: Sequence[tuple[str, Job]], start: Callable[[], Executor], *, what: str, quiet: bool = False
+    jobs: Sequence[tuple[str, Job]], start: Callable[..., Executor], *, what: str, quiet: bool = False
 ) -> list[str]:
     """Do the jobs that are not done.
 
     Args:
         jobs: Titles and jobs.
-        start: Makes the executor; not called if nothing is left to do.
+        start: Makes the executor, given the settings of the jobs as `configs`; not called if nothing is left to do.
         what: Name of the jobs in messages, plural.
         quiet: Print nothing.
 
@@ -40,7 +40,7 @@ def perform_all(
     with GridProgress(len(jobs), len(jobs) - len(todo), what, quiet=quiet) as progress:
         if not todo:
             return []
-        workers = start()
+        workers = start(configs=[job.config for _, job in todo])
         try:
             with stop_signal() as stop:
                 reasons = _drain(todo, workers, progress, stop)

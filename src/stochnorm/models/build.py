@@ -14,6 +14,7 @@ from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.models.backbones import Backbone, find_backbone
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.heads import names_of, new_heads
+from stochnorm.models.kept import copy_of_kept, stamp_of
 from stochnorm.models.weights import (
     BUNDLED,
     batch_instance_layers,
@@ -69,10 +70,15 @@ def build_classifier(
         raise ValueError(f"classes must be different names, such as ('cat', 'dog'), got {classes!r}")
     if image_size is not None and image_size < 0:
         raise ValueError(f"image_size must be positive, or 0 for the size of the weights, got {image_size}")
-    classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
-    classifier.multi_label = multi_label
-    check_forward(classifier)
-    return classifier
+
+    def build() -> Classifier:
+        classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
+        classifier.multi_label = multi_label
+        check_forward(classifier)
+        return classifier
+
+    key = (backbone, stamp_of(weights), tuple(classes), image_size, seed, auxiliary, multi_label)
+    return copy_of_kept(key, build)
 
 
 def check_forward(classifier: Classifier) -> None:

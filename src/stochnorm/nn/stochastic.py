@@ -182,8 +182,9 @@ class _StochNorm(_BatchNorm):
             "activation": activation,
         }
         group = self._group()
-        if group is not None:
-            return synchronized.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
+        if group is not None and self._sync is not None:
+            together = self._sync.stoch_norm_(input, mean, var, self.weight, self.bias, **arguments, group=group)
+            return cast("tuple[Tensor, Iterable[Tensor], Tensor]", together)
         return *stoch_norm_(input, mean, var, self.weight, self.bias, **arguments), use_batch
 
     def _group(self) -> ProcessGroup | None:

@@ -26,6 +26,9 @@ class Synchronization:
 
     def __init__(self, process_group: dist.ProcessGroup | None = None) -> None:
         self.process_group = process_group
+        # Collective operations break the compiler's graph, as those of nn.SyncBatchNorm do. Not a decorator: it would
+        # import the compiler, and Triton, together with this file.
+        self.stoch_norm_ = torch.compiler.disable(stoch_norm_)  # type: ignore[no-untyped-call]
 
     def active(self) -> dist.ProcessGroup | None:
         """Return the group; None where there is nothing to synchronize: one process, or torch.distributed not set up.
@@ -95,11 +98,6 @@ def stoch_norm_(
     output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, values, eps, group)
     output = output if residual is None else output + residual
     return output if activation is None else activation(output), (mean, var, batch_mean), use_batch
-
-
-# Collective operations break the graph, as those of nn.SyncBatchNorm do. This is torch.compiler.disable, which would
-# import the compiler.
-stoch_norm_._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 def _local_statistics(input: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:

@@ -17,7 +17,7 @@ from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.scores import Score
 
-__all__ = ["BACKBONES", "NOTE", "SMALL", "small_set"]
+__all__ = ["BACKBONES", "NOTE", "SMALL", "images_of", "small_set"]
 
 NOTE = "small scale: no result"
 """Label of everything that a run at small scale writes."""
@@ -78,6 +78,15 @@ def small_set(name: str, score: Score, folder: Path, official: str = "") -> Path
             image.save(temporary)
     write_text(path, format_manifest(listed, multi_label=score.multi_label))
     return path
+
+
+def images_of(name: str) -> dict[str, int]:
+    """Return the number of generated images by split, those for validation among the ones for training."""
+    several = "patients" in DATASETS[name].counts
+    return {
+        split: _PATIENTS[split] + _PATIENTS[split] // 4 if several else _CLASSES * _IMAGES[split]
+        for split in ("train", "test")
+    }
 
 
 def _with_test(rows: Sequence[Row]) -> list[Row]:

@@ -80,6 +80,8 @@ class BSS(Regularizer):
         >>> penalty.backward()
     """
 
+    waits = "the eigenvalue solver reads an error code on the host"
+
     def __init__(self, *, eta: float = 1e-3, k: int = 1) -> None:
         super().__init__()
         if not eta >= 0:

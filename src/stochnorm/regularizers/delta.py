@@ -152,13 +152,17 @@ class DELTA(Regularizer):
         with torch.no_grad():
             self.reference.eval()(step.inputs)
         maps, reference_maps = ([tap.values[layer] for layer in self.layers] for tap in (live, fixed))
-        for tap in self._taps:
-            tap.values.clear()  # release the graph and the maps of the step
+        self.forget()
         weights = None if self._sizes is None else self.channel_weights.split(self._sizes)  # type: ignore[no-untyped-call]
         penalty = self.alpha * delta(maps, reference_maps, weights) / step.share  # delta is a sum over the batch
         for parameter in (p for module in self._head for p in module.parameters()):
             penalty = penalty + self.beta / 2 * wide(parameter).square().sum()
         return penalty
+
+    def forget(self) -> None:
+        """Release the maps of the last forward passes, and their graph."""
+        for tap in self._taps:
+            tap.values.clear()
 
     def _check(self, maps: Mapping[str, Tensor], images: int) -> None:
         missing = [layer for layer in self.layers if layer not in maps]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,24 @@ class Regularizer(nn.Module, ABC):
 
     The model is not a child: it keeps its parameters, and `.to()` and `state_dict()` of a regularizer concern only the
     regularizer's own anchors.
+
+    Attributes:
+        waits: What makes each step wait for the device, so that no CUDA graph can hold it; empty if nothing does.
     """
+
+    waits: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
         """Return the penalty of a step, including its strength: a float32 scalar with gradient.
 
         For part of a batch, return the penalty of a full batch made of such parts; the caller weighs it by its share.
+        """
+
+    def forget(self) -> None:
+        """Release what the model's last forward pass left here; a training calls it after it used the model otherwise.
+
+        The tensors need memory, and compiled code distinguishes whether there are any.
         """
 
     def facts(self) -> dict[str, Any]:

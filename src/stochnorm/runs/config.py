@@ -19,7 +19,10 @@ from stochnorm.runs.trackers import tracker_names
 __all__ = ["ADDED", "FinetuneConfig", "RunSettings", "flat"]
 
 _METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
-_BOOKKEEPING = ("out", "resume", "overwrite", "report", "log", "strict", "workers", "cache")
+# How a run computes and what it writes, not what it computes; compiled code differs by rounding.
+_BOOKKEEPING = (
+    "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
+)  # fmt: skip
 ADDED = {"sync_norm": False}  # settings that runs of earlier versions lack: at these values they are not in the name
 
 
@@ -108,6 +111,10 @@ class RunSettings:
     """Device to compute on."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Precision (autocast). auto: bf16 where the processor supports it and it is not slower, else 32."""
+    compile: bool = False
+    """Compile the network for training (torch.compile): about a minute before the first step, then faster steps."""
+    deterministic: bool = False
+    """On a GPU: end with the same bits at each repetition, also when resumed; slower. A CPU always does."""
     workers: Annotated[int, Range(0)] = 0
     """Processes that augment images; 0 for the main process, which is enough for cached images."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"

@@ -19,6 +19,7 @@ from torch import nn
 
 from stochnorm.nn.cpu import depthwise, kernel
 from stochnorm.nn.cuda.memory import peak_memory, reset_peak_memory
+from stochnorm.runs.precision import Precision, resolve
 
 __all__ = ["PeakMemory", "check_device", "environment", "is_first_process", "launch", "precision_of"]
 
@@ -57,8 +58,8 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
 
     Args:
         device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `32`, `bf16`, `16` (autocast), or `auto`: bf16 where the hardware supports it and it is not slower,
-            else 32.
+        precision: `32`, `bf16`, `16` (autocast), or `auto`, see [stochnorm.runs.precision.resolve][]. All processes
+            take that of the first.
         model: Network that auto chooses for; on CPUs the choice depends on its convolutions.
 
     Raises:
@@ -67,8 +68,13 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     device = check_device(device, precision)
-    if precision == "auto":
-        precision = "bf16" if _gains_by_bf16(device, model) else "32"
+    name = resolve(device, precision, model).name
+    fabric = _launched(device, name)
+    first: str = fabric.broadcast(name)
+    return fabric if first == name else _launched(device, first)
+
+
+def _launched(device: str, precision: str) -> Fabric:
     world_size, local_world_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     fabric = Fabric(
         accelerator=device,
@@ -81,8 +87,8 @@ def launch(device: str = "auto", precision: str = "auto", model: nn.Module | Non
     return fabric
 
 
-def environment(fabric: Fabric) -> dict[str, Any]:
-    """Return versions, device, processes and precision of a run, for its result."""
+def environment(fabric: Fabric, precision: Precision | None = None) -> dict[str, Any]:
+    """Return versions, device, processes and precision of a run, for its result; and what `auto` was decided by."""
     return {
         **{name: version(name) for name in ("stochnorm", "torch", "torchvision", "timm", "lightning-fabric")},
         "python": platform.python_version(),
@@ -90,6 +96,7 @@ def environment(fabric: Fabric) -> dict[str, Any]:
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
+        **({"precision_measured": precision.measured} if precision and precision.measured else {}),
         "cpu_kernels": [
             name for name, built in (("stochnorm", kernel.library), ("depthwise", depthwise.library)) if built
         ],
@@ -124,22 +131,3 @@ class PeakMemory:
 def precision_of(fabric: Fabric) -> str:
     """Return the name of the precision, such as `bf16-mixed`."""
     return str(fabric._precision.precision)
-
-
-def _gains_by_bf16(device: str, model: nn.Module | None) -> bool:
-    """Return whether the hardware supports bfloat16 and the model is not slower in it.
-
-    A CPU without AMX multiplies in bfloat16 no faster than in float32 (half as fast on a measured Intel CPU). A network
-    of depthwise convolutions is limited by memory: it is as fast in bfloat16, with half of the memory.
-    """
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    if torch.cpu._is_amx_tile_supported():
-        return True
-    return bool(torch.cpu._is_avx512_bf16_supported()) and (model is None or _has_depthwise(model))
-
-
-def _has_depthwise(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in model.modules())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from stochnorm.files import atomic_path
 from stochnorm.runs.directory import Run
+from stochnorm.runs.precision import Precision
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["begun_with", "load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
@@ -19,18 +21,34 @@ def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
         fabric.save(path, state)
 
 
+def begun_with(run: Run) -> Precision | None:
+    """Return the precision that a run began with, which it keeps; None without a checkpoint that tells it.
+
+    Only this is read, not the tensors. (A damaged checkpoint is an error of `load_checkpoint`.)
+    """
+    try:
+        return Precision(**torch.load(run.checkpoint, mmap=True, weights_only=True)["begun_with"])
+    except Exception:  # a damaged file can raise anything
+        return None
+
+
 def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[str, Any]:
     """Restore model, optimizer and precision, and return the rest of the state.
+
+    The optimizer keeps its implementation: the file may come from another kind of device.
 
     Raises:
         ValueError: The file is damaged, or was written by another number of processes.
     """
+    fused = stateful["optimizer"].defaults["fused"]
     try:
         state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
         processes = state["processes"]
     except Exception as error:  # a damaged file can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start again with --overwrite") from error
+    for group in stateful["optimizer"].param_groups:
+        group["fused"] = fused
     if processes != fabric.world_size:
         raise ValueError(
             f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "

@@ -68,6 +68,7 @@ class Display:
         counts = " / ".join(f"{count} {name}" for name, count in job.counts.items())
         compared = ", ".join(job.method.get("delta_layers", ()))
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
+        how = ", compiled" * config.compile + ", deterministic" * config.deterministic
         self.facts(
             {
                 "data": config.data,
@@ -75,7 +76,7 @@ class Display:
                 "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
-                "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}",
+                "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
 

@@ -16,11 +16,12 @@ from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.files import write_text
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.determinism import repeatable
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
-from stochnorm.training.loop import fit, selected
+from stochnorm.training.loop import Trained, fit, selected
 
 __all__ = ["Result", "finetune"]
 
@@ -55,8 +56,8 @@ def finetune(
     """Fine-tune a pre-trained backbone, keep the best validation checkpoint or the last step, and test it once.
 
     Leaves a run directory, see [stochnorm.runs.directory.Run][]. Ctrl-C and SIGTERM write a checkpoint after the
-    current step; the same call with `resume=True` continues from it and, on the CPU, ends with the same weights bit
-    for bit. Under `torchrun` every process trains on its share of each batch.
+    current step; the same call with `resume=True` continues from it and, on the CPU or with `deterministic`, ends with
+    the same weights bit for bit. Under `torchrun` every process trains on its share of each batch.
 
     Args:
         config: The settings.
@@ -68,8 +69,8 @@ def finetune(
         The result. With `resume`, that of a finished run at once.
 
     Raises:
-        ValueError: Settings, data or weights that cannot work, or a setting that the method does not use; the message
-            says which and what to do.
+        ValueError: Settings, data or weights that cannot work, or a setting that the method does not use; or a network
+            that `compile` or `deterministic` cannot run; the message says which and what to do.
         FileNotFoundError: There are no such data or weights.
         ModuleNotFoundError: A tracker in `log` needs a package that is not installed.
         FileExistsError: The run directory is in use, or another process works on it.
@@ -81,7 +82,7 @@ def finetune(
         87.5
     """
     config.check_used()
-    check_device(config.device, config.precision)
+    device = check_device(config.device, config.precision)
     first = is_first_process()
     display = Display(quiet=quiet or not first)
     run = Run.of(config)
@@ -94,9 +95,10 @@ def finetune(
             display.note(f"{run.path} is finished; this is its result")
             run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
         else:
-            job = assemble(config, run, display, test=test, validated=validated)
-            _open(job)
-            _conclude(job, fit(job))
+            with repeatable(device, config.deterministic):
+                job = assemble(config, run, display, test=test, validated=validated)
+                _open(job)
+                _conclude(job, fit(job))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
@@ -117,14 +119,14 @@ def _open(job: Job) -> None:
     job.fabric.barrier()
 
 
-def _conclude(job: Job, history: list[dict[str, Any]]) -> None:
+def _conclude(job: Job, trained: Trained) -> None:
     """Score the kept model, on test images once, and write the result and its page. The first process does it."""
     if job.fabric.is_global_zero:
         job.classifier.model.load_state_dict(read_state_dict(job.run.model))
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
         batch_size = job.config.batch_size
         _, validation = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
-        record = _record(job, task, history, validation, _test(job, task) if job.counts["test"] else None)
+        record = _record(job, task, trained, validation, _test(job, task) if job.counts["test"] else None)
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
         job.run.checkpoint.unlink(missing_ok=True)
         job.trackers.finish(record)
@@ -147,10 +149,11 @@ def _test(job: Job, task: Task) -> dict[str, Any]:
 
 
 def _record(
-    job: Job, task: Task, history: list[dict[str, Any]], validation: dict[str, Any], test: dict[str, Any] | None
+    job: Job, task: Task, trained: Trained, validation: dict[str, Any], test: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return the content of `result.json`."""
-    config, last = job.config, history[-1]
+    config, history = job.config, trained.history
+    last = history[-1]
     return {
         "config": asdict(config),
         "weights": job.classifier.weights,
@@ -170,7 +173,7 @@ def _record(
             "images_per_second": last["images_per_second"],
             "peak_memory_gigabytes": job.memory.gigabytes(),
         },
-        "environment": environment(job.fabric),
+        "environment": environment(job.fabric, job.precision) | {"cuda_graph": trained.cuda_graph},
     }
 
 

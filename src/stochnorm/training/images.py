@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import torch
+
 from stochnorm.data import Row, Source, Split, assign_splits, read_lists
 from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
 from stochnorm.runs.config import FinetuneConfig
@@ -36,8 +38,10 @@ def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
     )
 
 
-def task_of(config: FinetuneConfig, source: Source, train: Split) -> Task:
+def task_of(config: FinetuneConfig, source: Source, train: Split, device: torch.device) -> Task:
     """Return the task of a run: one label per image or several, with weights of the findings for `balance`.
+
+    The weights are on the device, so that no step copies them there.
 
     Raises:
         ValueError: `balance` with one label per image.
@@ -55,7 +59,7 @@ def task_of(config: FinetuneConfig, source: Source, train: Split) -> Task:
             "keeps the weight 1 there",
             stacklevel=2,
         )
-    return MultiLabel(source.classes, pos_weight_of(train.targets), resamples=0)
+    return MultiLabel(source.classes, pos_weight_of(train.targets).to(device), resamples=0)
 
 
 def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:

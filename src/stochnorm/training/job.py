@@ -17,8 +17,10 @@ from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import Regularizer
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import PeakMemory, is_first_process, launch
+from stochnorm.runs.hardware import PeakMemory, check_device, is_first_process, launch
+from stochnorm.runs.precision import Precision, resolve
 from stochnorm.runs.trackers import Trackers, tracker_names
+from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
 from stochnorm.training.images import check_splits, split_rows, task_of
 from stochnorm.training.objective import Objective
@@ -37,6 +39,8 @@ class Job:
     run: Run
     fabric: Fabric
     """Device, precision, processes."""
+    precision: Precision
+    """The precision, and what `auto` was decided by."""
     display: Display
     trackers: Trackers
     objective: Objective
@@ -101,7 +105,9 @@ def assemble(
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
     )
-    fabric = launch(config.device, config.precision, classifier.model)
+    device = check_device(config.device, config.precision)
+    precision = (begun_with(run) if config.resume else None) or resolve(device, config.precision, classifier.model)
+    fabric = launch(config.device, precision.name)
     memory = PeakMemory(fabric)
     store = ImageStore(
         source.root,
@@ -116,13 +122,14 @@ def assemble(
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
     check_splits(splits, source.classes, config, fabric.world_size)
-    task = task_of(config, source, splits["train"])
+    task = task_of(config, source, splits["train"], fabric.device)
     with display.measuring("DELTA's channel attention") as progress:
         regularizers = prepare(config, classifier, splits["train"], fabric, progress)
     return Job(
         config,
         run,
         fabric,
+        precision,
         display,
         trackers,
         Objective(classifier, task, regularizers, fabric.autocast, fabric.world_size),

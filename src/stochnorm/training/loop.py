@@ -3,103 +3,129 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from stochnorm.data.images.stream import send
-from stochnorm.data.splits import derive_seed
+from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.models import save_classifier
-from stochnorm.nn import schedule, set_p
+from stochnorm.nn.masks import JointMasks
+from stochnorm.nn.stochastic import _StochNorm
 from stochnorm.runs.interrupt import agreed, stop_signal
+from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.checkpoint import load_checkpoint, save_checkpoint
+from stochnorm.training.compiled import compiled, explained
+from stochnorm.training.cuda_graph import CudaGraph
 from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
+from stochnorm.training.rates import Rates
+from stochnorm.training.step import TrainingStep
 
-__all__ = ["fit", "selected"]
+__all__ = ["Trained", "fit", "selected"]
 
 _MOST_EVALUATIONS = 15
+_ASK_EVERY = 16  # steps between two questions of several processes on GPUs whether one was told to stop
 _DRAW_EVERY = 20.0  # seconds of training between pictures of the curves
 
 
-def fit(job: Job) -> list[dict[str, Any]]:
-    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
+class Trained(NamedTuple):
+    """What a training leaves besides its files."""
 
-    Returns:
-        A record per validation. In other processes than the first one they lack the validation metrics.
+    history: list[dict[str, Any]]
+    """A record per validation. In other processes than the first one they lack the validation metrics."""
+    cuda_graph: bool | str
+    """True if the steps were replayed from a CUDA graph, else why not."""
+
+
+def fit(job: Job) -> Trained:
+    """Train; at each validation write metrics, curves, a checkpoint, and the model if it is the best one so far.
 
     Raises:
         FloatingPointError: The loss is not finite, or a logit of a validation image.
         ValueError: The checkpoint to resume from is damaged, or was written by another number of processes.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last complete step is written.
     """
-    config, fabric, run = job.config, job.fabric, job.run
-    network, train = job.classifier.model, job.splits["train"]
+    config, fabric, run, train = job.config, job.fabric, job.run, job.splits["train"]
     optimizer = _optimizer(job)
-    base_lrs = [group["lr"] for group in optimizer.param_groups]
-    model, optimizer = fabric.setup(network, optimizer)
+    network = job.classifier.model
+    model, optimizer = fabric.setup(compiled(network) if config.compile else network, optimizer)
+    rates = Rates(optimizer, fabric.device if _on_gpu(job) else None)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)
-    state |= stateful
+    state |= {**stateful, "begun_with": job.precision._asdict()}
+    seconds = state["sums"].pop("seconds", 0.0)
 
     per_epoch = len(train) // config.batch_size
     eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))
-    batches = train.training_batches(
+    steps = range(state["step"], config.steps)
+    batches = batches_for(
+        train,
         config.batch_size,
-        range(state["step"], config.steps),
         seed=config.seed,
         workers=config.workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device,
     )
+    step = TrainingStep(
+        config,
+        job.objective,
+        fabric,
+        model,
+        rates,
+        batches.make,
+        masks=_joint_masks(job),
+        step=steps.start,
+        sums=state["sums"],
+    )
+    sums, train_step = step.sums, _in_graph(job, step)
+    job.objective.forget()
     with (
         job.trackers.recording(state["history"]),
         stop_signal() as stop,
         job.display.training(config.steps, per_epoch, state["step"]) as bars,
+        _explained(job),
+        explained(config.backbone) if config.compile else nullcontext(),
     ):
         for record in state["history"]:
             bars.validated(record)
         start = time.perf_counter()
-        for images, targets in batches:
-            step = state["step"]
-            # Masks and dropout are functions of seed, step and process, so that a resumed run draws the same.
-            torch.manual_seed(derive_seed("step", config.seed, step, fabric.global_rank))
-            decay = 0.1 if step >= config.decay_at * config.steps else 1.0
-            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = lr * decay
-            network.train()
-            if config.p_schedule != "constant":
-                set_p(network, schedule(config.p_schedule, config.p, config.p_end, step, config.steps))
-            sums = _gradients(job, model, optimizer, images, targets)
-            _check_finite(job, sums["total"], step)
-            optimizer.step()
-
-            sums["seconds"] = time.perf_counter() - start
-            state |= {"step": step + 1, "sums": {k: state["sums"].get(k, 0.0) + v for k, v in sums.items()}}
-            bars.advance(step, state["sums"])
-            if state["step"] % eval_every == 0 or state["step"] == config.steps:
-                record = _training_record(job, state, per_epoch, config.lr * decay)
+        for number, inputs in zip(steps, batches.inputs(steps), strict=True):
+            train_step(number, inputs)
+            state["step"] = number + 1
+            validates = state["step"] % eval_every == 0 or state["step"] == config.steps
+            reading = sums.read() if validates else sums.poll()
+            seconds += time.perf_counter() - start
+            if reading is not None:
+                bars.advance(reading.step - 1, reading.sums | {"seconds": seconds})
+            if reading is not None and validates:
+                lr = config.lr * step.decay(number)
+                record = _training_record(job, state, reading.sums | {"seconds": seconds}, per_epoch, lr)
                 if fabric.is_global_zero:
                     _validate(job, record, state)
+                    job.objective.forget()
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
+                sums.clear()
+                seconds = 0.0
                 save_checkpoint(fabric, run, state)
                 job.trackers.log(record)  # after the checkpoint, so that a resumed run never logs a step twice
                 if job.validated is not None and fabric.is_global_zero:
                     job.validated(record)
-            if state["step"] < config.steps and agreed(fabric, stop.is_set()):
+            if state["step"] < config.steps and _stops(job, stop, number):
+                state["sums"] = sums.read().sums | {"seconds": seconds}
                 save_checkpoint(fabric, run, state)
-                raise KeyboardInterrupt(f"stopped after step {step + 1} of {config.steps}; checkpoint in {run.path}")
+                raise KeyboardInterrupt(f"stopped after step {number + 1} of {config.steps}; checkpoint in {run.path}")
             start = time.perf_counter()
-    history: list[dict[str, Any]] = state["history"]
-    return history
+    return Trained(state["history"], train_step.facts)
 
 
 def selected(history: list[dict[str, Any]], select: str) -> dict[str, Any]:
@@ -120,53 +146,61 @@ def _optimizer(job: Job) -> torch.optim.Optimizer:
         config.lr, config.head_lr_factor, no_decay_norm_bias=not config.decay_norm_bias
     )
     return torch.optim.SGD(
-        groups, momentum=config.momentum, weight_decay=config.weight_decay_used, nesterov=config.momentum > 0
+        groups,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay_used,
+        nesterov=config.momentum > 0,
+        fused=True if _on_gpu(job) else None,  # it takes learning rates from tensors
     )
 
 
-def _gradients(job: Job, model: Any, optimizer: Any, images: Tensor, targets: Tensor) -> dict[str, float]:
-    """Run forward and backward over a batch, part by part; return sums over its images.
-
-    The values of a part leave the device together, in one transfer.
-    """
-    fabric, parts = job.fabric, job.config.accumulate
-    sums: dict[str, float] = {"images": len(images), "total": 0.0}
-    optimizer.zero_grad()
-    for number, (part, part_targets) in enumerate(
-        zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1
-    ):
-        inputs = job.classifier.preprocessing.normalize(send(part, fabric.device))
-        part_targets = send(part_targets, fabric.device)
-        with fabric.no_backward_sync(model, enabled=number < parts):
-            terms = job.objective(model, inputs, part_targets, share=len(part) / len(images))
-            fabric.backward(terms.loss)
-        values: dict[str, Tensor] = {f"penalty_{name}": penalty for name, penalty in terms.penalties.items()}
-        values["loss"] = terms.task_loss
-        score = job.task.batch_score(terms.logits.detach(), part_targets)
-        values |= {} if score is None else {"score": score}
-        *means, total = torch.stack([value.detach().float() for value in (*values.values(), terms.loss)]).tolist()
-        for name, mean in zip(values, means, strict=True):
-            sums[name] = sums.get(name, 0.0) + (100 * mean if name == "score" else mean) * len(part)
-        sums["total"] += total
-    return sums
+def _on_gpu(job: Job) -> bool:
+    return job.fabric.device.type == "cuda"
 
 
-def _check_finite(job: Job, loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise _diverged(job, f"the loss is {loss} at step {step + 1}")
+def _joint_masks(job: Job) -> JointMasks | None:
+    """Return what draws the masks of all layers on a GPU; None where compiled code or several processes draw them."""
+    has_masks = any(isinstance(layer, _StochNorm) for layer in job.classifier.model.modules())
+    if not (_on_gpu(job) and has_masks) or job.config.compile or job.fabric.world_size > 1:
+        return None
+    return JointMasks(job.classifier.model)
 
 
-def _diverged(job: Job, reason: str) -> FloatingPointError:
-    lr = job.config.lr
-    return FloatingPointError(
-        f"{reason}: training diverged with lr {lr:g} ({job.config.method}); try --lr {lr / 10:g}. The results up to "
-        f"the last validation are kept in {job.run.path}"
-    )
+def _in_graph(job: Job, step: TrainingStep) -> CapturedStep:
+    """Return the step, in a CUDA graph if nothing forbids it; on a GPU, show why not."""
+    reason, device = obstacle(step), job.fabric.device
+    if reason and device.type == "cuda":
+        job.display.note(f"training steps run without a CUDA graph: {reason}")
+    graph = None if reason else CudaGraph(device)
+    return CapturedStep(step, graph, reason, job.display.note)
 
 
-def _training_record(job: Job, state: dict[str, Any], per_epoch: int, lr: float) -> dict[str, Any]:
+def _stops(job: Job, stop: threading.Event, step: int) -> bool:
+    """Return whether the run stops after this step. Processes on GPUs ask each other seldom, since that waits."""
+    fabric = job.fabric
+    if fabric.world_size > 1 and fabric.device.type != "cpu" and (step + 1) % _ASK_EVERY:
+        return False
+    return agreed(fabric, stop.is_set())
+
+
+@contextmanager
+def _explained(job: Job) -> Iterator[None]:
+    """Say in the error about a value that is not finite what to do."""
+    try:
+        yield
+    except FloatingPointError as error:
+        lr = job.config.lr
+        raise FloatingPointError(
+            f"{error}: training diverged with lr {lr:g} ({job.config.method}); try --lr {lr / 10:g}. The results up to "
+            f"the last validation are kept in {job.run.path}"
+        ) from error
+
+
+def _training_record(
+    job: Job, state: dict[str, Any], sums: dict[str, float], per_epoch: int, lr: float
+) -> dict[str, Any]:
     """Return the means since the last validation."""
-    sums, score = state["sums"], job.task.score
+    score = job.task.score
     means = {name: value / sums["images"] for name, value in sums.items()}
     before = state["history"][-1]["seconds"] if state["history"] else 0.0
     return {
@@ -195,7 +229,7 @@ def _validate(job: Job, record: dict[str, Any], state: dict[str, Any]) -> None:
             task=task,
         )
     except FloatingPointError as error:
-        raise _diverged(job, f"{error} after step {record['step']}") from error
+        raise FloatingPointError(f"{error} after step {record['step']}") from error
     wanted = ("loss", task.score, "mean_per_class")
     record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}
     history = [*state["history"], record]

@@ -74,3 +74,10 @@ class Objective:
                 penalties = {name: regularizer(step) for name, regularizer in self.regularizers.items()}
             loss = loss + share * sum(penalties.values())
         return Terms(loss, task_loss, logits, penalties)
+
+    def forget(self) -> None:
+        """Release what a forward pass of the model left that no step belongs to, such as one for validation."""
+        if self._tap is not None:
+            self._tap.values.clear()
+        for regularizer in self.regularizers.values():
+            regularizer.forget()

@@ -22,6 +22,7 @@ from filelock import FileLock
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
 from stochnorm.files import write_text
+from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.warning import show_warnings
@@ -116,7 +117,7 @@ def tune(
         space(optuna.trial.FixedTrial(searched(config)), config)  # raises for values that cannot be searched from
     out = Path(config.out) if config.out else Run.of(config).path.with_name(Run.of(config).path.name + "-tune")
     display = Display(quiet=quiet)
-    with _warnings_once():
+    with _warnings_once(), keeping():
         study = _begin(optuna, config, out, storage, prune, display)
         _search(optuna, study, config, out, trials, space, display)
     best = best_of(study)

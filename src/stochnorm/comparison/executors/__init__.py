@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from stochnorm.comparison.executors.job import Job, Outcome
+from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["Executor", "Job", "Outcome", "executor"]
 
@@ -26,7 +28,9 @@ class Executor(Protocol):
         """Stop all running jobs once they have written their checkpoints."""
 
 
-def executor(name: str, *, workers: int, threads: int, processes: int, logs: Path) -> Executor:
+def executor(
+    name: str, *, workers: int, threads: int, processes: int, logs: Path, configs: Sequence[FinetuneConfig] = ()
+) -> Executor:
     """Return an executor.
 
     Args:
@@ -35,9 +39,10 @@ def executor(name: str, *, workers: int, threads: int, processes: int, logs: Pat
         threads: CPU threads per process; 0: the executor's own choice.
         processes: Processes per run.
         logs: Folder for the output of worker processes.
+        configs: Settings of the runs, by which the executor chooses.
 
     Raises:
-        ValueError: The name is unknown, or a number is too small.
+        ValueError: The name is unknown, a number is too small, or a run needs more GPUs than there are.
         ModuleNotFoundError: The executor's package is not installed.
     """
     for what, value, low in (("workers", workers, 0), ("threads", threads, 0), ("processes", processes, 1)):
@@ -46,7 +51,7 @@ def executor(name: str, *, workers: int, threads: int, processes: int, logs: Pat
     if name == "local":
         from stochnorm.comparison.executors.local import LocalExecutor
 
-        return LocalExecutor(workers, threads, processes, logs)
+        return LocalExecutor(workers, threads, processes, logs, configs)
     if name == "ray":
         from stochnorm.comparison.executors.ray_cluster import RayExecutor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -63,10 +64,19 @@ class Outcome:
 
 
 def perform(job: Job) -> Outcome:
-    """Do a job in this process. An error is written to the run's `failure.json` and not raised."""
+    """Do a job in this process. An error is written to the run's `failure.json` and not raised.
+
+    The process keeps the pre-trained network and the images on the device for the next job, one of each.
+    """
+    from stochnorm.data.images import resident
+    from stochnorm.models import kept
+
+    kept.keep()
+    resident.keep()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default", UserWarning)
         outcome = _perform(job)
+    _free_memory()
     said = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
     return replace(outcome, warnings=tuple(dict.fromkeys([*outcome.warnings, *said])))
 
@@ -90,11 +100,30 @@ def _perform(job: Job) -> Outcome:
     except KeyboardInterrupt as stop:
         return Outcome("stopped", str(stop))
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
-        return failed(job, reason if expected else f"{type(error).__name__}: {reason}", traceback.format_exc())
+        return failed(job, _reason(error), traceback.format_exc())
     run.failure.unlink(missing_ok=True)
     return Outcome("done", warnings=said)
+
+
+def _reason(error: Exception) -> str:
+    """Return one line for an error."""
+    import torch
+
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, torch.OutOfMemoryError):
+        first = reason.partition(". ")[0]
+        return f"{first}: give fewer --workers, so that fewer runs share a GPU, or --accumulate 2"
+    expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
+    return reason if expected else f"{type(error).__name__}: {reason}"
+
+
+def _free_memory() -> None:
+    """Give back what the job had: objects in cycles, and the device's memory that PyTorch holds for later use."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def failed(job: Job, reason: str, details: str = "") -> Outcome:

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, TypeAlias, cast
 
-import torch
-
 from stochnorm.comparison.executors.job import Job, Outcome, cores, failed
+from stochnorm.comparison.executors.shares import gpus_for, pixels_of, runs_per_gpu, smallest_memory
+from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["LocalExecutor"]
 
@@ -28,19 +29,27 @@ class LocalExecutor:
     Workers beyond the number of GPUs share them.
 
     Args:
-        workers: Number of workers; 0: one per GPU (per `processes` GPUs), or one per core without GPUs.
+        workers: Number of workers; 0: for each GPU as many as share it (see
+            [stochnorm.comparison.executors.shares.runs_per_gpu][]), for `processes` above 1 one per group of GPUs, and
+            without GPUs one per core.
         threads: CPU threads per process; 0: an equal share of the cores.
         processes: Processes per run.
         logs: Folder for the output of workers.
+        configs: Settings of the runs.
 
     Attributes:
         slots: Number of jobs at a time.
+
+    Raises:
+        ValueError: There is no GPU where one is asked for, or a run has more processes than there are GPUs.
     """
 
-    def __init__(self, workers: int, threads: int, processes: int, logs: Path) -> None:
-        gpus = _gpus()
+    def __init__(
+        self, workers: int, threads: int, processes: int, logs: Path, configs: Sequence[FinetuneConfig] = ()
+    ) -> None:
+        gpus = gpus_for(configs, processes)
         groups = [gpus[i : i + processes] for i in range(0, len(gpus) - processes + 1, processes)]
-        self.slots = workers or len(groups) or max(cores() // processes, 1)
+        self.slots = workers or _workers(groups, processes, configs)
         self._threads = threads or max(cores() // (self.slots * processes), 1)
         self._gpus = [groups[i % len(groups)] if groups else [] for i in range(self.slots)]
         self._logs = logs
@@ -136,11 +145,15 @@ class _Worker:
         return self.process.wait()
 
 
-def _gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return names[: torch.cuda.device_count()]
+def _workers(groups: list[list[str]], processes: int, configs: Sequence[FinetuneConfig]) -> int:
+    """Return the number of workers where none is given."""
+    if not groups:
+        return max(cores() // processes, 1)
+    if processes > 1 or not configs:
+        return len(groups)
+    gpus = [gpu for group in groups for gpu in group]
+    pixels = max(pixels_of(config) for config in configs)
+    return len(groups) * runs_per_gpu(pixels, smallest_memory(gpus), cores() / len(groups))
 
 
 def _reason(status: int) -> str:

@@ -28,6 +28,7 @@ class RayExecutor:
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
+        ValueError: A run has more processes than the cluster has GPUs.
     """
 
     def __init__(self, workers: int, threads: int, processes: int) -> None:
@@ -39,7 +40,14 @@ class RayExecutor:
         self._started = not self._ray.is_initialized()
         if self._started:
             self._ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        self._running: dict[Any, Job] = {}
         resources = self._ray.cluster_resources()
+        if 0 < resources.get("GPU", 0) < processes:
+            self.close()
+            raise ValueError(
+                f"processes {processes} need a GPU each, but the cluster has {resources['GPU']:g}; give --processes "
+                f"{resources['GPU']:g} or less"
+            )
         threads = threads or 1
         cpus, gpus = threads * processes, processes if resources.get("GPU") else 0
         room = int(min(resources["CPU"] / cpus, resources["GPU"] / gpus if gpus else resources["CPU"]))
@@ -47,7 +55,6 @@ class RayExecutor:
         environment = {"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}}
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "runtime_env": environment}
         self._task: Any = self._ray.remote(**options)(_perform)
-        self._running: dict[Any, Job] = {}
 
     def start(self, job: Job) -> None:
         """Start a job."""

@@ -5,6 +5,7 @@ It ends when its input ends. If that happens during a job, the job writes a chec
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     import stochnorm.training.finetune  # noqa: F401 (slow; done while the first job is prepared)
+
+    gc.freeze()  # modules stay: no collection looks at their hundred thousands of objects again
 
     while line := lines.get():
         busy.set()

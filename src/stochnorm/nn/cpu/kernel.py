@@ -71,11 +71,10 @@ def stoch_norm_(
     output_range: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     """Compute `stochnorm.nn.functional.stoch_norm_` for arguments that `fits` accepts; the activation is a range."""
+    # One tuple for all that has no gradient, since autograd handles each argument; in a cold cache that costs time.
     statistics = running_mean.new_empty(3, input.size(1))
-    use_batch = use_batch.contiguous()
-    output: Tensor = _Fused.apply(
-        input, weight, bias, running_mean, running_var, use_batch, momentum, eps, output_range, statistics
-    )
+    rest = (running_mean, running_var, use_batch.contiguous(), statistics, momentum, eps, output_range)
+    output: Tensor = _Fused.apply(input, weight, bias, rest)
     return output, statistics
 
 
@@ -83,22 +82,12 @@ class _Fused(torch.autograd.Function):
     """The kernel with its gradient; it fills `statistics` and updates the moving statistics in place."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        running_mean: Tensor,
-        running_var: Tensor,
-        use_batch: Tensor,
-        momentum: float,
-        eps: float,
-        output_range: tuple[float, float],
-        statistics: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
+        running_mean, running_var, use_batch, statistics, momentum, eps, output_range = rest
         layout, memory_format = _layout(input)
         input = input.contiguous(memory_format=memory_format)
         output = torch.empty_like(input)
+        used = threads(input)
         _functions[input.dtype][0](
             input.data_ptr(),
             output.data_ptr(),
@@ -112,25 +101,25 @@ class _Fused(torch.autograd.Function):
             eps,
             *output_range,
             statistics.data_ptr(),
-            threads(input),
+            used,
         )
-        ctx.save_for_backward(input, statistics, weight, bias, use_batch)
-        ctx.eps, ctx.output_range = eps, output_range
+        ctx.save_for_backward(input, weight, bias)
+        ctx.rest = use_batch, statistics, eps, output_range, layout, memory_format, used
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, statistics, weight, bias, use_batch = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:3]
+        input, weight, bias = ctx.saved_tensors
+        use_batch, statistics, eps, output_range, layout, memory_format, used = ctx.rest
+        needs = ctx.needs_input_grad
         if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):
             mean, var, _ = statistics
-            if ctx.output_range != UNBOUNDED:
-                y = torch.native_batch_norm(input.detach(), weight, bias, mean, var, False, 0.0, ctx.eps)[0].detach()
-                low, high = ctx.output_range
+            if output_range != UNBOUNDED:
+                y = torch.native_batch_norm(input.detach(), weight, bias, mean, var, False, 0.0, eps)[0].detach()
+                low, high = output_range
                 grad_output = grad_output * ((y > low) & (y < high))
-            grads = twice_differentiable_backward(grad_output, input, mean, var, weight, use_batch, ctx.eps, needs)
-            return (*grads, *[None] * 7)
-        layout, memory_format = _layout(input)
+            grads = twice_differentiable_backward(grad_output, input, mean, var, weight, use_batch, eps, needs[:3])
+            return (*grads, None)
         grad_output = grad_output.contiguous(memory_format=memory_format)
         grad_input = torch.empty_like(input) if needs[0] else None
         gradients = statistics.new_empty(2, input.size(1))
@@ -143,13 +132,13 @@ class _Fused(torch.autograd.Function):
             _address(weight),
             _address(bias),
             use_batch.data_ptr(),
-            ctx.eps,
-            *ctx.output_range,
+            eps,
+            *output_range,
             gradients.data_ptr(),
-            threads(input),
+            used,
         )
         grad_weight, grad_bias = gradients.unbind()  # faster than iterating
-        return (grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, *[None] * 7)
+        return grad_input, grad_weight if needs[1] else None, grad_bias if needs[2] else None, None
 
 
 def _layout(input: Tensor) -> tuple[tuple[int, int, int, bool], torch.memory_format]:

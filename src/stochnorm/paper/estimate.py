@@ -1,0 +1,37 @@
+"""Estimate the hours that the paper's tables and figures take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stochnorm.paper import NAMES
+from stochnorm.paper.hours import Estimate, hours_of, runs_of
+from stochnorm.paper.reproduce import Scale
+from stochnorm.paper.speeds import measure
+
+__all__ = ["estimate"]
+
+
+def estimate(
+    names: Sequence[str] = NAMES, *, scale: Scale = "paper", repeats: int = 0, workers: int = 0, quiet: bool = False
+) -> Estimate:
+    """Measure the speeds of this machine and compute the hours of the paper's tables and figures.
+
+    It measures training steps of each network and method, and evaluations, on images of noise with random weights, by
+    the code of `stochnorm finetune`: on a GPU if there is one, else on the CPU. That takes a few minutes.
+
+    Args:
+        names: Experiments, some of `stochnorm.paper.NAMES`.
+        scale: Scale, as in [stochnorm.paper.reproduce.reproduce][].
+        repeats: Runs per cell; 0: those of the scale.
+        workers: Runs at a time, as in [stochnorm.paper.hours.hours_of][], which computes the hours.
+        quiet: Print nothing.
+
+    Returns:
+        The hours of each experiment, their total, and the speeds; [stochnorm.paper.hours.show_estimate][] prints them.
+    """
+    configs = [config for name in names for config in runs_of(name, scale, repeats)]
+    threads = int(scale == "small")  # as the runs have them
+    return hours_of(
+        names, measure(configs, threads=threads, quiet=quiet), scale=scale, repeats=repeats, workers=workers
+    )

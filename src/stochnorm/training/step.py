@@ -1,0 +1,141 @@
+"""One training step: forward, loss, backward and the optimizer, without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from stochnorm.data.images.stream import send
+from stochnorm.data.splits import derive_seed
+from stochnorm.nn import schedule, set_p
+from stochnorm.nn.masks import JointMasks
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.training.objective import Objective, Terms
+from stochnorm.training.rates import Rates
+from stochnorm.training.sums import Sums
+
+__all__ = ["Make", "TrainingStep"]
+
+Make = Callable[..., tuple[Tensor, Tensor]]
+"""Makes the network's input and the targets out of the tensors of a batch, or of a slice of them, on the device."""
+
+
+class TrainingStep:
+    """One training step, in two parts: what the host decides, and what the device computes.
+
+    `prepare` seeds the random generators and sets learning rates and p. `compute` is a sequence of device operations
+    that depends on nothing else of the host, so that a CUDA graph can capture it (see
+    [stochnorm.training.captured][]). Its values are summed on the device.
+
+    On the CPU the loss is read before the optimizer's step, and a loss that is not finite raises there. On another
+    device that would wait. There the optimizer's step is done, and the sums remember the first bad loss: whoever reads
+    them gets the error, and they are read before anything is validated or written. So the weights that the bad step
+    left are never used.
+
+    Args:
+        config: The settings.
+        objective: The classifier and its loss.
+        fabric: Device, precision, processes.
+        model: The network as `fabric.setup` returns it, or a wrapper of that.
+        rates: The optimizer, as `fabric.setup` returns it, and its learning rates.
+        make: Makes input and targets out of a batch.
+        masks: Draws the masks of all StochNorm layers; None: each layer draws its own.
+        step: Steps that are done.
+        sums: Sums that a run resumes with.
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        objective: Objective,
+        fabric: Fabric,
+        model: Any,
+        rates: Rates,
+        make: Make,
+        *,
+        masks: JointMasks | None = None,
+        step: int = 0,
+        sums: Mapping[str, float] | None = None,
+    ) -> None:
+        self.config, self.fabric, self.objective, self.model, self.make = config, fabric, objective, model, make
+        self.rates, self.optimizer = rates, rates.optimizer
+        self.masks, self.network = masks, objective.classifier.model
+        task, classes = objective.task, len(objective.classifier.classes)
+        self._scored = task.batch_score(torch.zeros(1, classes), torch.zeros(1)) is not None
+        names = [*(f"penalty_{name}" for name in objective.regularizers), "loss", *["score"] * self._scored, "total"]
+        each_step = fabric.device.type == "cpu" and not rates.are_tensors
+        self.sums = Sums(names, fabric.device, step=step, start=sums, each_step=each_step)
+
+    def __call__(self, number: int, inputs: Sequence[Tensor]) -> None:
+        """Train a step.
+
+        Args:
+            number: Number of the step, from 0.
+            inputs: The tensors of its batch, on the CPU.
+
+        Raises:
+            FloatingPointError: On the CPU: the loss is not finite.
+        """
+        self.prepare(number)
+        self.compute(*inputs)
+
+    def decay(self, number: int) -> float:
+        """Return the factor of the learning rates at a step."""
+        return 0.1 if number >= self.config.decay_at * self.config.steps else 1.0
+
+    def prepare(self, number: int) -> None:
+        """Do the host's part of a step: random seed, learning rates, p.
+
+        Masks and dropout are functions of seed, step and process, so that a resumed run draws the same.
+        """
+        config = self.config
+        torch.manual_seed(derive_seed("step", config.seed, number, self.fabric.global_rank))
+        self.rates.set(self.decay(number))
+        if config.p_schedule != "constant":
+            set_p(self.network, schedule(config.p_schedule, config.p, config.p_end, number, config.steps))
+            if self.masks is not None:
+                self.masks.update()
+
+    def compute(self, *inputs: Tensor) -> None:
+        """Do the device's part of a step, part by part of the batch, and add its values to the sums.
+
+        Args:
+            inputs: The tensors of the batch; those of the CPU are sent to the device.
+        """
+        parts, images = self.config.accumulate, len(inputs[0])
+        self.network.train()
+        self.optimizer.zero_grad()
+        values: Tensor | None = None
+        split = zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True)
+        for number, part in enumerate(split, start=1):
+            if self.masks is not None:
+                self.masks.draw()
+            network_input, targets = self.make(*(send(tensor, self.fabric.device) for tensor in part))
+            with self.fabric.no_backward_sync(self.model, enabled=number < parts):
+                terms = self.objective(self.model, network_input, targets, share=len(targets) / images)
+                self.fabric.backward(terms.loss)
+            of_part = self._values(terms, targets)
+            values = of_part if values is None else values + of_part
+        assert values is not None  # a batch has at least one part
+        self.sums.add(values, images)
+        if self.sums.each_step:
+            self.sums.read()  # raises if the loss is not finite
+        with self.rates:
+            self.optimizer.step()
+
+    def _values(self, terms: Terms, targets: Tensor) -> Tensor:
+        """Return the values of a part, in the order of the sums' names, as sums over its images."""
+        values = [*terms.penalties.values(), terms.task_loss]
+        if self._scored:
+            score = self.objective.task.batch_score(terms.logits.detach(), targets)
+            assert score is not None
+            values.append(score)
+        vector = torch.stack([value.detach().float() for value in (*values, terms.loss)]).to(self.sums.dtype)
+        if self._scored:
+            vector[-2].mul_(100)  # in percent
+        vector[:-1].mul_(len(targets))
+        return vector

@@ -1,0 +1,50 @@
+"""Speeds of this machine, with the smallest networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from stochnorm import FinetuneConfig
+from stochnorm.cli.main import main
+from stochnorm.paper import estimate
+from stochnorm.paper.experiment import RESNET50
+from stochnorm.paper.hours import Speeds
+from stochnorm.paper.speeds import measure
+
+
+def test_each_network_and_method_is_measured_once(
+    config: Callable[..., FinetuneConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    methods = ("stochnorm+delta", "vanilla", "stochnorm", "bin")
+    found = measure([config(Path("cub"), method=method) for method in methods], threads=1, quiet=True)
+    assert list(found.training) == list(found.evaluation) == ["test_resnet"]
+    assert list(found.training["test_resnet"]) == ["vanilla", "stochnorm", "delta", "bin"]
+    assert all(speed > 0 for speed in (*found.training["test_resnet"].values(), *found.evaluation.values()))
+    assert found.device == "cpu, 1 thread"
+    assert "1 step of 8 images after as many" in found.how
+    assert torch.get_num_threads() == threads
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_the_command_prints_hours_and_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    def measured(configs: list[FinetuneConfig], *, threads: int, quiet: bool) -> Speeds:
+        asked.extend((len(configs), threads))
+        return Speeds({RESNET50: dict.fromkeys(("vanilla", "bin", "stochnorm"), 1000.0)}, {RESNET50: 1e9})
+
+    monkeypatch.setattr(estimate, "measure", measured)
+    monkeypatch.chdir(tmp_path)
+    assert main(["paper", "figure4d", "--estimate"]) == 0
+    line = next(text.split() for text in capsys.readouterr().out.splitlines() if "figure4d" in text)
+    assert line == ["figure4d", "45", "407,250", f"{45 * 9050 * 48 / 1000 / 3600:.1f}"]
+    assert asked == [45, 0]
+    assert not list(tmp_path.iterdir())
