@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -129,27 +128,14 @@ def test_checkpointing_recomputes_with_given_masks_and_the_same_dropout(use_reen
 
 
 @pytest.mark.usefixtures("implementation")
-def test_drawing_before_the_backward_pass_gives_no_wrong_gradient(device: torch.device) -> None:
-    torch.manual_seed(0)
-    model, x = network(), torch.randn(8, 6)
-    twin = copy.deepcopy(model)
+def test_drawing_before_the_backward_pass_is_an_error() -> None:
+    model = network()
     masks = JointMasks(model)
     masks.draw()
-    for layer, other in zip(model, twin, strict=True):
-        if isinstance(layer, StochNorm1d):
-            assert layer._given is not None
-            other._given = layer._given.clone()
-    loss = model(x).square().sum()
-    for _ in range(5):
-        masks.draw()
-    if device.type == "cuda":
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            loss.backward()
-        return
-    loss.backward()
-    twin(x).square().sum().backward()
-    for parameter, expected in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(parameter.grad, expected.grad)  # type: ignore[arg-type]
+    loss = model(torch.randn(8, 6, requires_grad=True)).sum()
+    masks.draw()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_after_close_layers_draw_by_themselves() -> None:

@@ -41,12 +41,12 @@ class JointMasks:
         if len(devices) > 1:
             raise ValueError(f"the StochNorm layers must be on one device, got {sorted(map(str, devices))}")
         sizes = [layer.num_features for layer in self._layers]
-        self._split = sizes
         self._sizes = torch.tensor(sizes, device=devices.pop())
         self.p = torch.empty(sum(sizes), device=self._sizes.device)
         """The probability of each mask; float32, (c of all layers,)."""
         self.flat = torch.empty_like(self.p, dtype=torch.bool)
         """The masks of the last call of `draw`, in the order of `model.modules()`; bool, (c of all layers,)."""
+        self._masks = self.flat.split(sizes)  # type: ignore[no-untyped-call]
         self.update()
 
     def update(self) -> None:
@@ -57,14 +57,11 @@ class JointMasks:
     def draw(self) -> None:
         """Draw all masks; each layer uses its own in its next forward pass in training mode.
 
-        A layer that runs a second time before the next call draws that mask by itself. Call it once a forward pass. On
-        a GPU the masks are overwritten in place, so a call between a forward pass and its backward pass is an error of
-        autograd there; elsewhere layers get copies.
+        A layer that runs a second time before the next call draws that mask by itself. Call it once a forward pass,
+        and not between a forward pass and its backward pass: the masks are overwritten in place.
         """
         self.flat.bernoulli_(self.p)
-        given = self.flat if self.flat.is_cuda else self.flat.clone()  # the kernel for CPUs does not check for changes
-        masks = given.split(self._split)  # type: ignore[no-untyped-call]
-        for layer, mask in zip(self._layers, masks, strict=True):
+        for layer, mask in zip(self._layers, self._masks, strict=True):
             object.__setattr__(layer, "_given", mask)  # nn.Module.__setattr__ is slow
 
     def close(self) -> None:
