@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stochnorm.nn import StochNorm1d, convert, hold_statistics, set_p
-from stochnorm.nn.fused import normalize
+from stochnorm.nn.fusion.one_pass import normalize
 from stochnorm.nn.masks import JointMasks
 
 pytestmark = pytest.mark.usefixtures("device")

@@ -29,7 +29,7 @@ _KNOWN = {
     *(FrozenNorm1d, FrozenNorm2d, FrozenNorm3d),
     *(BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d),
 }
-_TIMMS = {"BatchNormAct2d": "timm.", "OnePassBatchNormAct2d": "stochnorm.nn.fused_timm"} | dict.fromkeys(
+_TIMMS = {"BatchNormAct2d": "timm.", "OnePassBatchNormAct2d": "stochnorm.nn.fusion.timm_blocks"} | dict.fromkeys(
     ("StochNormAct2d", "FrozenNormAct2d", "BatchInstanceNormAct2d"), "stochnorm.nn.timm_layers"
 )
 
