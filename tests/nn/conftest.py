@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stochnorm.nn import aten, fused_timm, timm_layers
-from stochnorm.nn import fused as one_pass_module
+from stochnorm.nn import aten, timm_layers
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import fused
+from stochnorm.nn.fusion import one_pass as one_pass_module
+from stochnorm.nn.fusion import timm_blocks
 
 
 @pytest.fixture(params=["kernel", "aten", "gpu"])
@@ -30,7 +31,7 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if way != "kernel":
         monkeypatch.setattr(kernel, "_functions", {})
     if way == "gpu":
-        monkeypatch.setattr(aten, "_on_gpu", lambda input: input.device.type != "meta")
+        monkeypatch.setattr(aten, "on_gpu", lambda input: input.device.type != "meta")
         for name in ("batch_norm_elemt", "batch_norm_backward_reduce", "batch_norm_backward_elemt"):
             monkeypatch.setattr(torch, name, globals()[f"_{name}"])
     return way
@@ -51,7 +52,7 @@ def one_pass(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> list[nn.M
     if device.type == "cpu":
         monkeypatch.setattr(one_pass_module, "_has_kernels", lambda input: True)
         monkeypatch.setattr(one_pass_module, "_fits", lambda *tensors: True)
-    for module in (one_pass_module, fused_timm, timm_layers):
+    for module in (one_pass_module, timm_blocks, timm_layers):
         monkeypatch.setattr(module, "in_one_pass", in_one_pass)
     return ran
 

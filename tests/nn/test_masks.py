@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stochnorm.nn import StochNorm1d, convert, hold_statistics, set_p
+from stochnorm.nn.fusion.one_pass import normalize
 from stochnorm.nn.masks import JointMasks
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -126,6 +127,7 @@ def test_checkpointing_recomputes_with_given_masks_and_the_same_dropout(use_reen
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.usefixtures("implementation")
 def test_drawing_before_the_backward_pass_is_an_error() -> None:
     model = network()
     masks = JointMasks(model)
@@ -177,3 +179,13 @@ def test_what_has_no_masks_is_an_error() -> None:
         JointMasks(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"must be on one device, got \['cpu', 'meta'\]|got \['cuda:0', 'meta'\]"):
         JointMasks(nn.Sequential(StochNorm1d(3), StochNorm1d(3, device="meta")))
+
+
+@pytest.mark.usefixtures("one_pass")
+def test_a_given_mask_is_used_at_p_1_in_one_pass_with_an_activation() -> None:
+    layer = StochNorm1d(5, p=1.0)
+    JointMasks(layer).draw()
+    normalize(layer, torch.randn(8, 5), None, nn.ReLU())
+    assert layer._last_step is not None
+    normalize(layer, torch.randn(8, 5), None, nn.ReLU())
+    assert layer._last_step is None

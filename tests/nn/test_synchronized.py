@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from processes import together
-from stochnorm.nn import StochNorm2d, convert, freeze, hold_statistics, restore, synchronized
+from stochnorm.nn import StochNorm2d, aten, convert, freeze, hold_statistics, restore, set_p
 from stochnorm.nn.masks import JointMasks
 
 SPLITS = {"equal": (4, 4), "unequal": (5, 3), "one value": (7, 1), "empty": (8, 0)}
@@ -43,7 +43,7 @@ def train(rank: int, gpu: bool) -> dict[str, Any]:
         written_out = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
         for name in ("batch_norm_elemt", "batch_norm_backward_reduce", "batch_norm_backward_elemt"):
             setattr(torch, name, written_out[f"_{name}"])
-        synchronized._on_gpu = lambda input: input.numel() > 0
+        aten.on_gpu = lambda input: input.numel() > 0
     results = {}
     for split, sizes in SPLITS.items():
         for p, momentum in ((0.5, 0.1), (0.5, None), (1.0, 0.1)):
@@ -192,3 +192,28 @@ def test_a_group_of_its_own_is_copied_and_not_pickled() -> None:
     assert copy.deepcopy(module)._sync is module._sync
     with pytest.raises(TypeError, match="synchronized over a process group of its own"):
         pickle.dumps(module)
+
+
+def compiled(rank: int) -> list[Any]:
+    model = nn.Sequential(nn.ReLU(), layer(dtype=torch.float32), nn.ReLU())
+    function = torch.compile(model, backend="aot_eager")
+    x = torch.randn(4, 6, 3, 3, requires_grad=True)
+    with torch.no_grad():
+        x += rank
+    y = function(x)
+    y.sum().backward()
+    set_p(model, 1.0)
+    function(x)
+    assert x.grad is not None
+    return [*model.buffers(), x.grad.isfinite().all(), y.detach()]
+
+
+def test_compiled_it_breaks_the_graph_and_stays_synchronized(tmp_path: Path) -> None:
+    first, second = together(compiled, tmp_path)
+    assert isinstance(first, list), first
+    assert isinstance(second, list), second
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
+    assert first[2] == 2
+    assert first[3]
+    assert second[3]
+    assert not torch.equal(first[4], second[4])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -21,6 +23,8 @@ class StochNormConfig:
     """Method stochnorm: p at the last step, with --p-schedule linear or cosine."""
     p_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Method stochnorm: course of p from --p to --p-end."""
+    sync_norm: bool = False
+    """Method stochnorm: batch statistics and masks of all processes together, for several processes (torchrun)."""
 
 
 class StochNorm(Method):
@@ -36,10 +40,12 @@ class StochNorm(Method):
     def describe(self, settings: StochNormConfig) -> str:
         """Return p, and where a schedule takes it."""
         schedule = "" if settings.p_schedule == "constant" else f" to {settings.p_end:g} ({settings.p_schedule})"
-        return f"p={settings.p:g}{schedule}"
+        return f"p={settings.p:g}{schedule}{', synchronized' if settings.sync_norm else ''}"
 
     def apply(self, setup: Setup, settings: StochNormConfig) -> None:
         """Convert the layers."""
         from stochnorm.nn import convert
 
-        convert(setup.classifier.model, p=settings.p, where=setup.where)
+        if settings.sync_norm and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            warnings.warn("sync_norm changes nothing in a single process; torchrun starts several", stacklevel=2)
+        convert(setup.classifier.model, p=settings.p, where=setup.where, sync=settings.sync_norm)

@@ -10,7 +10,7 @@ from stochnorm.nn.convert import convert, convert_batch_instance, restore
 from stochnorm.nn.freeze import freeze, unfreeze
 from stochnorm.nn.frozen import FrozenNorm1d, FrozenNorm2d, FrozenNorm3d
 from stochnorm.nn.functional import stoch_norm
-from stochnorm.nn.fusion import fuse, unfuse
+from stochnorm.nn.fusion.fuse import fuse, unfuse
 from stochnorm.nn.hold import hold_statistics
 from stochnorm.nn.schedule import schedule, set_p
 from stochnorm.nn.select import name_matches

@@ -11,7 +11,7 @@ from torch import Tensor
 from stochnorm.nn.cuda import composition
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
-__all__ = ["stoch_norm_"]
+__all__ = ["affine", "on_gpu", "stoch_norm_"]
 
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
@@ -28,7 +28,7 @@ def stoch_norm_(
     eps: float,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Compute `stochnorm.nn.functional.stoch_norm_` without activation and residual, for all devices and dtypes."""
-    if _on_gpu(input) and not torch.compiler.is_compiling():
+    if on_gpu(input):
         input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     moving_mean, moving_var = _cast(running_mean.clone(), dtype), _cast(running_var.clone(), dtype)
@@ -44,10 +44,9 @@ def _batch_statistics_(
 ) -> tuple[Tensor, Tensor]:
     """Return batch mean and biased variance, without gradient; update the moving statistics in place. One pass."""
     input = input.detach()
-    # The fused kernel exists for CPU and CUDA and has no decomposition; the compiler fuses the lines below.
     if isinstance(momentum, Tensor):
         momentum = momentum.to(running_mean.dtype)
-    elif input.device.type in ("cpu", "cuda") and running_mean.dtype == dtype and not torch.compiler.is_compiling():
+    elif input.device.type in ("cpu", "cuda") and running_mean.dtype == dtype:
         return torch.batch_norm_update_stats(input, running_mean, running_var, momentum)
     reduced = [dim for dim in range(input.dim()) if dim != 1]
     var, mean = torch.var_mean(_cast(input, dtype), reduced, correction=0)
@@ -78,7 +77,7 @@ class _Normalize(torch.autograd.Function):
         ctx.save_for_backward(input, mean, var, weight, use_batch)
         ctx.eps = eps
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return _affine(input, mean, var, _cast(weight, mean.dtype), _cast(bias, mean.dtype), eps)
+        return affine(input, mean, var, _cast(weight, mean.dtype), _cast(bias, mean.dtype), eps)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,12 +92,10 @@ class _Normalize(torch.autograd.Function):
 
 def _backward_of(input: Tensor, grad_output: Tensor) -> Callable[..., tuple[Tensor | None, ...]]:
     """Return the function that computes the gradients: it depends on the device and on double backward."""
-    if torch.compiler.is_compiling():
-        return _backward  # has decompositions, which the compiler fuses
     batched = not torch._C._has_storage(grad_output)  # a batch of gradients under vmap
     if torch.is_grad_enabled() or batched or input.device.type not in ("cpu", "cuda"):
         return twice_differentiable_backward
-    return composition.backward if _on_gpu(input) else _backward
+    return composition.backward if on_gpu(input) else _backward
 
 
 def _backward(
@@ -132,7 +129,7 @@ def _backward(
     if needs[0]:
         scale = invstd if weight is None else invstd * weight
         through_statistics = scale * use_batch * (-input.size(1) / input.numel())
-        grad_input = _affine(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
+        grad_input = affine(input, mean, var, through_statistics * sum_gx, through_statistics * sum_g, eps)
         if scaled_grad is None:
             grad_input.addcmul_(grad_output, scale.view(-1, *[1] * (input.dim() - 2)))
         else:
@@ -150,12 +147,13 @@ def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
-def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Return `weight * (input - mean) / sqrt(var + eps) + bias` per channel, in one pass."""
-    if _on_gpu(input) and not torch.compiler.is_compiling():
+    if on_gpu(input):
         return composition.normalize(input, mean, var, weight, bias, eps)
     return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]
 
 
-def _on_gpu(input: Tensor) -> bool:
+def on_gpu(input: Tensor) -> bool:
+    """Return whether PyTorch's kernels for CUDA take the input, which have other signatures than those for CPUs."""
     return input.is_cuda

@@ -250,7 +250,7 @@ Each training step draws the mask from torch's default generator on the input's 
 reproducible. Under `torch.compile` the mask has the same law, but other bits, and a new p compiles nothing again. The
 gradient uses the moving statistics from before the step's update. Under activation checkpointing the recomputation
 reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process draws its own
-mask and uses its own batch, as BatchNorm does.
+mask and uses its own batch, as BatchNorm does, unless `stochnorm.convert(model, sync=True)` synchronized the layer.
 
 Args:
     num_features: Number of channels c.

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from stochnorm.nn import aten
 from stochnorm.nn.cuda import composition
 
 __all__ = ["Synchronization", "stoch_norm_"]
@@ -84,17 +85,17 @@ def stoch_norm_(
     """
     if batches is not None:
         batches.add_(1)
-    if momentum is None:
-        momentum = 1.0 / float(cast(Tensor, batches))
-    if _on_gpu(input):
+    # A cumulative average takes its rate as a tensor, so that nothing waits for the device.
+    rate = (1.0 / cast(Tensor, batches)).to(running_mean.dtype) if momentum is None else momentum
+    if aten.on_gpu(input):
         input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     batch_mean, batch_var, values, use_batch = _gathered(*_local_statistics(input, dtype), use_batch, group)
     mean = torch.where(use_batch, batch_mean, running_mean.to(dtype))
     var = torch.where(use_batch, batch_var, running_var.to(dtype))
     unbiased = batch_var * (values / (values - 1).clamp(min=1))
-    running_mean.lerp_(batch_mean.to(running_mean.dtype), momentum)
-    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    running_mean.lerp_(batch_mean.to(running_mean.dtype), rate)
+    running_var.lerp_(unbiased.to(running_var.dtype), rate)
     output: Tensor = _Normalize.apply(input, mean, var, weight, bias, use_batch, values, eps, group)
     output = output if residual is None else output + residual
     return output if activation is None else activation(output), (mean, var, batch_mean), use_batch
@@ -168,7 +169,7 @@ class _Normalize(torch.autograd.Function):
         plain = None if weight is None else weight.to(mean.dtype).contiguous()
         if input.numel() == 0:
             scaled, sum_gx, sum_g = torch.zeros_like(input), torch.zeros_like(mean), torch.zeros_like(mean)
-        elif _on_gpu(input):
+        elif aten.on_gpu(input):
             grad_output = grad_output.contiguous(memory_format=composition._format_of(input))
             sum_g, centered, *_ = torch.batch_norm_backward_reduce(
                 grad_output, input, mean, invstd, plain, True, False, False
@@ -185,7 +186,7 @@ class _Normalize(torch.autograd.Function):
             sums *= use_batch  # moving statistics do not depend on the input
             if input.numel() == 0:
                 grad_input = scaled
-            elif _on_gpu(input):
+            elif aten.on_gpu(input):
                 grad_input = torch.batch_norm_backward_elemt(
                     grad_output, input, mean, invstd, plain, sums[0], sums[1] / invstd, values.to(torch.int32).view(1)
                 )
@@ -198,13 +199,8 @@ class _Normalize(torch.autograd.Function):
 
 
 def _affine(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Return what [stochnorm.nn.aten.affine][] returns, also for a process without images."""
     if input.numel() == 0:
         return torch.zeros_like(input)
     weight, bias = (None if vector is None else vector.to(mean.dtype) for vector in (weight, bias))
-    if _on_gpu(input):
-        return composition.normalize(input, mean, var, weight, bias, eps)
-    return torch.native_batch_norm(input, weight, bias, mean, var, False, 0.0, eps)[0]
-
-
-def _on_gpu(input: Tensor) -> bool:
-    return input.is_cuda
+    return aten.affine(input, mean, var, weight, bias, eps)

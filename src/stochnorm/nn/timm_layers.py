@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
 from stochnorm.nn.frozen import _FrozenNorm
-from stochnorm.nn.fused import in_one_pass
+from stochnorm.nn.fusion.one_pass import in_one_pass
 from stochnorm.nn.stochastic import _StochNorm
 
 __all__ = ["BatchInstanceNormAct2d", "FrozenNormAct2d", "StochNormAct2d"]

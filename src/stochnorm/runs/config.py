@@ -16,13 +16,14 @@ from stochnorm.methods.ranges import Range, Search, check_ranges
 from stochnorm.runs.kinds import check_kinds
 from stochnorm.runs.trackers import tracker_names
 
-__all__ = ["FinetuneConfig", "RunSettings", "flat"]
+__all__ = ["ADDED", "FinetuneConfig", "RunSettings", "flat"]
 
 _METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
 # How a run computes and what it writes, not what it computes; compiled code differs by rounding.
 _BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
+ADDED = {"sync_norm": False}  # settings that runs of earlier versions lack: at these values they are not in the name
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ class FinetuneConfig(MethodSettings, RunSettings):
 
     def result_fields(self) -> dict[str, Any]:
         """Return the fields that the result depends on; the run is named by them."""
-        return {name: value for name, value in asdict(self).items() if name not in _BOOKKEEPING}
+        left_out = {*_BOOKKEEPING, *(name for name, value in ADDED.items() if getattr(self, name) == value)}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def weight_decay_used(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from stochnorm.files import write_text
-from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.config import ADDED, FinetuneConfig
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
 __all__ = ["Run", "RunInUseError", "data_name", "run_name"]
@@ -189,9 +189,10 @@ class Run:
         before = self._settings()
         if before is None:
             raise ValueError(f"{self.config} is damaged or not of a run; choose another out (--out) to start over")
+        added = {name: getattr(config, name) for name in ADDED if name in before}
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
-            for name, value in json.loads(json.dumps(config.result_fields())).items()
+            for name, value in json.loads(json.dumps(added | config.result_fields())).items()
             if before.get(name) != value
         ]
         if changed:

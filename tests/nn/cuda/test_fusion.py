@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from stochnorm.nn import convert, convert_batch_instance, freeze, fuse
-from stochnorm.nn import fused as one_pass_module
 from stochnorm.nn.cuda import batch_instance
+from stochnorm.nn.fusion import one_pass as one_pass_module
 
 KINDS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "batch": lambda block: block,

@@ -103,14 +103,14 @@ class _Fused(torch.autograd.Function):
             statistics.data_ptr(),
             used,
         )
-        ctx.save_for_backward(input, weight, bias)
-        ctx.rest = use_batch, statistics, eps, output_range, layout, memory_format, used
+        ctx.save_for_backward(input, weight, bias, use_batch)  # which notice if they are changed before backward
+        ctx.rest = statistics, eps, output_range, layout, memory_format, used
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, bias = ctx.saved_tensors
-        use_batch, statistics, eps, output_range, layout, memory_format, used = ctx.rest
+        input, weight, bias, use_batch = ctx.saved_tensors
+        statistics, eps, output_range, layout, memory_format, used = ctx.rest
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):
             mean, var, _ = statistics

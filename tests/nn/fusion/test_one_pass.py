@@ -12,8 +12,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from stochnorm.nn import convert, convert_batch_instance, freeze
-from stochnorm.nn.fused import is_normalization, normalize
-from stochnorm.nn.fused_timm import OnePassBatchNormAct2d
+from stochnorm.nn.fusion.one_pass import is_normalization, normalize
+from stochnorm.nn.fusion.timm_blocks import OnePassBatchNormAct2d
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from stochnorm.nn.fused import is_normalization
-from stochnorm.nn.fused_sequential import FusedSequential, InPairs, has_pair
+from stochnorm.nn.fusion.one_pass import is_normalization
+from stochnorm.nn.fusion.sequential import FusedSequential, InPairs, has_pair
 
 __all__ = ["fuse", "unfuse"]
 
@@ -71,13 +71,13 @@ def _fused_class(module: nn.Module) -> type[nn.Module] | None:
     library = kind.__module__.partition(".")[0]
     classes: tuple[type[nn.Module], ...] = (FusedSequential,)
     if library == "torchvision":
-        from stochnorm.nn import fused_torchvision
+        from stochnorm.nn.fusion import torchvision_blocks
 
-        classes = fused_torchvision.CLASSES
+        classes = torchvision_blocks.CLASSES
     elif library == "timm":
-        from stochnorm.nn import fused_timm
+        from stochnorm.nn.fusion import timm_blocks
 
-        classes = fused_timm.CLASSES
+        classes = timm_blocks.CLASSES
     for fused in classes:
         if fused.__dict__["_fuses"] is kind:
             found = has_pair(module.children()) if issubclass(fused, InPairs) else _has_normalization(module)

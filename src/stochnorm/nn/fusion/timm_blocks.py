@@ -14,7 +14,7 @@ from timm.models import resnet
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from stochnorm.nn.fused import in_one_pass, normalize, on_gpu, untouched
+from stochnorm.nn.fusion.one_pass import in_one_pass, normalize, on_gpu, untouched
 
 __all__ = ["CLASSES", "OnePassBatchNormAct2d"]
 

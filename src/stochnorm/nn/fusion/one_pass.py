@@ -29,7 +29,7 @@ _KNOWN = {
     *(FrozenNorm1d, FrozenNorm2d, FrozenNorm3d),
     *(BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d),
 }
-_TIMMS = {"BatchNormAct2d": "timm.", "OnePassBatchNormAct2d": "stochnorm.nn.fused_timm"} | dict.fromkeys(
+_TIMMS = {"BatchNormAct2d": "timm.", "OnePassBatchNormAct2d": "stochnorm.nn.fusion.timm_blocks"} | dict.fromkeys(
     ("StochNormAct2d", "FrozenNormAct2d", "BatchInstanceNormAct2d"), "stochnorm.nn.timm_layers"
 )
 
@@ -104,7 +104,7 @@ def _by_statistics(
             input, mean, var, layer.weight, layer.bias, eps=layer.eps, residual=residual, activation=activation
         )
     if isinstance(layer, _StochNorm):
-        if layer._p < 1.0:
+        if not layer._is_batch_norm(input):
             return layer._stochastic_forward(input, residual, activation)
         if layer._last_step is not None:
             layer._last_step = None  # as in its own forward pass

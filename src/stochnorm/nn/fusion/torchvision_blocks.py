@@ -14,8 +14,8 @@ from torchvision.models import densenet, inception, mobilenetv2, regnet, resnet
 from torchvision.models.googlenet import BasicConv2d as GoogLeNetConv2d
 from torchvision.ops.misc import Conv2dNormActivation, Conv3dNormActivation
 
-from stochnorm.nn.fused import normalize, on_gpu, untouched
-from stochnorm.nn.fused_sequential import InPairs, run_in_pairs
+from stochnorm.nn.fusion.one_pass import normalize, on_gpu, untouched
+from stochnorm.nn.fusion.sequential import InPairs, run_in_pairs
 
 __all__ = ["CLASSES"]
 

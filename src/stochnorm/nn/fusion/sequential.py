@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from stochnorm.nn.fused import is_normalization, normalize, on_gpu
+from stochnorm.nn.fusion.one_pass import is_normalization, normalize, on_gpu
 
 __all__ = ["FusedSequential", "InPairs", "has_pair", "run_in_pairs"]
 
