@@ -234,6 +234,8 @@ def test_wrong_arguments_are_named() -> None:
         stoch_norm(x, mean, var, use_batch=torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"weight must be of shape \(3,\)"):
         stoch_norm(x, mean, var, torch.ones(2), use_batch=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"use_batch must be on the device of the input, .*, got meta"):
+        stoch_norm(x, torch.zeros(3), torch.ones(3), use_batch=torch.ones(3, dtype=torch.bool, device="meta"))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         stoch_norm(torch.randn(1, 3), mean, var, use_batch=torch.ones(3, dtype=torch.bool))
 

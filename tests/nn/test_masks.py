@@ -138,6 +138,34 @@ def test_drawing_before_the_backward_pass_is_an_error() -> None:
         loss.backward()
 
 
+def test_the_masks_are_where_loaded_statistics_are() -> None:
+    with torch.device("meta"):
+        model = network()
+    model.load_state_dict(network().state_dict(), assign=True)
+    masks = JointMasks(model)
+    masks.draw()
+    model(torch.randn(8, 6))
+    assert torch.equal(last_masks(model), masks.flat)
+
+
+def test_a_mask_on_another_device_is_an_error() -> None:
+    model = network()
+    JointMasks(model).draw()
+    model[0]._given = torch.empty(6, dtype=torch.bool, device="meta")  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match=r"the given mask is on meta, the input on .*: make JointMasks again"):
+        model(torch.randn(8, 6))
+
+
+def test_masks_made_in_inference_mode_follow_p_outside_of_it() -> None:
+    model = network()
+    with torch.inference_mode():
+        masks = JointMasks(model)
+    set_p(model, 1.0)
+    masks.update()
+    masks.draw()
+    assert masks.flat.all()
+
+
 def test_after_close_layers_draw_by_themselves() -> None:
     model = network()
     masks = JointMasks(model)

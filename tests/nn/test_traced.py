@@ -141,3 +141,20 @@ def test_restored_layers_keep_nothing() -> None:
     before = set(vars(layer))
     restore(convert(layer))
     assert set(vars(layer)) == before
+
+
+def test_a_shallow_copy_has_a_p_of_its_own() -> None:
+    layer = StochNorm2d(3, p=0.3)
+    twin = copy.copy(layer)
+    twin.p = 0.9
+    assert (layer._p_tensor, twin._p_tensor) == (torch.tensor(0.3), torch.tensor(0.9))
+
+
+def test_a_compiled_cumulative_average_is_as_exact_as_the_statistics() -> None:
+    layer = convert(nn.BatchNorm2d(3, momentum=None, dtype=torch.float64), p=0.5)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    batches = [torch.randn(4, 3, 2, 2, dtype=torch.float64) for _ in range(7)]
+    for batch in batches:
+        compiled(batch)
+    expected = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(layer.running_mean, expected, rtol=0, atol=1e-14)

@@ -48,3 +48,20 @@ def test_the_command_prints_hours_and_trains_nothing(
     assert line == ["figure4d", "45", "407,250", f"{45 * 9050 * 48 / 1000 / 3600:.1f}"]
     assert asked == [45, 0]
     assert not list(tmp_path.iterdir())
+
+
+def test_too_few_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers must be at least 0, got -1"):
+        estimate.estimate(["figure4d"], workers=-1)
+
+
+def test_an_interrupt_gives_no_advice_to_resume(
+    config: Callable[..., FinetuneConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("stopped after step 1 of 2; checkpoint in a folder that is gone")
+
+    monkeypatch.setattr("stochnorm.paper.speeds.finetune", stopped)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        measure([config(Path("cub"), method="vanilla")], quiet=True)
+    assert not str(stop.value)

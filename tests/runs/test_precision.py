@@ -16,7 +16,7 @@ from torch import nn
 
 from stochnorm.runs import precision
 from stochnorm.runs.hardware import launch, precision_of
-from stochnorm.runs.precision import Precision, choice, measure, resolve
+from stochnorm.runs.precision import Precision, choice, measure, resolve, resolve_unmeasured
 
 DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=2))
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
@@ -103,7 +103,15 @@ def test_the_times_are_kept_by_processor_and_versions(
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", "null", "{}", '{"bf16_ms": "fast", "fp32_ms": 1}', '{"bf16_ms": 0, "fp32_ms": 1}', "\xff"]
+    "damage",
+    [
+        *("", "{", "[]", "null", "{}", "\xff", "[" * 100_000),
+        '{"bf16_ms": "fast", "fp32_ms": 1}',
+        '{"bf16_ms": 0, "fp32_ms": 1}',
+        '{"bf16_ms": Infinity, "fp32_ms": 1}',
+        f'{{"bf16_ms": 1{"0" * 400}, "fp32_ms": 1}}',
+    ],
+    ids=range(11),
 )
 def test_a_damaged_file_costs_a_measurement(measured: list[str], forget: Forget, tmp_path: Path, damage: str) -> None:
     resolve("cpu", "auto", DENSE)
@@ -123,6 +131,24 @@ def test_without_a_cache_a_process_measures_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert resolve("cpu", "auto", DENSE) == resolve("cpu", "auto", DENSE)
     assert measured == ["dense"]
+
+
+def test_without_a_home_directory_a_process_measures_once(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(name: str) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(precision, "cache_directory", homeless)
+    assert resolve("cpu", "auto", DENSE) == resolve("cpu", "auto", DENSE)
+    assert measured == ["dense"]
+
+
+def test_earlier_runs_keep_the_precision_of_the_flags(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert [resolve_unmeasured("cpu", "auto", net).name for net in (DENSE, DEPTHWISE)] == ["32", "bf16"]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert resolve_unmeasured("cpu", "auto", DENSE).name == "bf16"
+    assert resolve_unmeasured("cpu", "32", DEPTHWISE).name == "32"
+    assert not measured
 
 
 @pytest.mark.parametrize("kind", ["dense", "depthwise"])

@@ -94,18 +94,20 @@ def test_the_precision_of_a_checkpoint_is_read_without_the_gpu_that_wrote_it(
         torch.save(checkpoint, run.checkpoint)
     with pytest.raises(RuntimeError, match=r"(?i)cuda"):
         torch.load(run.checkpoint, weights_only=True)
-    assert begun_with(run) == Precision("32", None)
+    assert begun_with(run, lambda: Precision("bf16")) == Precision("32", None)
     assert finetune(config(photos, run.path, resume=True), quiet=True).record["environment"]["precision"] == "32-true"
 
 
 def test_a_checkpoint_that_tells_no_precision_is_resumed(
-    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt
+    photos: Path, tmp_path: Path, config: Configure, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an earlier version wrote it."""
-    settings = config(photos, tmp_path / "run")
+    """As an earlier version wrote it; auto is then what that version chose."""
+    settings = config(photos, tmp_path / "run", precision="auto")
+    for function, name in (("resolve", "bf16"), ("resolve_unmeasured", "32")):
+        monkeypatch.setattr(stochnorm.training.job, function, lambda *_, name=name: Precision(name))
     stop_at(5, settings)
     checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
-    assert checkpoint.pop("begun_with") == {"name": "32", "measured": None}
+    assert checkpoint.pop("begun_with") == {"name": "bf16", "measured": None}
     torch.save(checkpoint, tmp_path / "run/checkpoint.pt")
     assert finetune(replace(settings, resume=True), quiet=True).record["environment"]["precision"] == "32-true"
 

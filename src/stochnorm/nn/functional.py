@@ -63,7 +63,8 @@ def stoch_norm(
         `torch.nn.BatchNorm2d`, so an all-True `use_batch` is batch normalization.
 
     Raises:
-        ValueError: The input has fewer than two values per channel, or a per-channel tensor is not of shape (c,).
+        ValueError: The input has fewer than two values per channel, or a per-channel tensor is not of shape (c,) or on
+            another device.
         TypeError: `use_batch` is not bool.
 
     Example:
@@ -82,6 +83,8 @@ def stoch_norm(
     for name, tensor in (vectors | {"weight": weight, "bias": bias}).items():
         if tensor is not None and tensor.shape != (channels,):
             raise ValueError(f"{name} must be of shape ({channels},), a value per channel, got {tuple(tensor.shape)}")
+        if tensor is not None and tensor.device != input.device:
+            raise ValueError(f"{name} must be on the device of the input, {input.device}, got {tensor.device}")
     new_mean, new_var = running_mean.clone(), running_var.clone()
     output, *_ = stoch_norm_(input, new_mean, new_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps)
     return output, new_mean, new_var
@@ -146,7 +149,7 @@ def stoch_norm_(
         rate = momentum
     else:  # on the CPU a number; elsewhere nothing waits for the device
         count = cast(Tensor, batches)
-        rate = 1.0 / (float(count) if input.is_cpu and not compiling else count)
+        rate = 1.0 / float(count) if input.is_cpu and not compiling else count.to(running_mean.dtype).reciprocal()
     if compiling:
         traced_output, traced_statistics = traced.stoch_norm_(
             input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps

@@ -35,17 +35,20 @@ class JointMasks:
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = [module for module in model.modules() if isinstance(module, _StochNorm)]
+        for layer in self._layers:
+            layer._follow()
         devices = {layer._p_tensor.device for layer in self._layers}
         if not devices:
             raise ValueError(f"{type(model).__name__} has no StochNorm layer; call convert(model) first")
         if len(devices) > 1:
             raise ValueError(f"the StochNorm layers must be on one device, got {sorted(map(str, devices))}")
         sizes = [layer.num_features for layer in self._layers]
-        self._sizes = torch.tensor(sizes, device=devices.pop())
-        self.p = torch.empty(sum(sizes), device=self._sizes.device)
-        """The probability of each mask; float32, (c of all layers,)."""
-        self.flat = torch.empty_like(self.p, dtype=torch.bool)
-        """The masks of the last call of `draw`, in the order of `model.modules()`; bool, (c of all layers,)."""
+        with torch.inference_mode(False):
+            self._sizes = torch.tensor(sizes, device=devices.pop())
+            self.p = torch.empty(sum(sizes), device=self._sizes.device)
+            """The probability of each mask; float32, (c of all layers,)."""
+            self.flat = torch.empty_like(self.p, dtype=torch.bool)
+            """The masks of the last call of `draw`, in the order of `model.modules()`; bool, (c of all layers,)."""
         self._masks = self.flat.split(sizes)  # type: ignore[no-untyped-call]
         self.update()
 

@@ -83,14 +83,17 @@ class _StochNorm(_BatchNorm):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._follow()
+        return self
+
+    def _follow(self) -> None:
+        """Make the tensor of p again if the statistics are on another device."""
         if self.running_mean is not None and self.running_mean.device != self._p_tensor.device:
             self._place_p()
-        return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if "_p_tensor" not in self.__dict__:  # pickled by an earlier version
-            self._place_p()
+        self._place_p()  # not that of the layer that was copied; earlier versions have none
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -112,8 +115,8 @@ class _StochNorm(_BatchNorm):
         if not (input.is_cuda or torch.compiler.is_compiling()):
             return torch.rand(self.num_features, device=input.device) < self._p
         p = self._p_tensor
-        if p.device != input.device:  # the layer was moved without Module.to, as by FSDP
-            p = p.to(input.device)
+        if p.device != input.device:  # the layer was moved without Module.to, as by FSDP or load_state_dict
+            p = torch.full((), self._p, device=input.device) if p.is_meta else p.to(input.device)
             if not torch.compiler.is_compiling():
                 self._p_tensor = p
         return draw_mask(self.num_features, p)
@@ -141,6 +144,10 @@ class _StochNorm(_BatchNorm):
                 self._draw(input)
             return self._recompute(input, residual, activation)
         use_batch = self._draw(input) if self._given is None else self._given
+        if use_batch.device != input.device:
+            raise RuntimeError(
+                f"the given mask is on {use_batch.device}, the input on {input.device}: make JointMasks again"
+            )
         output, statistics, use_batch = self._run(
             input,
             cast(Tensor, self.running_mean),

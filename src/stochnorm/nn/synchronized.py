@@ -86,7 +86,7 @@ def stoch_norm_(
     if batches is not None:
         batches.add_(1)
     # A cumulative average takes its rate as a tensor, so that nothing waits for the device.
-    rate = (1.0 / cast(Tensor, batches)).to(running_mean.dtype) if momentum is None else momentum
+    rate = cast(Tensor, batches).to(running_mean.dtype).reciprocal() if momentum is None else momentum
     if aten.on_gpu(input):
         input = composition.dense(input)
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype

@@ -30,6 +30,8 @@ def estimate(
     Returns:
         The hours of each experiment, their total, and the speeds; [stochnorm.paper.hours.show_estimate][] prints them.
     """
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
     configs = [config for name in names for config in runs_of(name, scale, repeats)]
     threads = int(scale == "small")  # as the runs have them
     return hours_of(

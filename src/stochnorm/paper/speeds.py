@@ -79,7 +79,10 @@ def _measure(
             if base.backbone not in evaluation:
                 evaluation[base.backbone] = _evaluation(config)
             begin = time.perf_counter()
-            cost = finetune(config, quiet=True, test=False).record["cost"]
+            try:
+                cost = finetune(config, quiet=True, test=False).record["cost"]
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None  # without its advice to resume: the run is gone
             whole = time.perf_counter() - begin
             training[base.backbone][method] = cost["images_per_second"]  # of the second half; the first is warm-up
             crops = work_of(config, {**_IMAGES, "test": 0}).crops

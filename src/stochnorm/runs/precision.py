@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from stochnorm.files import cache_directory, write_text
 from stochnorm.nn.cpu import depthwise, kernel
 from stochnorm.nn.cpu.accelerate import accelerate_convolutions
 
-__all__ = ["Precision", "resolve"]
+__all__ = ["Precision", "resolve", "resolve_unmeasured"]
 
 _SLOWER = 1.1  # times float32's time; up to there bfloat16 is chosen, for its smaller activations
 _ROUNDS, _SECONDS = 3, 0.4  # at least, of each measurement; the first round does not count
@@ -70,6 +71,13 @@ def choice(bf16: float, fp32: float) -> str:
     return "bf16" if bf16 <= _SLOWER * fp32 else "32"
 
 
+def resolve_unmeasured(device: str, precision: str, model: nn.Module) -> Precision:
+    """Return the precision that earlier versions computed in, for runs that they began: `auto` by what CPUs can do."""
+    if precision != "auto" or device != "cpu" or not _cpu_has_bf16():
+        return resolve(device, precision)
+    return Precision("bf16" if torch.cpu._is_amx_tile_supported() or _has_depthwise(model) else "32")
+
+
 def _cpu_has_bf16() -> bool:
     x86 = platform.machine() in ("x86_64", "AMD64")
     return x86 and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -87,21 +95,22 @@ def _kept_times(kind: str) -> tuple[float, float]:
     """
     about = _about(kind)
     text = json.dumps(about, sort_keys=True)
-    directory = cache_directory("precision")
-    path = directory / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if (times := _read(path) or _in_process.get(text)) is not None:
-        return times
+    if text in _in_process:
+        return _in_process[text]
+    path: Path | None = None
     with ExitStack() as stack:
-        writable = True
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            path = cache_directory("precision") / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+            if (times := _read(path)) is not None:
+                return times
+            path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(path.with_suffix(".lock"), timeout=60))
-        except (OSError, NotImplementedError):  # no cache, or no locks there
-            writable = False
-        times = _read(path)
+        except (OSError, RuntimeError):  # no home directory, no cache, or no locks there
+            path = None
+        times = None if path is None else _read(path)
         if times is None:
             times = _in_process[text] = measure(kind)
-            if writable:
+            if path is not None:
                 _write(path, {**about, "bf16_ms": times[0], "fp32_ms": times[1]})
     return times
 
@@ -114,9 +123,9 @@ def _read(path: Path) -> tuple[float, float] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         bf16, fp32 = float(found["bf16_ms"]), float(found["fp32_ms"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return (bf16, fp32) if bf16 > 0 and fp32 > 0 else None
+    return (bf16, fp32) if 0 < bf16 < math.inf and 0 < fp32 < math.inf else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,14 +22,19 @@ def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
         fabric.save(path, state)
 
 
-def begun_with(run: Run) -> Precision | None:
-    """Return the precision that a run began with, which it keeps; None without a checkpoint that tells it.
+def begun_with(run: Run, earlier: Callable[[], Precision]) -> Precision | None:
+    """Return the precision that a run began with, which it keeps; None without a readable checkpoint.
 
     Only this is read, not the tensors. (A damaged checkpoint is an error of `load_checkpoint`.)
+
+    Args:
+        run: The run.
+        earlier: Returns the precision of runs that began before checkpoints told it.
     """
     try:
         state = torch.load(run.checkpoint, map_location="cpu", mmap=True, weights_only=True)  # also without its GPU
-        return Precision(**state["begun_with"])
+        kept = state.get("begun_with")
+        return earlier() if kept is None else Precision(**kept)
     except Exception:  # a damaged file can raise anything
         return None
 

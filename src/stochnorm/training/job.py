@@ -18,7 +18,7 @@ from stochnorm.regularizers import Regularizer
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import PeakMemory, check_device, is_first_process, launch
-from stochnorm.runs.precision import Precision, resolve
+from stochnorm.runs.precision import Precision, resolve, resolve_unmeasured
 from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
@@ -106,7 +106,9 @@ def assemble(
         multi_label=source.multi_label,
     )
     device = check_device(config.device, config.precision)
-    precision = (begun_with(run) if config.resume else None) or resolve(device, config.precision, classifier.model)
+    wanted = (device, config.precision, classifier.model)
+    begun = begun_with(run, lambda: resolve_unmeasured(*wanted)) if config.resume else None
+    precision = begun or resolve(*wanted)
     fabric = launch(config.device, precision.name)
     memory = PeakMemory(fabric)
     store = ImageStore(
