@@ -11,7 +11,7 @@ import torch
 from stochnorm import FinetuneConfig
 from stochnorm.comparison.executors import executor, shares
 from stochnorm.comparison.executors.local import LocalExecutor
-from stochnorm.comparison.executors.shares import FULL, MOST, gpus_for, pixels_of, runs_per_gpu
+from stochnorm.comparison.executors.shares import FULL_BATCH_PIXELS, MOST_RUNS, gpus_for, pixels_of, runs_per_gpu
 
 H200 = 141e9
 
@@ -37,15 +37,15 @@ def small(**options: object) -> FinetuneConfig:
 @pytest.mark.parametrize(
     ("pixels", "memory", "cores", "runs"),
     [
-        (FULL, H200, 16, 1),
-        (2 * FULL, H200, 16, 1),
-        (FULL / 2, H200, 16, 2),
-        (FULL / 2 + 1, H200, 16, 1),
-        (FULL / 100, H200, 16, MOST),
-        (FULL / 100, H200, 3, 3),
-        (FULL / 100, H200, 0.5, 1),
-        (FULL / 100, 4.5e9, 16, 2),
-        (FULL / 100, 1e9, 16, 1),
+        (FULL_BATCH_PIXELS, H200, 16, 1),
+        (2 * FULL_BATCH_PIXELS, H200, 16, 1),
+        (FULL_BATCH_PIXELS / 2, H200, 16, 2),
+        (FULL_BATCH_PIXELS / 2 + 1, H200, 16, 1),
+        (FULL_BATCH_PIXELS / 100, H200, 16, MOST_RUNS),
+        (FULL_BATCH_PIXELS / 100, H200, 3, 3),
+        (FULL_BATCH_PIXELS / 100, H200, 0.5, 1),
+        (FULL_BATCH_PIXELS / 100, 4.5e9, 16, 2),
+        (FULL_BATCH_PIXELS / 100, 1e9, 16, 1),
     ],
 )
 def test_runs_share_what_one_does_not_fill(pixels: float, memory: float, cores: float, runs: int) -> None:
@@ -100,13 +100,13 @@ def test_more_processes_than_gpus_are_one_error(gpus: Callable[..., None], tmp_p
 def test_the_memory_of_gpus_is_asked_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: pytest.fail("this would start CUDA here"))
     monkeypatch.setattr(shares, "_ASK", "import sys; print(int(sys.argv[1]) * 1000)")
-    assert shares.smallest_memory(["0", "1"]) == 2000.0
+    assert shares.smallest_memory(2) == 2000.0
     monkeypatch.setattr(shares, "_ASK", "raise SystemExit('no driver')")
-    assert shares.smallest_memory(["0"]) == 0.0
-    assert runs_per_gpu(FULL / 100, 0.0, 16) == 1
+    assert shares.smallest_memory(1) == 0.0
+    assert runs_per_gpu(FULL_BATCH_PIXELS / 100, 0.0, 16) == 1
 
 
 def test_a_gpu_tells_its_memory(device: torch.device) -> None:
     if device.type != "cuda":
         pytest.skip("needs a GPU")
-    assert shares.smallest_memory(["0"]) == torch.cuda.get_device_properties(0).total_memory
+    assert shares.smallest_memory(1) == torch.cuda.get_device_properties(0).total_memory

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from stochnorm import FinetuneConfig
 from stochnorm.cli.main import main
 from stochnorm.paper import estimate
 from stochnorm.paper.experiment import RESNET50
-from stochnorm.paper.hours import Speeds
+from stochnorm.paper.hours import Speeds, hours_of
 from stochnorm.paper.speeds import measure
 
 
@@ -65,3 +66,16 @@ def test_an_interrupt_gives_no_advice_to_resume(
     with pytest.raises(KeyboardInterrupt) as stop:
         measure([config(Path("cub"), method="vanilla")], quiet=True)
     assert not str(stop.value)
+
+
+def test_the_table_says_how_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    training = {RESNET50: dict.fromkeys(("vanilla", "bin", "stochnorm"), 1000.0)}
+    speeds = Speeds(training, {RESNET50: 5000.0}, device="one GPU", devices=2, how="30 steps")
+    estimate.show_estimate(Console(width=80), hours_of(["figure4c", "figure4d"], speeds))
+    lines = capsys.readouterr().out.splitlines()
+    rows = {words[0]: words[1:] for words in map(str.split, lines) if len(words) == 5}
+    hours = hours_of(["figure4d"], speeds).total.hours
+    assert rows["figure4d"] == ["45", "407,250", f"{hours:.1f}", f"{hours / 2:.1f}"]
+    assert rows["total"][:2] == [f"{45 + 75 - 30}", f"{90 * 9050:,}"], "vanilla and p = 0.5 are runs of both"
+    assert any(line.startswith("one GPU: 30 steps") for line in lines)
+    assert max(map(len, lines)) <= 80

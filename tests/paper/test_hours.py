@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from stochnorm import FinetuneConfig
 from stochnorm.comparison.grid import GridRun
@@ -15,10 +14,9 @@ from stochnorm.data import read_source
 from stochnorm.paper import NAMES
 from stochnorm.paper.catalogue import EXPERIMENTS
 from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
-from stochnorm.paper.hours import Speeds, Work, hours_of, runs_of, show_estimate, work_of
+from stochnorm.paper.hours import Speeds, Work, hours_of, runs_of, work_of
 from stochnorm.paper.small import images_of, small_set
 from stochnorm.runs.directory import run_name
-from stochnorm.training import loop
 
 METHODS = ("vanilla", "l2sp", "delta", "bss", "stochnorm", "bin")
 EQUAL = Speeds(
@@ -85,7 +83,8 @@ def test_work_of_a_run(changes: dict[str, float], images: dict[str, int], work: 
 def test_validations_are_as_many_as_training_makes() -> None:
     config = FinetuneConfig("x", steps=1000, batch_size=8, val_fraction=0.5, rate=100.0)
     crops = work_of(config, {"train": 40, "test": 0}).crops  # an epoch is 2 steps
-    every = -(-1000 // loop._MOST_EVALUATIONS)
+    every = config.eval_every_used(20)
+    assert every == 67, "a fifteenth of the steps"
     assert crops == 20 * (-(-1000 // every) + 1)
 
 
@@ -96,15 +95,3 @@ def test_small_scale_has_the_images_that_are_generated(tmp_path: Path) -> None:
         tests = sum(row.split == "test" for row in rows)
         assert images_of(name) == {"train": len(rows) - tests, "test": tests}
     assert {config.steps for config in runs_of("table3", "small")} == {2}
-
-
-def test_the_table_says_how_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    speeds = replace(EQUAL, device="one GPU", devices=2, how="30 steps")
-    show_estimate(Console(width=80), hours_of(["figure4c", "figure4d"], speeds))
-    lines = capsys.readouterr().out.splitlines()
-    rows = {words[0]: words[1:] for words in map(str.split, lines) if len(words) == 5}
-    hours = hours_of(["figure4d"], EQUAL).total.hours
-    assert rows["figure4d"] == ["45", "407,250", f"{hours:.1f}", f"{hours / 2:.1f}"]
-    assert rows["total"][:2] == [f"{45 + 75 - 30}", f"{90 * 9050:,}"], "vanilla and p = 0.5 are runs of both"
-    assert any(line.startswith("one GPU: 30 steps") for line in lines)
-    assert max(map(len, lines)) <= 80

@@ -34,7 +34,7 @@ def test_settings_hold_inside_and_are_restored() -> None:
     torch.backends.cudnn.benchmark = True
     try:
         before = settings()
-        with pytest.raises(KeyError), repeatable("cuda", True):
+        with pytest.raises(KeyError), repeatable("cuda", wanted=True):
             assert settings() == (True, False, False, True, False, before[-1])
             raise KeyError
         assert settings() == before
@@ -45,26 +45,26 @@ def test_settings_hold_inside_and_are_restored() -> None:
 @pytest.mark.parametrize(("device", "wanted"), [("cpu", True), ("mps", True), ("cuda", False)])
 def test_nothing_changes_elsewhere(device: str, wanted: bool) -> None:
     before = settings()
-    with repeatable(device, wanted):
+    with repeatable(device, wanted=wanted):
         assert settings() == before
 
 
 def test_each_cuda_run_sets_the_workspace_since_a_process_reads_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    with repeatable("cpu", True):
+    with repeatable("cpu", wanted=True):
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    with repeatable("cuda", False):
+    with repeatable("cuda", wanted=False):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with repeatable("cuda", True):
+    with repeatable("cuda", wanted=True):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 def test_an_operation_that_does_not_repeat_is_an_error_that_says_what_to_do() -> None:
     text = "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set"
     advice = r"needs adaptive_avg_pool2d_backward_cuda, .* remove --deterministic"
-    with pytest.raises(ValueError, match=advice), repeatable("cuda", True):
+    with pytest.raises(ValueError, match=advice), repeatable("cuda", wanted=True):
         raise RuntimeError(text)
-    with pytest.raises(RuntimeError, match="another"), repeatable("cuda", True):
+    with pytest.raises(RuntimeError, match="another"), repeatable("cuda", wanted=True):
         raise RuntimeError("another")

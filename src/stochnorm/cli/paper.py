@@ -46,8 +46,7 @@ class Paper:
         if self.estimate:
             from rich.console import Console
 
-            from stochnorm.paper.estimate import estimate
-            from stochnorm.paper.hours import show_estimate
+            from stochnorm.paper.estimate import estimate, show_estimate
 
             result = estimate(names, scale=self.scale, repeats=self.repeats, workers=self.workers)
             show_estimate(Console(highlight=False), result)

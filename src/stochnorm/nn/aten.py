@@ -11,9 +11,10 @@ from torch import Tensor
 from stochnorm.nn.cuda import composition
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
-__all__ = ["affine", "on_gpu", "stoch_norm_"]
+__all__ = ["affine", "batch_norm_backward", "on_gpu", "stoch_norm_"]
 
-_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+"""The backward pass of batch normalization as ATen computes it; with these arguments, on CPUs only."""
 
 
 def stoch_norm_(
@@ -118,11 +119,11 @@ def _backward(
     invstd = torch.rsqrt(var + eps)
     scaled_grad = None
     if input.dtype == mean.dtype:
-        _, sum_gx, sum_g = _batch_norm_backward(
+        _, sum_gx, sum_g = batch_norm_backward(
             grad_output, input, None, None, None, mean, invstd, True, eps, [False, True, True]
         )
     else:  # half precision: take scale * g from the kernel, since addcmul_ on mixed dtypes is 6-10x slower on CPUs
-        scaled_grad, sum_gx, sum_g = _batch_norm_backward(
+        scaled_grad, sum_gx, sum_g = batch_norm_backward(
             grad_output, input, weight, mean, var, None, None, False, eps, [True, True, True]
         )
     grad_input = None

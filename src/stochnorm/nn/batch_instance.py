@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stochnorm.nn.cuda import batch_instance as kernels
-from stochnorm.nn.cuda.fused import code_of
+from stochnorm.nn.cuda.activations import code_of
 from stochnorm.nn.refusal import RefusesSyncBatchNorm
 
 __all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stochnorm.nn import aten, traced
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import check, fused
+from stochnorm.nn.cuda.activations import NONE, code_of
 
 __all__ = ["stoch_norm"]
 
@@ -123,8 +124,8 @@ def stoch_norm_(
         `(output, (mean, var, batch_mean))`; mean and var are the statistics that each channel was normalized by.
     """
     if fused.fits(input, residual, running_mean, running_var, weight, bias):
-        code = fused.code_of(activation)
-        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=False):
+        code = code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or NONE, frozen=False):
             output, statistics = fused.stoch_norm_(
                 input,
                 running_mean,
@@ -136,7 +137,7 @@ def stoch_norm_(
                 eps=eps,
                 batches=batches,
                 residual=residual,
-                activation=code or 0,
+                activation=code or NONE,
             )
             return output if code is not None else _behind(output, None, activation), statistics
     if batches is not None:
@@ -205,9 +206,11 @@ def frozen_norm(
         - Returns: the input's shape, dtype and memory format.
     """
     if fused.fits(input, residual, mean, var, weight, bias):
-        code = fused.code_of(activation)
-        if check.passes(input, weight is not None, bias is not None, residual is not None, code or 0, frozen=True):
-            output = fused.frozen_norm(input, mean, var, weight, bias, eps=eps, residual=residual, activation=code or 0)
+        code = code_of(activation)
+        if check.passes(input, weight is not None, bias is not None, residual is not None, code or NONE, frozen=True):
+            output = fused.frozen_norm(
+                input, mean, var, weight, bias, eps=eps, residual=residual, activation=code or NONE
+            )
             return output if code is not None else _behind(output, None, activation)
     return _behind(F.batch_norm(input, mean, var, weight, bias, False, 0.0, eps), residual, activation)
 

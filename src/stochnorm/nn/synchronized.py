@@ -15,8 +15,6 @@ from stochnorm.nn.cuda import composition
 
 __all__ = ["Synchronization", "stoch_norm_"]
 
-_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
-
 
 class Synchronization:
     """The processes that a layer shares its statistics and masks with.
@@ -170,13 +168,13 @@ class _Normalize(torch.autograd.Function):
         if input.numel() == 0:
             scaled, sum_gx, sum_g = torch.zeros_like(input), torch.zeros_like(mean), torch.zeros_like(mean)
         elif aten.on_gpu(input):
-            grad_output = grad_output.contiguous(memory_format=composition._format_of(input))
+            grad_output = grad_output.contiguous(memory_format=composition.memory_format_of(input))
             sum_g, centered, *_ = torch.batch_norm_backward_reduce(
                 grad_output, input, mean, invstd, plain, True, False, False
             )
             sum_gx = centered * invstd
         else:
-            scaled, sum_gx, sum_g = _batch_norm_backward(
+            scaled, sum_gx, sum_g = aten.batch_norm_backward(
                 grad_output, input, plain, mean, var, None, None, False, ctx.eps, [True, True, True]
             )
         grad_input = None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
 from stochnorm.paper import NAMES
 from stochnorm.paper.hours import Estimate, hours_of, runs_of
 from stochnorm.paper.reproduce import Scale
 from stochnorm.paper.speeds import measure
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "show_estimate"]
 
 
 def estimate(
@@ -28,7 +32,7 @@ def estimate(
         quiet: Print nothing.
 
     Returns:
-        The hours of each experiment, their total, and the speeds; [stochnorm.paper.hours.show_estimate][] prints them.
+        The hours of each experiment, their total, and the speeds; `show_estimate` prints them.
     """
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
@@ -37,3 +41,28 @@ def estimate(
     return hours_of(
         names, measure(configs, threads=threads, quiet=quiet), scale=scale, repeats=repeats, workers=workers
     )
+
+
+def show_estimate(console: Console, result: Estimate) -> None:
+    """Print the hours as a table, and how they were found."""
+    many = result.devices > 1
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("experiment")
+    for column in ("runs", "steps", "hours, one device", *([f"hours, {result.devices} devices"] if many else [])):
+        table.add_column(column, justify="right")
+    for line in (*result.lines, *([result.total] if len(result.lines) > 1 else [])):
+        shared = [_number(line.hours / result.devices)] if many else []
+        table.add_row(line.name, f"{line.runs:,}", f"{line.steps:,}", _number(line.hours), *shared)
+    console.print(table)
+    notes = [
+        f"{result.speeds.device}: {result.speeds.how}" if result.speeds.how else "",
+        "Not counted: decoding the images at their first use, and DELTA's measurement of channel attention.",
+        "The total has a run that several need once." if len(result.lines) > 1 else "",
+    ]
+    for note in filter(None, notes):
+        console.print(note, style="dim", markup=False)
+
+
+def _number(hours: float) -> str:
+    """Write hours with two significant digits, from ten on without decimals."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

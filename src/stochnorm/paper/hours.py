@@ -7,10 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from stochnorm.data import DATASETS
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.paper.catalogue import EXPERIMENTS
@@ -19,9 +15,8 @@ from stochnorm.paper.small import images_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import run_name
 
-__all__ = ["Estimate", "Hours", "Speeds", "Work", "hours_of", "runs_of", "show_estimate", "work_of"]
+__all__ = ["Estimate", "Hours", "Speeds", "Work", "hours_of", "runs_of", "work_of"]
 
-_MOST_EVALUATIONS = 15  # as in training
 _TEN_CROPS = 10
 
 
@@ -131,30 +126,9 @@ def work_of(config: FinetuneConfig, images: Mapping[str, int]) -> Work:
     sampled = math.ceil(config.rate / 100 * pool)
     val = given if given and not config.pool_val else round(config.val_fraction * sampled)
     train = sampled - (0 if given and not config.pool_val else val)
-    every = config.eval_every or max(train // config.batch_size, math.ceil(config.steps / _MOST_EVALUATIONS))
-    validations = math.ceil(config.steps / every) + 1  # and one of the kept model
+    validations = math.ceil(config.steps / config.eval_every_used(train)) + 1  # and one of the kept model
     crops = validations * val + images["test"] * (_TEN_CROPS if config.ten_crop else 1)
     return Work(config.steps * config.batch_size, crops)
-
-
-def show_estimate(console: Console, result: Estimate) -> None:
-    """Print the hours as a table, and how they were found."""
-    many = result.devices > 1
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("experiment")
-    for column in ("runs", "steps", "hours, one device", *([f"hours, {result.devices} devices"] if many else [])):
-        table.add_column(column, justify="right")
-    for line in (*result.lines, *([result.total] if len(result.lines) > 1 else [])):
-        shared = [_number(line.hours / result.devices)] if many else []
-        table.add_row(line.name, f"{line.runs:,}", f"{line.steps:,}", _number(line.hours), *shared)
-    console.print(table)
-    notes = [
-        f"{result.speeds.device}: {result.speeds.how}" if result.speeds.how else "",
-        "Not counted: decoding the images at their first use, and DELTA's measurement of channel attention.",
-        "The total has a run that several need once." if len(result.lines) > 1 else "",
-    ]
-    for note in filter(None, notes):
-        console.print(note, style="dim", markup=False)
 
 
 def _hours(name: str, title: str, runs: Iterable[FinetuneConfig], scale: Scale, speeds: Speeds) -> Hours:
@@ -166,8 +140,3 @@ def _hours(name: str, title: str, runs: Iterable[FinetuneConfig], scale: Scale, 
         seconds += work.crops / speeds.evaluation[config.backbone]
         steps, number = steps + config.steps, number + 1
     return Hours(name, title, number, steps, seconds / 3600)
-
-
-def _number(hours: float) -> str:
-    """Write hours with two significant digits, from ten on without decimals."""
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

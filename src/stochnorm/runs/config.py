@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +24,7 @@ _METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (sto
 _BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
+_MOST_EVALUATIONS = 15  # by default
 ADDED = {"sync_norm": False}  # settings that runs of earlier versions lack: at these values they are not in the name
 
 
@@ -228,6 +230,10 @@ class FinetuneConfig(MethodSettings, RunSettings):
         if self.weight_decay is not None:
             return self.weight_decay
         return 0.0 if any(method.replaces_weight_decay for method in methods_of(self.method)) else 5e-4
+
+    def eval_every_used(self, images: int) -> int:
+        """Return the steps between two validations, for so many training images: as set; else an epoch or more."""
+        return self.eval_every or max(images // self.batch_size, math.ceil(self.steps / _MOST_EVALUATIONS))
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

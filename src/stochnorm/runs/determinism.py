@@ -14,7 +14,7 @@ __all__ = ["repeatable"]
 
 
 @contextmanager
-def repeatable(device: str, wanted: bool) -> Iterator[None]:
+def repeatable(device: str, *, wanted: bool) -> Iterator[None]:
     """Let CUDA compute only what is the same at each repetition; afterwards PyTorch's settings are as before.
 
     PyTorch then takes kernels with a fixed order of summation, and cuDNN neither searches for the fastest kernel nor

@@ -25,6 +25,7 @@ __all__ = ["Precision", "resolve", "resolve_unmeasured"]
 
 _SLOWER = 1.1  # times float32's time; up to there bfloat16 is chosen, for its smaller activations
 _ROUNDS, _SECONDS = 3, 0.4  # at least, of each measurement; the first round does not count
+_in_process: dict[str, tuple[float, float]] = {}
 
 
 class Precision(NamedTuple):
@@ -113,9 +114,6 @@ def _kept_times(kind: str) -> tuple[float, float]:
             if path is not None:
                 _write(path, {**about, "bf16_ms": times[0], "fp32_ms": times[1]})
     return times
-
-
-_in_process: dict[str, tuple[float, float]] = {}
 
 
 def _read(path: Path) -> tuple[float, float] | None:

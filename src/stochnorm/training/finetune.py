@@ -96,7 +96,7 @@ def finetune(
             display.note(f"{run.path} is finished; this is its result")
             run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
         else:
-            with repeatable(device, config.deterministic):
+            with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated)
                 _open(job)
                 _conclude(job, fit(job))

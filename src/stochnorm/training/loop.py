@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from stochnorm.training.writer import Writer
 
 __all__ = ["Trained", "fit"]
 
-_MOST_EVALUATIONS = 15
 _ASK_EVERY = 16  # steps between two questions of several processes on GPUs whether one was told to stop
 
 
@@ -65,7 +63,7 @@ def fit(job: Job) -> Trained:
     seconds = state["sums"].pop("seconds", 0.0)
 
     per_epoch = len(train) // config.batch_size
-    eval_every = config.eval_every or max(per_epoch, math.ceil(config.steps / _MOST_EVALUATIONS))
+    eval_every = config.eval_every_used(len(train))
     steps = range(state["step"], config.steps)
     batches = batches_for(
         train,

@@ -18,9 +18,9 @@ from stochnorm.training.objective import Objective, Terms
 from stochnorm.training.rates import Rates
 from stochnorm.training.sums import Sums
 
-__all__ = ["Make", "TrainingStep"]
+__all__ = ["MakeBatch", "TrainingStep"]
 
-Make = Callable[..., tuple[Tensor, Tensor]]
+MakeBatch = Callable[..., tuple[Tensor, Tensor]]
 """Makes the network's input and the targets out of the tensors of a batch, or of a slice of them, on the device."""
 
 
@@ -55,7 +55,7 @@ class TrainingStep:
         fabric: Fabric,
         model: Any,
         rates: Rates,
-        make: Make,
+        make: MakeBatch,
         *,
         masks: JointMasks | None = None,
         step: int = 0,
@@ -135,7 +135,8 @@ class TrainingStep:
             assert score is not None
             values.append(score)
         vector = torch.stack([value.detach().float() for value in (*values, terms.loss)]).to(self.sums.dtype)
+        names = self.sums.names
         if self._scored:
-            vector[-2].mul_(100)  # in percent
-        vector[:-1].mul_(len(targets))
+            vector[names.index("score")].mul_(100)  # in percent
+        vector[: names.index("total")].mul_(len(targets))  # all but the loss that the step minimizes
         return vector

@@ -153,7 +153,7 @@ def _workers(groups: list[list[str]], processes: int, configs: Sequence[Finetune
         return len(groups)
     gpus = [gpu for group in groups for gpu in group]
     pixels = max(pixels_of(config) for config in configs)
-    return len(groups) * runs_per_gpu(pixels, smallest_memory(gpus), cores() / len(groups))
+    return len(groups) * runs_per_gpu(pixels, smallest_memory(len(gpus)), cores() / len(groups))
 
 
 def _reason(status: int) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 
 from stochnorm.runs.config import FinetuneConfig
 
-__all__ = ["FULL", "MOST", "gpus_for", "pixels_of", "runs_per_gpu", "smallest_memory"]
+__all__ = ["FULL_BATCH_PIXELS", "MOST_RUNS", "gpus_for", "pixels_of", "runs_per_gpu", "smallest_memory"]
 
-FULL = 48 * 224**2
+FULL_BATCH_PIXELS = 48 * 224**2
 """Pixels of a batch that are taken to fill a GPU: 48 images of 224 px."""
-MOST = 4
+MOST_RUNS = 4
 """Most runs that share a GPU by default."""
 _BYTES = 2e9
 """Memory of a process: CUDA, the network, its momentum, the images."""
@@ -44,7 +44,7 @@ def runs_per_gpu(pixels: float, memory: float, cores: float) -> int:
         >>> runs_per_gpu(48 * 224**2, 141e9, 16), runs_per_gpu(small, 141e9, 16), runs_per_gpu(small, 8e9, 16)
         (1, 4, 1)
     """
-    return max(int(min(MOST, FULL / pixels, memory / (_BYTES + _BYTES_A_PIXEL * pixels), cores)), 1)
+    return max(int(min(MOST_RUNS, FULL_BATCH_PIXELS / pixels, memory / (_BYTES + _BYTES_A_PIXEL * pixels), cores)), 1)
 
 
 def pixels_of(config: FinetuneConfig) -> int:
@@ -81,11 +81,11 @@ def gpus_for(configs: Iterable[FinetuneConfig], processes: int) -> list[str]:
     return names
 
 
-def smallest_memory(gpus: Sequence[str]) -> float:
-    """Return the memory of the smallest of the GPUs that this process sees, in bytes; 0 if that cannot be found out.
+def smallest_memory(count: int) -> float:
+    """Return the memory of the smallest of the first `count` GPUs that this process sees, in bytes; 0 if unknown.
 
     Asking starts CUDA, which takes memory on the GPUs until the process ends. So another process asks.
     """
-    command = [sys.executable, "-c", _ASK, str(len(gpus))]
+    command = [sys.executable, "-c", _ASK, str(count)]
     asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     return 0.0 if asked.returncode else float(asked.stdout)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochnorm.nn.cuda import launch
+from stochnorm.nn.cuda.activations import FUNCTIONS, NONE, RELU, RELU6, SILU
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
-__all__ = ["ACTIVATIONS", "Normalize"]
-
-ACTIVATIONS: tuple[Any, ...] = (nn.Identity(), torch.relu, nn.functional.relu6, nn.functional.silu)
-"""What the kernels' numbers of activations mean."""
+__all__ = ["Normalize"]
 
 
 class Normalize(torch.autograd.Function):
@@ -49,15 +47,15 @@ class Normalize(torch.autograd.Function):
             var: Variance of each channel; None if it follows the mean in memory.
             use_batch: True where the statistics are those of the input; None is everywhere.
             eps: Constant added to the variances.
-            activation: Index into `ACTIVATIONS`.
+            activation: Its number, as `activations.code_of` returns it.
             constant: The statistics do not depend on the input, in no channel.
         """
         place = launch.place_of(input)
         output = launch.apply(input, place, mean, var, weight, bias, eps, residual, activation)
         ctx.sums = not constant or ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        if activation in (1, 2) and (residual is not None or not ctx.sums):
+        if activation in (RELU, RELU6) and (residual is not None or not ctx.sums):
             ctx.source, beside = "output", output  # which the next layer keeps, too
-        elif activation == 3 and residual is not None:
+        elif activation == SILU and residual is not None:
             ctx.source, beside = "residual", residual
         else:
             ctx.source, beside = "input", None
@@ -91,7 +89,7 @@ class Normalize(torch.autograd.Function):
                 grad, input, place, beside, behind, direct, *constants, use_batch, activation, source
             )
             if grad_input is not None and not ctx.constant:
-                g, left, source = (grad, activation, source) if behind is None else (behind, 0, "input")
+                g, left, source = (grad, activation, source) if behind is None else (behind, NONE, "input")
                 launch.gradient(g, input, place, None, None, grad_input, results, *constants, left, source)
         elif grad_input is not None or behind is not None:
             launch.gradient(grad, input, place, beside, behind, grad_input, None, *constants, activation, source)
@@ -106,8 +104,8 @@ def _differentiable(ctx: Any, grad_output: Tensor, needs: tuple[bool, ...]) -> t
     activation = ctx.activation
     if ctx.source == "output":  # the derivative of ReLU or ReLU6 is a mask, which is a constant
         y = beside.detach()
-        inside = y > 0 if activation == 1 else (y > 0) & (y < 6)
-        grad_output, activation = grad_output * inside, 0
+        inside = y > 0 if activation == RELU else (y > 0) & (y < 6)
+        grad_output, activation = grad_output * inside, NONE
     if var is None:
         mean, var = mean[0], mean[1]
     if ctx.constant:
@@ -116,7 +114,7 @@ def _differentiable(ctx: Any, grad_output: Tensor, needs: tuple[bool, ...]) -> t
         use_batch = torch.ones_like(mean, dtype=torch.bool)
     if input is None:  # not saved, since no derivative depends on it
         input = torch.zeros(ctx.shape, dtype=grad_output.dtype, device=mean.device, requires_grad=True)
-    function = ACTIVATIONS[activation] if activation else None
+    function = FUNCTIONS[activation] if activation else None
     residual = beside if ctx.source == "residual" else None
     return twice_differentiable_backward(
         grad_output, input, mean, var, weight, use_batch, ctx.eps, needs, bias, residual, function

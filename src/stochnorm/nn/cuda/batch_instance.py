@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stochnorm.nn.cuda import fused, trust
+from stochnorm.nn.cuda.activations import FUNCTIONS, NONE
 from stochnorm.nn.cuda.tiling import format_of, tiling
 
 __all__ = ["Formula", "compare", "fits", "mix", "passes"]
@@ -50,7 +51,7 @@ def mix(
     Args:
         momentum: Weight of the batch statistics in the moving ones; None for the cumulative average of `batches`.
         batches: Number of batches that the moving statistics have seen, int64 (); counted up here.
-        activation: Its number, as `fused.code_of` returns it.
+        activation: Its number, as `activations.code_of` returns it.
         formula: Differentiates twice.
     """
     output: Tensor = _Mix.apply(
@@ -114,7 +115,7 @@ class _Mix(torch.autograd.Function):
                 grad, input, place, residual, behind, instances, batch, weight, rho, ctx.training, activation
             )
             if behind is not None:
-                grad, activation = behind, 0
+                grad, activation = behind, NONE
             if needs[0]:
                 grad_input = launch.gradient(grad, input, place, residual, instances, coefficients, activation)
         return (
@@ -140,10 +141,8 @@ def _twice_differentiable(
     with torch.enable_grad():
         before = ctx.formula(input, *moving, weight, bias, rho=rho, training=ctx.training, eps=ctx.eps, momentum=0.0)
         if ctx.activation:
-            from stochnorm.nn.cuda.autograd import ACTIVATIONS
-
             before = before if residual is None else before + residual
-            output = ACTIVATIONS[ctx.activation](before)
+            output = FUNCTIONS[ctx.activation](before)
             (grad_output,) = torch.autograd.grad(
                 output, before, grad_output, create_graph=create_graph, retain_graph=True
             )
@@ -171,8 +170,6 @@ def compare(
 
     The input is like the given one, but has two images.
     """
-    from stochnorm.nn.cuda.autograd import ACTIVATIONS
-
     device, channels = like.device, like.size(1)
     _, memory_format = format_of(like)
     generator = torch.Generator(device).manual_seed(0)
@@ -199,7 +196,7 @@ def compare(
         right = right if wide[4] is None else right + wide[4]
         near_a_kink = (right.abs() < 0.1) | ((right - 6).abs() < 0.1)  # rounding would decide about the gradient
         grad.masked_fill_(near_a_kink, 0)
-        right = ACTIVATIONS[activation](right)
+        right = FUNCTIONS[activation](right)
         x, weight, bias, rho, residual = [leaf if leaf is None else leaf.requires_grad_() for leaf in leaves]
         ours = mix(
             x, mean, var, weight, bias, rho=rho, batches=batches if training else None, residual=residual,  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stochnorm.nn.cuda import fused, trust
+from stochnorm.nn.cuda.activations import FUNCTIONS
 from stochnorm.nn.cuda.tiling import format_of, tiling
 from stochnorm.nn.double_backward import formula
 
@@ -47,8 +48,6 @@ def compare(
     like: Tensor, scaled: bool, shifted: bool, added: bool, activation: int, *, frozen: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """Return results and gradients of the kernels for a small random input, with those of the formula in float64."""
-    from stochnorm.nn.cuda.autograd import ACTIVATIONS
-
     device, dtype, shape = like.device, like.dtype, small_shape(like)
     channels = shape[1]
     _, memory_format = format_of(like)
@@ -73,7 +72,7 @@ def compare(
         results = _formula(wide, mean.double(), var.double(), None if frozen else mask)
         near_a_kink = (results.abs() < 0.1) | ((results - 6).abs() < 0.1)  # rounding would decide about the gradient
         grad.masked_fill_(near_a_kink, 0)
-        results = ACTIVATIONS[activation](results)
+        results = FUNCTIONS[activation](results)
         pairs = []
         given = (x, mean, var, weight, bias)
         if frozen:

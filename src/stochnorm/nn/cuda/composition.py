@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "dense", "normalize"]
+__all__ = ["backward", "dense", "memory_format_of", "normalize"]
 
 
 def dense(input: Tensor) -> Tensor:
     """Return the input without gaps in memory: the kernels for channels_last ignore strides."""
-    return input.contiguous(memory_format=_format_of(input))
+    return input.contiguous(memory_format=memory_format_of(input))
 
 
 def normalize(
@@ -61,7 +61,7 @@ def backward(
     """
     needs_input, needs_weight, needs_bias = needs
     weight = _plain(None if weight is None else weight.to(mean.dtype))
-    grad_output = grad_output.contiguous(memory_format=_format_of(input))
+    grad_output = grad_output.contiguous(memory_format=memory_format_of(input))
     invstd = torch.rsqrt(var + eps)
     # The kernel computes no gradients of weight and bias without a weight, so they come from the two sums.
     sum_g, sum_g_centered, *_ = torch.batch_norm_backward_reduce(
@@ -82,7 +82,7 @@ def _plain(vector: Tensor | None) -> Tensor | None:
     return None if vector is None else vector.contiguous()
 
 
-def _format_of(input: Tensor) -> torch.memory_format:
+def memory_format_of(input: Tensor) -> torch.memory_format:
     """Return the memory format of the input; the contiguous one for other strides."""
     if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last

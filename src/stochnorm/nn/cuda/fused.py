@@ -16,23 +16,14 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from stochnorm.nn.cuda import trust
 
-__all__ = ["code_of", "fits", "frozen_norm", "stoch_norm_"]
+__all__ = ["fits", "frozen_norm", "stoch_norm_"]
 
-_CODES = {nn.Identity: 0, nn.ReLU: 1, nn.ReLU6: 2, nn.SiLU: 3}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def code_of(activation: nn.Module | None) -> int | None:
-    """Return the number by which the kernels know an activation; None if they do not, or if it has hooks."""
-    if activation is None:
-        return 0
-    hooked = activation._forward_hooks or activation._forward_pre_hooks or activation._backward_hooks
-    return None if hooked or activation._backward_pre_hooks else _CODES.get(type(activation))
 
 
 @functools.cache
