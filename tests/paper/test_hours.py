@@ -98,6 +98,16 @@ def test_small_scale_has_the_images_that_are_generated(tmp_path: Path) -> None:
     assert {config.steps for config in runs_of("table3", "small")} == {2}
 
 
+def test_long_hours_have_two_digits_and_a_cpu_works_on_several_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    speeds = replace(EQUAL, training={name: dict.fromkeys(each, 1.0) for name, each in EQUAL.training.items()})
+    exact = hours_of(["figure4d"], speeds).total.hours
+    assert 5430 < exact < 5450
+    show_estimate(Console(width=80), hours_of(["figure4d"], replace(speeds, device="cpu, 1 thread", devices=2)))
+    printed = capsys.readouterr().out
+    assert next(line.split() for line in printed.splitlines() if "figure4d" in line)[-2:] == ["5,400", "2,700"]
+    assert "hours, 2 at a time" in printed and "devices" not in printed
+
+
 def test_the_table_says_how_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     speeds = replace(EQUAL, device="one GPU", devices=2, how="30 steps")
     show_estimate(Console(width=80), hours_of(["figure4c", "figure4d"], speeds))
