@@ -111,16 +111,16 @@ class RunSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Precision (autocast). auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as
-    32; else 32."""
+    """Precision (autocast).
+    auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as 32; else 32."""
     compile: bool = False
-    """Compile the network for training (torch.compile): for thousands of steps on a GPU; takes a minute or more
-    before the first step."""
+    """Compile the network for training (torch.compile): for thousands of steps on a GPU;
+    takes a minute or more before the first step."""
     deterministic: bool = False
     """Same bits at each repetition on a GPU, also when resumed; slower. A CPU's runs always repeat."""
     workers: Annotated[int, Range(0)] = 0
-    """Processes that read and augment images; 0 for the main process, which is enough for cached images; unused if the
-    images live on the GPU."""
+    """Processes that read and augment images; 0 for the main process, which is enough for cached images;
+    unused if the images live on the GPU."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"
     """Where to keep decoded images: disk, a file that all runs share; memory; none, decode at each use.
     auto: the first of them in which they fit."""
