@@ -64,8 +64,15 @@ def batch(case: Case, device: str) -> tuple[Tensor, Tensor]:
     return images.contiguous(memory_format=torch.channels_last), targets
 
 
-def bare_step(case: Case, way: str, device: str, *, compiled: bool = False) -> Callable[[], None]:
-    """Return a function that takes a training step in bfloat16 autocast; see the top of the file."""
+def bare_step(case: Case, way: str, device: str, *, backend: str = "") -> Callable[[], None]:
+    """Return a function that takes a training step in bfloat16 autocast; see the top of the file.
+
+    Args:
+        case: Network and batch.
+        way: As for `network`.
+        device: `cuda` or `cpu`.
+        backend: Backend of `torch.compile`; empty: nothing is compiled.
+    """
     classifier = network(case, way, device)
     images, targets = batch(case, device)
     optimizer = torch.optim.SGD(
@@ -76,7 +83,7 @@ def bare_step(case: Case, way: str, device: str, *, compiled: bool = False) -> C
         fused=device == "cuda" or None,
     )
     model: nn.Module = classifier.model.train()
-    run = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
+    run = torch.compile(model, fullgraph=True, dynamic=False, backend=backend) if backend else model
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-_CHECK = """
-import importlib.metadata as metadata, re, sys
-wanted = [line for line in metadata.requires("stochnorm") if "extra ==" not in line]
-found = {d.name.lower().replace("_", "-") for d in metadata.distributions() if d.name}
-missing = [line for line in wanted if re.match("[a-z0-9-]+", line.lower())[0] not in found]
-sys.exit(f"not installed: {', '.join(missing)}; carry their wheels, too" if missing else 0)
-"""
 
 
 def make(folder: Path, wheels: Path) -> None:
@@ -42,7 +37,20 @@ def make(folder: Path, wheels: Path) -> None:
     # Without a compiler stochnorm does without its kernels for CPUs, which would take a minute to build.
     environment = os.environ | {"CC": "false", "CXX": "false"}
     _run([*pip, "--no-build-isolation", "--editable", HERE.parent], env=environment)
-    _run([python, "-c", _CHECK])
+
+
+def missing() -> list[str]:
+    """Return what stochnorm needs that this Python lacks and that is not carried."""
+    project = (HERE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    needed = re.findall(r'"(.+?)"', project.partition("\ndependencies = [")[2].partition("]")[0])
+    there = {_name(found.name) for found in metadata.distributions() if found.name}
+    carried = {_name(line) for line in (HERE / "gpu_wheels.txt").read_text(encoding="utf-8").splitlines()}
+    return [line for line in needed if _name(line) not in there | carried]
+
+
+def _name(requirement: str) -> str:
+    """Return the name of the package in a requirement."""
+    return re.split("[^a-z0-9.-]", requirement.lower().replace("_", "-"))[0]
 
 
 def parents() -> list[str]:
@@ -66,6 +74,11 @@ def main() -> None:
     args = parser.parse_args()
     if not args.wheels.is_dir():
         parser.error(f"{args.wheels} is no folder; make gpu-wheels fills one where there is a network")
+    if lacking := missing():
+        sys.exit(
+            f"not installed: {', '.join(lacking)}: run this with the Python that has PyTorch (make ... "
+            "PYTHON=/path/to/python), or carry their wheels, too"
+        )
     try:
         make(args.folder.absolute(), args.wheels.absolute())
     except subprocess.CalledProcessError as error:

@@ -93,7 +93,7 @@ def test_one_network_is_measured_under_the_compiler(
     monkeypatch.setattr(torch, "compile", lambda model, **options: seen.append(options) or model)
     content = result("gpu_step", "--compile")
     assert measured(content) == goals(load, "step_compiled")
-    assert seen == [{"fullgraph": True, "dynamic": False}] * 2
+    assert seen == [{"fullgraph": True, "dynamic": False, "backend": "aot_eager"}] * 2
 
 
 def test_the_methods_benchmark_measures_each_method(load: Any, result: Any, networks: list[str]) -> None:
@@ -259,7 +259,22 @@ def test_a_part_that_hangs_or_fails_costs_no_other(load: Any, tmp_path: Path, mo
     assert "fails: failed with status 3" in summary
     assert "works: done" in summary
     assert "time.sleep" not in summary and "it ran" in log
-    assert "most recent call first" in log  # where the one that hung was
+    assert "most recent call first" in log and "Extension modules" not in log  # where the one that hung was
+    assert "tiny: figures" not in log
+
+
+def test_tiny_figures_are_not_judged(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("gpu")
+    monkeypatch.setattr(module.resource, "setrlimit", lambda *_: None)
+    goal = {"what": "speed", "measured": "1", "goal": "at least 2", "met": False}
+    code = f"import sys; open(sys.argv[sys.argv.index('--out') + 1], 'w').write({json.dumps({'goals': [goal]})!r})"
+    monkeypatch.setattr(module, "BENCHMARKS", {"one": module.Part(["-c", code], 60)})
+    said = {}
+    for tiny in ([], ["--tiny"]):
+        assert module.main(["--out", str(tmp_path), "--device", "cpu", *tiny]) == 0
+        said[bool(tiny)] = (tmp_path / "log.txt").read_text().partition("Summary")[2]
+    assert "NOT MET speed" in said[False]
+    assert "NOT MET" not in said[True] and "tiny: figures mean nothing" in said[True]
 
 
 def test_what_does_not_fit_into_the_time_is_left_out(
@@ -282,3 +297,17 @@ def test_all_that_stochnorm_needs_is_carried_or_comes_with_pytorch(load: Any) ->
     carried = (BENCHMARKS / "gpu_wheels.txt").read_text().splitlines()
     there = {"torch", "torchvision", "timm", "safetensors", "scipy", "matplotlib"}
     assert {line for line in needed if re.split("[>=]", line)[0] not in there} <= set(carried)
+
+
+def test_what_is_neither_there_nor_carried_is_named_before_anything_is_made(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("gpu_environment")
+    assert module.missing() == []
+    there = [SimpleNamespace(name=name) for name in ("scipy", "Matplotlib", "timm", "torchvision", "safetensors")]
+    monkeypatch.setattr(module.metadata, "distributions", lambda **_: there)
+    assert [re.split("[>=]", line)[0] for line in module.missing()] == ["torch"]
+    monkeypatch.setattr("sys.argv", ["gpu_environment.py", str(tmp_path / "new"), "--wheels", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^not installed: torch>=2\.9: run this with the Python that has PyTorch"):
+        module.main()
+    assert not (tmp_path / "new").exists()

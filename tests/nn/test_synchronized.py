@@ -183,7 +183,7 @@ def test_the_layer_says_that_it_is_synchronized_and_keeps_it() -> None:
 
 
 def test_a_process_group_without_sync_is_an_error() -> None:
-    with pytest.raises(ValueError, match="process group was given, but not sync=True"):
+    with pytest.raises(ValueError, match="process_group needs sync=True, got sync=None; pass sync=True"):
         convert(nn.BatchNorm2d(3), process_group=object())  # type: ignore[arg-type]
 
 

@@ -79,3 +79,14 @@ def test_the_table_says_how_it_was_measured(capsys: pytest.CaptureFixture[str]) 
     assert rows["total"][:2] == [f"{45 + 75 - 30}", f"{90 * 9050:,}"], "vanilla and p = 0.5 are runs of both"
     assert any(line.startswith("one GPU: 30 steps") for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_long_hours_have_two_digits_and_a_cpu_works_on_several_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    training = {RESNET50: dict.fromkeys(("vanilla", "bin", "stochnorm"), 1.0)}
+    result = hours_of(["figure4d"], Speeds(training, {RESNET50: 5000.0}, device="cpu, 1 thread", devices=2))
+    assert 5430 < result.total.hours < 5450
+    estimate.show_estimate(Console(width=80), result)
+    printed = capsys.readouterr().out
+    assert next(line.split() for line in printed.splitlines() if "figure4d" in line)[-2:] == ["5,400", "2,700"]
+    assert "hours, 2 at a time" in printed
+    assert "devices" not in printed

@@ -64,15 +64,20 @@ def test_a_run_compiles_once_and_only_for_training(
 
 
 def test_a_network_that_does_not_compile_is_an_error_that_says_what_to_do(
-    photos: Path, tmp_path: Path, config: Configure, monkeypatch: pytest.MonkeyPatch
+    photos: Path,
+    tmp_path: Path,
+    config: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(stochnorm.training.compiled, "_BACKEND", broken)
     with pytest.raises(ValueError, match=r"torch.compile cannot compile test_resnet \(.*\); remove --compile") as error:
-        finetune(config(photos, tmp_path / "run", compile=True), quiet=True)
+        finetune(config(photos, tmp_path / "run", compile=True, device="cpu"))
     assert len(str(error.value).splitlines()) == 1
+    assert "--compile takes minutes before the first step" in capsys.readouterr().out
 
 
 def test_an_eager_run_resumes_compiled(

@@ -34,7 +34,8 @@ class Evaluate:
     """Images, or crops, per batch."""
     device: Device = "auto"
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Autocast precision; auto: bf16 where the hardware supports it and it is not slower, else 32."""
+    """Precision (autocast).
+    auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as 32; else 32."""
 
     def run(self) -> None:
         from stochnorm.files import check_target, write_text

@@ -21,7 +21,7 @@ Reference: TypeAlias = Annotated[str, arg(help="Method that the others are compa
 RunPath: TypeAlias = Annotated[str, Positional, arg(metavar="RUN")]
 Strict: TypeAlias = Annotated[bool, arg(help="Stop at an unreadable image, instead of skipping it with a warning.")]
 Workers: TypeAlias = Annotated[
-    int, arg(help="Runs at a time; 0 for one per GPU, up to four if they are small, or one per core without GPUs.")
+    int, arg(help="Runs at a time; 0 for one per GPU (up to four if the runs are small), or one per core without GPUs.")
 ]
 
 

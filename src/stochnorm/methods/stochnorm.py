@@ -24,7 +24,8 @@ class StochNormConfig:
     p_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Method stochnorm: course of p from --p to --p-end."""
     sync_norm: bool = False
-    """Method stochnorm: batch statistics and masks of all processes together, for several processes (torchrun)."""
+    """Method stochnorm: batch statistics over all processes of torchrun, and one mask for all;
+    no effect in one process."""
 
 
 class StochNorm(Method):

@@ -70,7 +70,7 @@ def convert(
     if momentum is not None and not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must be in [0, 1], got {momentum}: it is the weight of the batch statistics")
     if process_group is not None and not sync:
-        raise ValueError("a process group was given, but not sync=True, which synchronizes the layers over it")
+        raise ValueError(f"process_group needs sync=True, got sync={sync}; pass sync=True, or leave process_group out")
     picked = pick(model, where)
     change_class(picked, STOCH)
     for _, module in picked:

@@ -46,9 +46,10 @@ def estimate(
 def show_estimate(console: Console, result: Estimate) -> None:
     """Print the hours as a table, and how they were found."""
     many = result.devices > 1
+    together = f"{result.devices} at a time" if result.speeds.device.startswith("cpu") else f"{result.devices} devices"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("experiment")
-    for column in ("runs", "steps", "hours, one device", *([f"hours, {result.devices} devices"] if many else [])):
+    for column in ("runs", "steps", "hours, one device", *([f"hours, {together}"] if many else [])):
         table.add_column(column, justify="right")
     for line in (*result.lines, *([result.total] if len(result.lines) > 1 else [])):
         shared = [_number(line.hours / result.devices)] if many else []
@@ -65,4 +66,4 @@ def show_estimate(console: Console, result: Estimate) -> None:
 
 def _number(hours: float) -> str:
     """Write hours with two significant digits, from ten on without decimals."""
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    return f"{float(f'{hours:.1e}'):,.0f}" if hours >= 10 else f"{hours:.2g}"

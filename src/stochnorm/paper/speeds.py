@@ -67,7 +67,7 @@ def _measure(
     pairs: list[tuple[FinetuneConfig, str]], device: str, display: Display
 ) -> tuple[dict[str, dict[str, float]], dict[str, float], float, str]:
     """Return the speeds of training and evaluation, the seconds to start a run, and how they were measured."""
-    display.note(f"measuring {count(len(pairs), 'kind')} of training steps on {_name(device)}: minutes")
+    display.note(f"measuring {count(len(pairs), 'kind')} of training steps on {_name(device)}; this takes minutes")
     training: dict[str, dict[str, float]] = {base.backbone: {} for base, _ in pairs}
     evaluation: dict[str, float] = {}
     starts, how = [], ""

@@ -20,7 +20,8 @@ from stochnorm.runs.trackers import tracker_names
 __all__ = ["ADDED", "FinetuneConfig", "RunSettings", "flat"]
 
 _METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
-# How a run computes and what it writes, not what it computes; compiled code differs by rounding.
+# How a run computes and what it writes, not what it computes. Compiled code rounds differently and draws other masks
+# with the same law.
 _BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
@@ -112,13 +113,16 @@ class RunSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to compute on."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Precision (autocast). auto: bf16 where the processor supports it and it is not slower, else 32."""
+    """Precision (autocast).
+    auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as 32; else 32."""
     compile: bool = False
-    """Compile the network for training (torch.compile): about a minute before the first step, then faster steps."""
+    """Compile the network for training (torch.compile): for thousands of steps on a GPU;
+    takes a minute or more before the first step."""
     deterministic: bool = False
-    """On a GPU: end with the same bits at each repetition, also when resumed; slower. A CPU always does."""
+    """Same bits at each repetition on a GPU, also when resumed; slower. A CPU's runs always repeat."""
     workers: Annotated[int, Range(0)] = 0
-    """Processes that augment images; 0 for the main process, which is enough for cached images."""
+    """Processes that read and augment images; 0 for the main process, which is enough for cached images;
+    unused if the images live on the GPU."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"
     """Where to keep decoded images: disk, a file that all runs share; memory; none, decode at each use.
     auto: the first of them in which they fit."""

@@ -1,4 +1,4 @@
-"""The same bits at each repetition of a run on a GPU."""
+"""Make runs on a GPU repeat bit for bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def repeatable(device: str, *, wanted: bool) -> Iterator[None]:
 
     PyTorch then takes kernels with a fixed order of summation, and cuDNN neither searches for the fastest kernel nor
     takes one that does not repeat. TF32 stays as it is set. On other devices nothing changes: a CPU's results always
-    repeat, and nothing is promised for MPS.
+    repeat, and nothing is promised for MPS. On CUDA `CUBLAS_WORKSPACE_CONFIG` is set, also if this is not wanted, and
+    stays in the environment of the process.
 
     Args:
         device: Device of the run: `cuda` or another one.

@@ -89,7 +89,7 @@ class CapturedStep:
 
     @property
     def facts(self) -> bool | str:
-        """True if steps were replayed from a graph, else why not: for the result of a run."""
+        """Return True if steps were replayed from a graph, else why not: for the result of a run."""
         return self.reason or True
 
     def _place(self, inputs: Sequence[Tensor]) -> None:

@@ -15,7 +15,7 @@ __all__ = ["CudaGraph"]
 
 
 class CudaGraph:
-    """Captures a function's CUDA work and replays it; see [stochnorm.training.captured.Graph][].
+    """Capture a function's CUDA work and replay it; see [stochnorm.training.captured.Graph][].
 
     Random numbers: the capture registers the device's default generator. At each replay the graph takes the generator's
     present seed and offset, so `torch.manual_seed` before a replay gives the random numbers that the function itself

@@ -79,6 +79,8 @@ class Display:
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
+        if config.compile and fabric.device.type == "cpu":
+            self.note("--compile takes minutes before the first step; it is for thousands of steps on a GPU")
 
     @contextmanager
     def measuring(self, what: str) -> Iterator[Callable[[float], None]]:

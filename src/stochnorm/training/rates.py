@@ -29,7 +29,7 @@ class Rates:
 
     @property
     def are_tensors(self) -> bool:
-        """Whether the optimizer reads tensors."""
+        """Return whether the optimizer reads tensors."""
         return self._tensors is not None
 
     def set(self, factor: float) -> None:

@@ -25,7 +25,7 @@ MakeBatch = Callable[..., tuple[Tensor, Tensor]]
 
 
 class TrainingStep:
-    """One training step, in two parts: what the host decides, and what the device computes.
+    """Train one step, in two parts: what the host decides, and what the device computes.
 
     `prepare` seeds the random generators and sets learning rates and p. `compute` is a sequence of device operations
     that depends on nothing else of the host, so that a CUDA graph can capture it (see
@@ -33,8 +33,8 @@ class TrainingStep:
 
     On the CPU the loss is read before the optimizer's step, and a loss that is not finite raises there. On another
     device that would wait. There the optimizer's step is done, and the sums remember the first bad loss: whoever reads
-    them gets the error, and they are read before anything is validated or written. So the weights that the bad step
-    left are never used.
+    them gets the error, and they are read before anything is validated or written. So nothing that is computed
+    with the weights of a bad step is validated or written.
 
     Args:
         config: The settings.

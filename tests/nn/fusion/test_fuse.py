@@ -263,6 +263,11 @@ def test_the_compiler_takes_the_model_as_it_was_in_one_graph() -> None:
     assert torch.compile(block, backend="eager", fullgraph=True)(x).shape == expected
 
 
+def test_what_is_no_module_is_named() -> None:
+    with pytest.raises(TypeError, match="fuse needs a module, got 3; give the network"):
+        fuse(3)  # type: ignore[arg-type]
+
+
 def test_derived_classes_and_other_modules_are_left_alone() -> None:
     class Block(resnet.BasicBlock):
         def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ __all__ = ["CropBatch", "filter_taps"]
 
 
 class CropBatch:
-    """Cuts a crop out of each image of a batch and scales it to a square, bilinear with antialias.
+    """Cut a crop out of each image of a batch and scale it to a square, bilinear with antialias.
 
     A crop is a matrix product along each side: each row of a matrix holds the weights of one output pixel, which are 0
     outside of the crop. The weights are PyTorch's for uint8 images, multiples of $2^{-14}$ or $2^{-15}$ that sum up to

@@ -76,7 +76,7 @@ _keeping = False
 def resident(
     store: ImageStore, indices: Sequence[int], device: torch.device, *, free: float | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    """Return images on a device. They are uploaded now, unless they are there or do not fit.
+    """Return images that are on the device; upload them first if they fit.
 
     All images of the store are uploaded if they fit into [stochnorm.data.images.resident.SHARE][] of the free memory,
     so that its other splits find theirs there; else those that are asked for first, if they fit. They live as long as

@@ -1,8 +1,8 @@
 """Algorithm 1 on GPUs by Triton kernels of our own, with the activation and a residual in the same passes.
 
 Eight passes over the data, as many as any normalization by batch statistics needs (`forward.py` and `backward.py` say
-which); a residual costs two passes in forward, one for reading it and none for its sum, and with an activation three in
-backward. The statistics of frozen layers are constants: two passes in forward, two or three in backward.
+which). A residual costs one pass more in forward, its read; a residual with an activation costs two more in backward.
+The statistics of frozen layers are constants: two passes in forward, two or three in backward.
 
 Three launches a direction, no tensor made on the host and nothing that waits for the GPU, so a CUDA graph can capture
 it. Sums are made in a fixed order: two runs give the same bits.

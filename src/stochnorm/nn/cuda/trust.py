@@ -1,4 +1,4 @@
-"""Whether the Triton kernels may be used: what was not seen to compute the right values here is not used.
+"""Decide whether the Triton kernels may be used: only after they computed the right values here.
 
 Before a kernel is used for the first time with some device, dtype, memory order and activation, it runs on a small
 input, and its results are compared with those of the written formula. If it raises or differs, the process says so once

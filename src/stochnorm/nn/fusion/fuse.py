@@ -33,11 +33,16 @@ def fuse(model: nn.Module) -> int:
     Returns:
         The number of modules that changed; 0 if there is nothing to fuse.
 
+    Raises:
+        TypeError: The model is no module.
+
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
         >>> fuse(model), fuse(model), unfuse(model)
         (1, 0, 1)
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"fuse needs a module, got {model!r}; give the network")
     changed = 0
     for module in model.modules():
         kind = _fused_class(module)
