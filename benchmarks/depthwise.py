@@ -20,7 +20,7 @@ from measure import Outcome, arguments, side_by_side
 from stochnorm.nn.cpu.accelerate import accelerate
 from stochnorm.nn.cpu.depthwise import DepthwiseConv2d
 from stochnorm.runs.hardware import launch, precision_of
-from training import BUNDLED, training
+from training_step import BUNDLED, training
 
 
 def depthwise_layers(model: nn.Module, images: torch.Tensor) -> Counter[tuple[tuple[int, ...], int, int]]:

@@ -21,7 +21,7 @@ from typing import Literal
 from images import write_images
 from measure import Outcome, arguments, at_most, side_by_side
 from stochnorm.data import ImageStore, Row, Split, read_source
-from training import BUNDLED, Training, training
+from training_step import BUNDLED, Training, training
 
 Cache = Literal["disk", "memory", "none"]
 

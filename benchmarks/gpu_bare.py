@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from blend import blend_everywhere
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.nn import convert, fuse
-from training import BUNDLED, CLASSES
+from training_step import BUNDLED, CLASSES
 
 
 class Case(NamedTuple):

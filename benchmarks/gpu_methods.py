@@ -21,7 +21,7 @@ from gpu_bare import Case, batch, cases
 from gpu_timing import Measured, Work, options, parse, release, settle, take_turns
 from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.cuda_graph import CudaGraph
-from training import training
+from training_step import training
 
 METHODS = ["stochnorm", "l2sp", "bss", "delta", "stochnorm+delta+bss"]
 WARM_UP = 5  # steps; the job captures its graph after three

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from measure import Outcome, Timing, arguments, at_most, in_child, side_by_side
-from training import BUNDLED, step_memory, training
+from training_step import BUNDLED, step_memory, training
 
 BACKBONES = [BUNDLED, "torchvision/resnet50"]
 PAPERS = [*BACKBONES, "torchvision/vgg16_bn", "torchvision/inception_v3"]

@@ -39,7 +39,7 @@ from stochnorm.report import report
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.records import Record, write_records
 from stochnorm.training.finetune import finetune
-from training import training
+from training_step import training
 
 SMALL = "small/resnet50"
 

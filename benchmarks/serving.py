@@ -26,7 +26,7 @@ from stochnorm.evaluation.logits import predict_logits
 from stochnorm.evaluation.predict import predict
 from stochnorm.models import build_classifier, load_classifier, save_classifier
 from stochnorm.runs.hardware import launch
-from training import BUNDLED, CLASSES
+from training_step import BUNDLED, CLASSES
 
 
 class Serving:

@@ -24,7 +24,7 @@ from measure import Outcome, Timing, arguments, at_most, in_child, side_by_side
 from stochnorm.models import build_classifier
 from stochnorm.nn import convert, restore
 from stochnorm.runs.hardware import launch
-from training import BUNDLED, CLASSES, Training, step_memory, training
+from training_step import BUNDLED, CLASSES, Training, step_memory, training
 
 
 class Case(NamedTuple):

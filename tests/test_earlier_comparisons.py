@@ -24,11 +24,13 @@ pytestmark = pytest.mark.usefixtures("earlier")
 
 
 def texts(*patterns: str) -> dict[Path, object]:
-    """Return the content of files; of JSON without the order of its keys."""
+    """Return the content of files; of JSON without the order of its keys, of settings with those added since then."""
     return {path: content(path) for pattern in patterns for path in Path().glob(pattern)}
 
 
 def content(path: Path) -> object:
+    if path.name == "chosen.json":
+        return FinetuneConfig.load(path)
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from stochnorm import FinetuneConfig, convert, finetune, restore
+from stochnorm import FinetuneConfig, finetune
 from stochnorm.cli.main import main
 from stochnorm.data import DATASETS
 from stochnorm.models.weights import read_state_dict
-from stochnorm.nn import set_p
 from stochnorm.runs.directory import Run
-
-
-@pytest.mark.parametrize("step", [convert, restore, partial(set_p, p=0.5)], ids=["convert", "restore", "set_p"])
-def test_a_layer_lost_to_sync_batch_norm_is_noticed(step: Callable[[nn.Module], object]) -> None:
-    """PyTorch takes every subclass of BatchNorm, StochNorm too, and does not ask."""
-    model: Any = convert(nn.Sequential(nn.BatchNorm2d(3)))
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    assert type(model[0]) is nn.SyncBatchNorm
-    with pytest.raises(ValueError, match=r"SyncBatchNorm|no StochNorm"):
-        step(model)
 
 
 def test_the_test_split_decides_nothing(photos: Path, tmp_path: Path, config: Callable[..., FinetuneConfig]) -> None:
