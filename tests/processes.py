@@ -23,6 +23,7 @@ def _child(file: str, name: str, rank: int, size: int, folder: Path, seconds: fl
             "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=seconds)
         )
         answer = function(rank, *arguments)
+        dist.destroy_process_group()  # else its threads abort the process at times
     except Exception:
         answer = traceback.format_exc()
     torch.save(answer, folder / f"{rank}.part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
@@ -84,7 +86,15 @@ def _launched(device: str, precision: str) -> Fabric:
         precision=_PRECISION[precision],  # type: ignore[arg-type]
     )
     fabric.launch()
+    if world_size > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Destroy the process group; a gloo group whose threads outlive the interpreter aborts the process at times."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def environment(fabric: Fabric, precision: Precision | None = None) -> dict[str, Any]:

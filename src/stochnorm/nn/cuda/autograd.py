@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stochnorm.nn.cuda import launch
 from stochnorm.nn.cuda.activations import FUNCTIONS, NONE, RELU, RELU6, SILU
+from stochnorm.nn.cuda.place import Place
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
 __all__ = ["Normalize"]
@@ -34,12 +35,13 @@ class Normalize(torch.autograd.Function):
         eps: float,
         activation: int,
         constant: bool,
+        place: Place,
     ) -> Tensor:
         """Run one kernel.
 
         Args:
             ctx: Autograd's.
-            input: Dense, in float32, bfloat16 or float16, as `launch.place_of` finds it.
+            input: Dense, in float32, bfloat16 or float16.
             weight: Scale gamma; None is 1.
             bias: Shift beta; None is 0.
             residual: Like the input.
@@ -49,8 +51,8 @@ class Normalize(torch.autograd.Function):
             eps: Constant added to the variances.
             activation: Its number, as `activations.code_of` returns it.
             constant: The statistics do not depend on the input, in no channel.
+            place: How the input lies in memory.
         """
-        place = launch.place_of(input)
         output = launch.apply(input, place, mean, var, weight, bias, eps, residual, activation)
         ctx.sums = not constant or ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         if activation in (RELU, RELU6) and (residual is not None or not ctx.sums):
@@ -68,7 +70,7 @@ class Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled() or not torch._C._has_storage(grad_output):  # create_graph, or a batch under vmap
-            return (*_differentiable(ctx, grad_output, needs), *[None] * 6)
+            return (*_differentiable(ctx, grad_output, needs), *[None] * 7)
         input, mean, var, weight, bias, use_batch, beside = ctx.saved_tensors
         place, activation, source = ctx.place, ctx.activation, ctx.source
         grad = place.dense(grad_output)
@@ -96,7 +98,7 @@ class Normalize(torch.autograd.Function):
         grad_weight = results[0] if results is not None and needs[1] else None
         grad_bias = results[1] if results is not None and needs[2] else None
         grad_residual = (grad if behind is None else behind) if needs[3] else None
-        return (grad_input, grad_weight, grad_bias, grad_residual, *[None] * 6)
+        return (grad_input, grad_weight, grad_bias, grad_residual, *[None] * 7)
 
 
 def _differentiable(ctx: Any, grad_output: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:

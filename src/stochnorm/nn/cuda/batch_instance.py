@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stochnorm.nn.cuda import fused, trust
 from stochnorm.nn.cuda.activations import FUNCTIONS, NONE
+from stochnorm.nn.cuda.place import current_gpu, place_of
 from stochnorm.nn.cuda.tiling import format_of, tiling
 
 __all__ = ["Formula", "compare", "fits", "mix", "passes"]
@@ -83,10 +84,10 @@ class _Mix(torch.autograd.Function):
     ) -> Tensor:
         from stochnorm.nn.cuda import launch_instances as launch
 
-        place = launch.place_of(input)
+        place = place_of(input, by_image=True)
         input = place.dense(input)
         residual = None if residual is None else place.dense(residual)
-        with fused._current(input):
+        with current_gpu(input):
             instances, batch = launch.moments(
                 input, place, running_mean, running_var, weight, bias, rho, training, momentum, eps, batches
             )
@@ -109,7 +110,7 @@ class _Mix(torch.autograd.Function):
         input, grad = place.dense(input), place.dense(grad_output)
         residual = None if residual is None else place.dense(residual)
         grad_input = None
-        with fused._current(input):
+        with current_gpu(input):
             behind = torch.empty_like(input) if activation and needs[4] else None
             results, coefficients = launch.products(
                 grad, input, place, residual, behind, instances, batch, weight, rho, ctx.training, activation

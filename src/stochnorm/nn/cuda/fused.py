@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from stochnorm.nn.cuda import trust
+from stochnorm.nn.cuda.place import current_gpu, place_of
 
 __all__ = ["fits", "frozen_norm", "stoch_norm_"]
 
@@ -80,15 +79,15 @@ def stoch_norm_(
     """Compute `stochnorm.nn.functional.stoch_norm_` for arguments that `fits` accepts; the activation is a number."""
     from stochnorm.nn.cuda import autograd, launch
 
-    place = launch.place_of(input)
+    place = place_of(input)
     input = place.dense(input)
     residual = None if residual is None else place.dense(residual)
     use_batch = None if use_batch is None else use_batch.contiguous()
     statistics = running_mean.new_empty(3, input.size(1))
-    with _current(input):
+    with current_gpu(input):
         launch.moments(input, place, statistics, running_mean, running_var, use_batch, momentum, batches)
         output: Tensor = autograd.Normalize.apply(
-            input, weight, bias, residual, statistics, None, use_batch, eps, activation, False
+            input, weight, bias, residual, statistics, None, use_batch, eps, activation, False, place
         )
     return output, statistics
 
@@ -105,20 +104,13 @@ def frozen_norm(
     activation: int,
 ) -> Tensor:
     """Compute `stochnorm.nn.functional.frozen_norm` for arguments that `fits` accepts; the activation is a number."""
-    from stochnorm.nn.cuda import autograd, launch
+    from stochnorm.nn.cuda import autograd
 
-    place = launch.place_of(input)
+    place = place_of(input)
     input = place.dense(input)
     residual = None if residual is None else place.dense(residual)
-    with _current(input):
-        output: Tensor = autograd.Normalize.apply(input, weight, bias, residual, mean, var, None, eps, activation, True)
+    with current_gpu(input):
+        output: Tensor = autograd.Normalize.apply(
+            input, weight, bias, residual, mean, var, None, eps, activation, True, place
+        )
     return output
-
-
-def _current(input: Tensor) -> Any:
-    """Return a context in which the input's GPU is the current one: Triton launches on that (autograd sees to it)."""
-    index = input.get_device()
-    return _nothing if index < 0 or index == torch.cuda.current_device() else torch.cuda.device(index)
-
-
-_nothing = nullcontext()

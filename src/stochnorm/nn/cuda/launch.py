@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from stochnorm.nn.cuda import backward, forward
-from stochnorm.nn.cuda.tiling import Tiling, format_of, tiling
+from stochnorm.nn.cuda.place import COMBINING, REDUCING, Place
 
-__all__ = ["Place", "apply", "gradient", "moments", "place_of", "products"]
+__all__ = ["apply", "gradient", "moments", "products"]
 
-_REDUCING, _COMBINING = {"num_warps": 8}, {"num_warps": 4}
 _COMBINED = ((8, 32), (64, 32), (512, 8))  # shares of channels that a program of `settle` and `finish` combines
-
-
-class Place(NamedTuple):
-    """How a tensor lies in memory: its tiles, and the memory format that all tensors of the layer must have."""
-
-    tiles: Tiling
-    pairs: Tiling  # of the kernel that reduces two inputs
-    memory_format: torch.memory_format
-
-    def dense(self, tensor: Tensor) -> Tensor:
-        """Return the tensor in this memory format; a copy if it is not."""
-        return tensor.contiguous(memory_format=self.memory_format)
-
-
-def place_of(input: Tensor) -> Place:
-    """Return how an input lies in memory, or will after `dense`."""
-    last, memory_format = format_of(input)
-    shape, size, processors = input.shape, input.element_size(), _processors(input.get_device())
-    return Place(
-        tiling(shape, last, size, processors), tiling(shape, last, size, processors, pairs=True), memory_format
-    )
-
-
-@functools.cache
-def _processors(device: int) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device >= 0 else 1
 
 
 def moments(
@@ -57,7 +27,7 @@ def moments(
     tiles = place.tiles
     shares = statistics.new_empty(tiles.programs * (2 * tiles.channels + 1))
     forward.moments[(tiles.blocks, tiles.programs)](
-        input, shares, batches, tiles.outer, tiles.channels, tiles.inner, tiles.steps, *tiles.constants, **_REDUCING
+        input, shares, batches, tiles.outer, tiles.channels, tiles.inner, tiles.steps, *tiles.constants, **REDUCING
     )
     programs, channels = next(each for each in _COMBINED if each[0] >= tiles.programs)
     forward.settle[(-(-tiles.channels // channels),)](
@@ -72,7 +42,7 @@ def moments(
         tiles.programs,
         programs,
         channels,
-        **_COMBINING,
+        **COMBINING,
     )
 
 
@@ -148,7 +118,7 @@ def products(
         activation,
         source,
         *tiles.constants,
-        **_REDUCING,
+        **REDUCING,
     )
     programs, channels = next(each for each in _COMBINED if each[0] >= tiles.programs)
     backward.finish[(-(-tiles.channels // channels),)](
@@ -163,7 +133,7 @@ def products(
         tiles.programs,
         programs,
         channels,
-        **_COMBINING,
+        **COMBINING,
     )
     return results
 

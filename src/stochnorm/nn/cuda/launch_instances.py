@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from stochnorm.nn.cuda import instances_backward as backward
 from stochnorm.nn.cuda import instances_forward as forward
-from stochnorm.nn.cuda.launch import _processors
-from stochnorm.nn.cuda.tiling import Tiling, format_of, tiling
+from stochnorm.nn.cuda.place import COMBINING, REDUCING, Place
 
-__all__ = ["Place", "apply", "gradient", "moments", "place_of", "products"]
+__all__ = ["apply", "gradient", "moments", "products"]
 
-_REDUCING, _COMBINING = {"num_warps": 8}, {"num_warps": 4}
 _COMBINED = 2048  # values that a program of `settle` and `finish` combines at once
-
-
-class Place(NamedTuple):
-    """How a tensor lies in memory: the tiles of an image, and the memory format that all tensors must have."""
-
-    tiles: Tiling
-    pairs: Tiling  # of the kernel that reduces two inputs
-    memory_format: torch.memory_format
-
-    def dense(self, tensor: Tensor) -> Tensor:
-        """Return the tensor in this memory format; a copy if it is not."""
-        return tensor.contiguous(memory_format=self.memory_format)
-
-
-def place_of(input: Tensor) -> Place:
-    """Return how an input lies in memory, or will after `dense`."""
-    last, memory_format = format_of(input)
-    processors = max(1, _processors(input.get_device()) // input.size(0))
-    shape, size = torch.Size((1, *input.shape[1:])), input.element_size()
-    return Place(
-        tiling(shape, last, size, processors), tiling(shape, last, size, processors, pairs=True), memory_format
-    )
 
 
 def moments(
@@ -59,7 +33,7 @@ def moments(
     shares = rho.new_empty(2 * images * programs * channels + programs)
     instances, batch = rho.new_empty(4, images, channels), rho.new_empty(2, channels)
     forward.moments[(tiles.blocks, programs, images)](
-        input, shares, batches, images, tiles.outer, channels, tiles.inner, tiles.steps, *tiles.constants, **_REDUCING
+        input, shares, batches, images, tiles.outer, channels, tiles.inner, tiles.steps, *tiles.constants, **REDUCING
     )
     combined, width = _combining(images, channels)
     forward.settle[(-(-channels // width),)](
@@ -80,7 +54,7 @@ def moments(
         training,
         combined,
         width,
-        **_COMBINING,
+        **COMBINING,
     )
     return instances, batch
 
@@ -137,7 +111,7 @@ def products(
         tiles.steps,
         activation,
         *tiles.constants,
-        **_REDUCING,
+        **REDUCING,
     )
     combined, width = _combining(images, channels)
     backward.finish[(-(-channels // width),)](
@@ -155,7 +129,7 @@ def products(
         training,
         combined,
         width,
-        **_COMBINING,
+        **COMBINING,
     )
     return results, coefficients
 
