@@ -74,7 +74,7 @@ def test_an_image_that_changed_between_two_runs_is_seen(
 def test_the_network_of_a_run_is_gone_after_it(
     settings: Callable[..., FinetuneConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stochnorm.training import finetune as module
+    from stochnorm.training import train as module
 
     networks: list[weakref.ref[Any]] = []
 

@@ -416,7 +416,7 @@ def test_without_its_study_a_search_repeats_no_finished_trial(
     settings = config(photos, tmp_path / "search", method="vanilla")
     tuned = tune(settings, trials=3, prune=False, quiet=True)
     (tmp_path / "search/study.db").unlink()
-    monkeypatch.setattr("stochnorm.training.finetune.fit", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("stochnorm.training.train.fit", lambda *_: pytest.fail("trained"))
     assert tune(settings, trials=3, prune=False, quiet=True) == tuned
 
 

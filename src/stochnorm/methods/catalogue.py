@@ -61,6 +61,9 @@ def check_method(method: str) -> tuple[str, ...]:
             )
         if names.count(name) > 1:
             raise ValueError(f"duplicate method {name} in {method!r}; list each method once")
+    alone = [name for name in names if METHODS[name].alone]
+    if alone and len(names) > 1:
+        raise ValueError(f"{alone[0]} cannot be combined with other methods, got {method!r}; choose {alone[0]} alone")
     changing = [name for name in names if METHODS[name].acts_on == "normalization"]
     if len(changing) > 1:
         raise ValueError(f"{' and '.join(changing)} both change the normalization layers; choose one of them")

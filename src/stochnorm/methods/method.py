@@ -46,7 +46,10 @@ class Method:
     name: ClassVar[str]
     """The method on the command line."""
     title: ClassVar[str]
-    acts_on: ClassVar[Literal["nothing", "normalization", "loss"]]
+    acts_on: ClassVar[Literal["nothing", "normalization", "loss", "weights", "training"]]
+    """What it changes: normalization layers, the loss, the weights after training, or the whole training."""
+    alone: ClassVar[bool] = False
+    """True if it cannot be part of a sum."""
     what: ClassVar[str]
     """One line: what the method does."""
     source: ClassVar[str] = ""

@@ -15,18 +15,25 @@ import tyro
 from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of
 from stochnorm.methods.ranges import Range, Search, check_ranges
 from stochnorm.runs.kinds import check_kinds
+from stochnorm.runs.recipe import ImageSettings, RecipeSettings
 from stochnorm.runs.trackers import tracker_names
 
-__all__ = ["ADDED", "FinetuneConfig", "RunSettings", "flat"]
+__all__ = ["BOOKKEEPING", "FinetuneConfig", "RunSettings", "added", "flat"]
 
 _METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
 # How a run computes and what it writes, not what it computes. Compiled code rounds differently and draws other masks
 # with the same law.
-_BOOKKEEPING = (
+BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
 _MOST_EVALUATIONS = 15  # by default
-ADDED = {"sync_norm": False}  # settings that runs of earlier versions lack: at these values they are not in the name
+# The settings of the first version. A later one is in a run's name only where it is not the default.
+_FIRST = (
+    "data method backbone weights steps batch_size image_size lr head_lr_factor momentum weight_decay decay_norm_bias "
+    "decay_at accumulate auxiliary rate val_fraction test_fraction data_seed split_lists pool_val balance statistics "
+    "norm_momentum eval_every select ten_crop seed device precision p p_end p_schedule norm_layers freeze l2sp delta "
+    "bss"
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class RunSettings:
     """Side of the network's input, pixels; 0 for that of the backbone's weights, such as 224."""
     lr: Annotated[float, Range(0, above=True), Search(3e-4, 3e-2)] = 0.003
     """Learning rate of the backbone."""
-    head_lr_factor: Annotated[float, Range(0, above=True)] = 10.0
-    """Learning-rate multiplier for the new head."""
+    head_lr_factor: Annotated[float | None, Range(0, above=True)] = None
+    """Learning-rate multiplier for the new head; None for 10, or 1 with --head probe."""
     momentum: Annotated[float, Range(0, 1)] = 0.9
     """SGD momentum (Nesterov)."""
     weight_decay: Annotated[float | None, Range(0)] = None
@@ -129,10 +136,11 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(MethodSettings, RunSettings):
+class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings):
     """Fine-tune a pre-trained backbone on your images; keep the best validation checkpoint; score it on test images.
 
-    The fields are those of `RunSettings`, then those of the methods (`stochnorm.methods`). Values are checked when the
+    The fields are those of `RunSettings`, `RecipeSettings` and `ImageSettings`, then those of the methods
+    (`stochnorm.methods`). Values are checked when the
     object is made.
 
     Raises:
@@ -225,8 +233,21 @@ class FinetuneConfig(MethodSettings, RunSettings):
 
     def result_fields(self) -> dict[str, Any]:
         """Return the fields that the result depends on; the run is named by them."""
-        left_out = {*_BOOKKEEPING, *(name for name, value in ADDED.items() if getattr(self, name) == value)}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        left_out = {*BOOKKEEPING, *(added() - self.changed_fields())}
+        used = {"head_lr_factor": self.head_lr_factor_used}
+        return {name: value for name, value in (asdict(self) | used).items() if name not in left_out}
+
+    def changed_fields(self) -> set[str]:
+        """Return the fields that differ from the defaults; a group as one."""
+        default = FinetuneConfig(self.data)
+        return {f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
+
+    @property
+    def head_lr_factor_used(self) -> float:
+        """The learning-rate multiplier of the head as set; else 1 if it starts at the probe, or 10 as in the paper."""
+        if self.head_lr_factor is not None:
+            return self.head_lr_factor
+        return 1.0 if self.head == "probe" else 10.0
 
     @property
     def weight_decay_used(self) -> float:
@@ -238,6 +259,11 @@ class FinetuneConfig(MethodSettings, RunSettings):
     def eval_every_used(self, images: int) -> int:
         """Return the steps between two validations, for so many training images: as set; else an epoch or more."""
         return self.eval_every or max(images // self.batch_size, math.ceil(self.steps / _MOST_EVALUATIONS))
+
+
+def added() -> frozenset[str]:
+    """Return the settings that runs of the first version lack."""
+    return frozenset(f.name for f in fields(FinetuneConfig)) - {*_FIRST.split()}
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from stochnorm.files import write_text
-from stochnorm.runs.config import ADDED, FinetuneConfig
+from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
 __all__ = ["Run", "RunInUseError", "data_name", "run_name"]
@@ -189,10 +189,14 @@ class Run:
         before = self._settings()
         if before is None:
             raise ValueError(f"{self.config} is damaged or not of a run; choose another out (--out) to start over")
-        added = {name: getattr(config, name) for name in ADDED if name in before}
+        now = asdict(config)
+        wanted = {name: now[name] for name in added() if name in before and name not in BOOKKEEPING}
+        wanted |= config.result_fields()
+        if before.get("head_lr_factor", 0) is None:  # resolved by the other settings, which are compared
+            before["head_lr_factor"] = replace(config, head_lr_factor=None).head_lr_factor_used
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
-            for name, value in json.loads(json.dumps(added | config.result_fields())).items()
+            for name, value in json.loads(json.dumps(wanted)).items()
             if before.get(name) != value
         ]
         if changed:

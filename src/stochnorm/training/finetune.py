@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from stochnorm.evaluation.logits import evaluate_split
-from stochnorm.evaluation.result import Evaluation
-from stochnorm.evaluation.tasks import MultiLabel, Task
-from stochnorm.files import write_text
-from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.determinism import repeatable
-from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import check_device, environment, is_first_process
-from stochnorm.training.display import Display
-from stochnorm.training.job import Job, assemble
-from stochnorm.training.loop import Trained, fit
-from stochnorm.training.selection import selected
+from stochnorm.training.train import Result, train
 
 __all__ = ["Result", "finetune"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a run."""
-
-    run: Path
-    """Run directory."""
-    record: dict[str, Any]
-    """Content of `result.json`."""
-
-    @property
-    def validation(self) -> dict[str, Any]:
-        """Metrics of the kept model on validation images, which select it unless `select` is last."""
-        return self.record["validation"]  # type: ignore[no-any-return]
-
-    @property
-    def test(self) -> dict[str, Any] | None:
-        """Metrics on test images; None without any."""
-        return self.record["test"]  # type: ignore[no-any-return]
 
 
 def finetune(
@@ -82,111 +46,4 @@ def finetune(
         >>> finetune(FinetuneConfig("photos/", p=0.5, steps=300)).test["top1"]  # doctest: +SKIP
         87.5
     """
-    config.check_used()
-    device = check_device(config.device, config.precision)
-    first = is_first_process()
-    display = Display(quiet=quiet or not first)
-    run = Run.of(config)
-    if first:
-        run.check_place(config)
-    with run.held() if first else nullcontext():
-        if first:
-            run.check(config)
-        if config.resume and run.result.is_file():
-            display.note(f"{run.path} is finished; this is its result")
-            run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
-        else:
-            with repeatable(device, wanted=config.deterministic):
-                job = assemble(config, run, display, test=test, validated=validated)
-                _open(job)
-                _conclude(job, fit(job))
-        result = Result(run.path, run.read_result())
-        display.result(result.record, run)
-        return result
-
-
-def _open(job: Job) -> None:
-    """Make the run directory, or check that the images are those of the run to resume; show what trains on what."""
-    config, run = job.config, job.run
-    if job.fabric.is_global_zero:
-        if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != job.manifest:
-            raise ValueError(
-                f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test images "
-                "could be trained on; restore the images, or start again with --overwrite"
-            )
-        run.open(config)
-        write_text(run.split, job.manifest)
-    job.display.header(job)
-    job.fabric.barrier()
-
-
-def _conclude(job: Job, trained: Trained) -> None:
-    """Score the kept model, on test images once, and write the result and its page. The first process does it."""
-    if job.fabric.is_global_zero:
-        job.classifier.model.load_state_dict(read_state_dict(job.run.model))
-        task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
-        batch_size = job.config.batch_size
-        _, validation = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
-        record = _record(job, task, trained, validation, _test(job, task) if job.counts["test"] else None)
-        write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
-        job.run.checkpoint.unlink(missing_ok=True)
-        job.trackers.finish(record)
-        if job.config.report:
-            _write_page(job.run)
-    job.fabric.barrier()
-
-
-def _test(job: Job, task: Task) -> dict[str, Any]:
-    """Return the metrics on test images; write predictions and the confusion matrix."""
-    split, config = job.splits["test"], job.config
-    logits, metrics = evaluate_split(
-        job.classifier, split, job.fabric, batch_size=config.batch_size, ten_crop=config.ten_crop, task=task
-    )
-    tested = Evaluation.of("test", split, task, logits, metrics)
-    write_text(job.run.predictions, tested.predictions_csv())
-    if confusion := tested.confusion_csv():
-        write_text(job.run.confusion, confusion)
-    return metrics
-
-
-def _record(
-    job: Job, task: Task, trained: Trained, validation: dict[str, Any], test: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Return the content of `result.json`."""
-    config, history = job.config, trained.history
-    last = history[-1]
-    return {
-        "config": asdict(config),
-        "weights": job.classifier.weights,
-        "classes": job.classifier.classes,
-        "score": task.score,
-        "images": job.counts,
-        "left_out": job.skipped,
-        "method": job.method,
-        "selected": {
-            "step": selected(history, config.select)["step"],
-            "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
-        },
-        "validation": validation,
-        "test": test,
-        "cost": {
-            "seconds": last["seconds"],
-            "images_per_second": last["images_per_second"],
-            "peak_memory_gigabytes": job.memory.gigabytes(),
-        },
-        "environment": environment(job.fabric, job.precision) | {"cuda_graph": trained.cuda_graph},
-    }
-
-
-def _write_page(run: Run) -> None:
-    """Write the page about the run; if that fails, warn, since the result is complete."""
-    try:
-        from stochnorm.report import write_report
-        from stochnorm.runs.records import record_of
-
-        write_report([record_of(run)], run.report, root=Path())
-    except Exception as error:
-        warnings.warn(
-            f"{run.report} was not written ({error}); the result is complete; stochnorm report {run.path} tries again",
-            stacklevel=2,
-        )
+    return train(config, quiet=quiet, test=test, validated=validated)

@@ -130,7 +130,7 @@ def fit(job: Job) -> Trained:
 def _optimizer(job: Job) -> torch.optim.Optimizer:
     config = job.config
     groups = job.classifier.parameter_groups(
-        config.lr, config.head_lr_factor, no_decay_norm_bias=not config.decay_norm_bias
+        config.lr, config.head_lr_factor_used, no_decay_norm_bias=not config.decay_norm_bias
     )
     return torch.optim.SGD(
         groups,
