@@ -98,8 +98,12 @@ def test_the_mirror_image_counts_in_evaluation_if_asked(photos: Path, tmp_path: 
 def test_a_test_size_that_the_network_cannot_take_is_an_error_before_the_training(
     photos: Path, tmp_path: Path, config: Configure
 ) -> None:
-    settings = config(photos, tmp_path / "run", method="vanilla", backbone="test_vit", image_size=160, test_size=96)
-    with pytest.raises(ValueError, match=r"^test_vit cannot take images of 96 px .*; choose another --test-size$"):
+    settings = config(
+        photos, tmp_path / "run", method="vanilla", backbone="small/inception_v3", image_size=107, test_size=4
+    )
+    with pytest.raises(
+        ValueError, match=r"^small/inception_v3 cannot take images of 4 px .*; choose another --test-size$"
+    ):
         finetune(settings, quiet=True)
     assert not (tmp_path / "run").exists()
 
