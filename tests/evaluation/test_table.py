@@ -51,3 +51,11 @@ def test_every_column_is_a_metric() -> None:
         *MultiLabel(("a", "b"), resamples=0).metrics(torch.eye(2), torch.eye(2)),
     }
     assert {column.key for column in COLUMNS} <= keys
+
+
+def test_eighty_columns_hold_all_metrics_of_one_label() -> None:
+    metrics = SingleLabel(("a", "b")).metrics(torch.eye(2), torch.tensor([0, 1]))
+    metrics |= {"images": 12345, "top1_interval": [10.0, 100.0]}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(metrics_table({"validation": metrics, "test": metrics}))
+    assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]

@@ -44,7 +44,7 @@ COLUMNS = (
 def metrics_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     """Make a table of metrics with a row per split; validation, which selects models, is dim."""
     columns = [column for column in COLUMNS if all(column.key in metrics for metrics in splits.values())]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("split", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
