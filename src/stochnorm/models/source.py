@@ -55,7 +55,8 @@ def source_head(classifier: Classifier) -> nn.Linear:
             f"{classifier.weights} has no classifier {name} for {new.in_features} features, which this method needs; "
             "use weights with their classifier, such as --weights pretrained"
         )
-    head = nn.utils.skip_init(nn.Linear, new.in_features, len(weight), bias=bias is not None)
+    with torch.random.fork_rng(devices=()):  # its first values are drawn
+        head = nn.Linear(new.in_features, len(weight), bias=bias is not None)
     with torch.no_grad():
         head.weight.copy_(weight)
         if bias is not None:
