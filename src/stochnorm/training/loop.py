@@ -14,6 +14,7 @@ from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.nn.masks import JointMasks
 from stochnorm.nn.stochastic import _StochNorm
+from stochnorm.regularizers.regularizer import trained_groups, trained_terms
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.checkpoint import load_checkpoint
@@ -56,6 +57,7 @@ def fit(job: Job) -> Trained:
     rates = Rates(optimizer, fabric.device if _on_gpu(job) else None)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
+    stateful |= trained_terms(job.objective.regularizers)
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)
@@ -132,6 +134,7 @@ def _optimizer(job: Job) -> torch.optim.Optimizer:
     groups = job.classifier.parameter_groups(
         config.lr, config.head_lr_factor_used, no_decay_norm_bias=not config.decay_norm_bias
     )
+    groups += trained_groups(job.objective.regularizers, config.lr)  # they begin pre-trained, as the backbone does
     return torch.optim.SGD(
         groups,
         momentum=config.momentum,
