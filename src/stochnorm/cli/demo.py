@@ -16,8 +16,8 @@ METHODS = {
     "StochNorm": {"method": "stochnorm", "lr": 0.003},
     "frozen statistics": {"method": "frozen", "lr": 0.001},
 }
-"""What is compared, by its name in tables: settings of a run. The first is the reference. Each learning rate is the best
-of 0.001, 0.003 and 0.01 on validation images of the first repetition (results/evidence.py demo --steps 80)."""
+"""What is compared, by its name in tables: settings of a run. The first is the reference. Each learning rate is the
+best of 0.001, 0.003 and 0.01 on validation images of the first repetition (results/evidence.py demo --steps 80)."""
 
 
 @dataclass(frozen=True)
