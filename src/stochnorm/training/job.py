@@ -104,6 +104,7 @@ def assemble(
         seed=config.seed,
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
+        drop_path=config.drop_path,
     )
     device = check_device(config.device, config.precision)
     wanted = (device, config.precision, classifier.model)
