@@ -15,6 +15,7 @@ import tyro
 from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of
 from stochnorm.methods.ranges import Range, Search, check_ranges
 from stochnorm.runs.kinds import check_kinds
+from stochnorm.runs.presets import preset_settings
 from stochnorm.runs.recipe import ImageSettings, RecipeSettings
 from stochnorm.runs.trackers import tracker_names
 
@@ -64,13 +65,13 @@ class RunSettings:
     head_lr_factor: Annotated[float | None, Range(0, above=True)] = None
     """Learning-rate multiplier for the new head; None for 10, or 1 with --head probe."""
     momentum: Annotated[float, Range(0, 1)] = 0.9
-    """SGD momentum (Nesterov)."""
+    """SGD momentum (Nesterov), or the first beta of AdamW."""
     weight_decay: Annotated[float | None, Range(0)] = None
     """Weight decay; None for 5e-4, or 0 with L2-SP and DELTA, which replace it."""
     decay_norm_bias: bool = True
     """Weight decay on normalization and biases too, as in the paper's code."""
     decay_at: Annotated[float, Range(0, 1)] = 0.66
-    """Fraction of the steps after which the learning rates drop to a tenth; 1 for never."""
+    """Schedule step: fraction of the steps after which the learning rates drop to a tenth; 1 for never."""
     accumulate: Annotated[int, Range(1)] = 1
     """Parts to split each batch into, to save memory; batch statistics are those of a part."""
     auxiliary: bool = True
@@ -89,7 +90,8 @@ class RunSettings:
     pool_val: bool = False
     """Add the validation images of DATA to the training images before sampling (as FGVC-Aircraft's lists)."""
     balance: bool = False
-    """Several labels per image: give positive and negative images of a finding equal weight in the loss."""
+    """Give all classes equal weight in the training loss; with several labels per image, the positive and the negative
+    images of each finding."""
     strict: bool = False
     """Stop at an unreadable image, instead of skipping it with a warning."""
 
@@ -168,6 +170,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         object.__setattr__(self, "method", "+".join(check_method(self.method)))  # one name for one sum
         for method in methods_of(self.method):
             method.check(method.settings_of(self), self.batch_size // self.accumulate)
+        if self.optimizer == "adamw" and self.momentum == 1:
+            raise ValueError("momentum must be below 1 with --optimizer adamw, whose first beta it is, got 1")
         if self.split_lists and self.rate != 100:
             raise ValueError(f"split_lists already names the training images; remove rate {self.rate:g}")
 
@@ -197,6 +201,19 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         default = FinetuneConfig(self.data)
         unused = [f.name for f in fields(self) if not concerns(f.name, self.method)]
         return replace(self, **{name: getattr(default, name) for name in unused})
+
+    @classmethod
+    def of_preset(cls, preset: str, data: str | Path, **settings: Any) -> FinetuneConfig:
+        """Return the settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: There is no such preset, or a value is out of its range.
+
+        Example:
+            >>> FinetuneConfig.of_preset("gentle", "photos/", lr=0.002).schedule
+            'cosine'
+        """
+        return cls(os.fspath(data), **(preset_settings(preset) | settings))
 
     @classmethod
     def load(cls, path: str | Path) -> FinetuneConfig:
