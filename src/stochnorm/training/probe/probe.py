@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -17,11 +18,12 @@ from stochnorm.models import Classifier
 from stochnorm.training.probe.features import features, linear_head
 from stochnorm.training.probe.solver import STRENGTHS, Linear, path
 
-__all__ = ["FEW", "Probe", "fit_probe", "folds_of", "put_into_head"]
+__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "folds_of", "put_into_head"]
 
 FEW = 300
 """Images for training and validation together, below which the strength is chosen by cross-validation."""
 _FOLDS = 5
+_CHOICE = "lowest loss within one standard error of the best"
 _PATIENCE = 2  # weaker penalties in a row that are worse in score and loss, after which no weaker one is tried
 
 
@@ -34,7 +36,7 @@ class Probe:
     strength: float
     """C: the inverse of the strength of the L2 penalty, which is chosen."""
     chosen_by: str
-    """How: validation, or cross-validation."""
+    """How: on validation images, or by cross-validation."""
     images: int
     """Number of images that the head is fitted on."""
     fitted_on: str
@@ -107,6 +109,33 @@ def put_into_head(classifier: Classifier, head: Linear) -> None:
         layer.bias.copy_(head.bias)
 
 
+class Tried(NamedTuple):
+    """What a strength reached on images that its solution has not seen."""
+
+    score: float
+    """Percent."""
+    loss: float
+
+
+def chosen(tried: Sequence[Tried], images: int) -> int:
+    """Return the index of the lowest loss among the scores within one standard error of the best.
+
+    On a hundred images the best score of several is mostly luck; the loss is far less so.
+
+    Args:
+        tried: Score and loss by strength.
+        images: Number of images of the scores.
+
+    Example:
+        >>> chosen([Tried(50, 3.0), Tried(61, 2.7), Tried(57, 1.6), Tried(40, 1.5)], images=100)
+        2
+    """
+    best = max(each.score for each in tried)
+    error = 100 * math.sqrt(best / 100 * (1 - best / 100) / images)
+    good = [i for i, each in enumerate(tried) if each.score >= best - error]
+    return min(good, key=lambda i: tried[i].loss)
+
+
 def folds_of(targets: Tensor, groups: Sequence[str], count: int, seed: int) -> Tensor:
     """Return the fold of each image, (n,): classes are spread evenly, and images of a group stay together.
 
@@ -159,7 +188,7 @@ def _fit(
     return Probe(
         regression.fit(both, targets, strength) if refitted else head,
         strength,
-        "cross-validation over train and validation" if few else f"validation {task.score_title}, then loss",
+        ("cross-validation over train and validation" if few else "validation") + f": {_CHOICE} {task.score_title}",
         both.shape[1] if refitted else len(train),
         "train and validation" if refitted else "train",
         views,
@@ -185,14 +214,14 @@ class _Regression:
 
     def validated(self, x: Tensor, y: Tensor, x_val: Tensor, val: Split) -> tuple[float, Linear]:
         """Return the strength whose solution is best on validation images, and the solution."""
-        ranks: list[tuple[float, float]] = []
+        tried: list[Tried] = []
         heads: list[Linear] = []
         for head in self.path(x, y):
             heads.append(head)
-            ranks.append(_rank(self.task.metrics(head(x_val[0]), val.targets, groups=_groups(val)), self.task.score))
-            if _worse(ranks):
+            tried.append(self._tried(head(x_val[0]), val.targets, _groups(val)))
+            if _worse(tried):
                 break
-        best = ranks.index(max(ranks))
+        best = chosen(tried, len(val))
         return STRENGTHS[best], heads[best]
 
     def cross_validated(self, x: Tensor, y: Tensor, groups: Sequence[str], seed: int) -> float:
@@ -205,19 +234,18 @@ class _Regression:
             for number, head in enumerate(self.path(x[:, ~out], y[~out])):
                 logits[number, out] = head(x[0, out])
         known = groups if any(groups) else None
-        ranks = [_rank(self.task.metrics(each, y, groups=known), self.task.score) for each in logits]
-        return STRENGTHS[ranks.index(max(ranks))]
+        return STRENGTHS[chosen([self._tried(each, y, known) for each in logits], len(y))]
+
+    def _tried(self, logits: Tensor, targets: Tensor, groups: Sequence[str] | None) -> Tried:
+        metrics = self.task.metrics(logits, targets, groups=groups)
+        score = metrics[self.task.score]
+        return Tried(0.0 if score is None else score, metrics["loss"])
 
 
-def _rank(metrics: dict[str, Any], score: str) -> tuple[float, float]:
-    value = metrics[score]
-    return float("-inf") if value is None else value, -metrics["loss"]
-
-
-def _worse(ranks: list[tuple[float, float]]) -> bool:
+def _worse(tried: Sequence[Tried]) -> bool:
     """Return whether the last solutions are all worse than the best, in score and in loss."""
-    best, lowest = max(score for score, _ in ranks), max(loss for _, loss in ranks)
-    return len(ranks) > _PATIENCE and all(score < best and loss < lowest for score, loss in ranks[-_PATIENCE:])
+    best, lowest = max(each.score for each in tried), min(each.loss for each in tried)
+    return len(tried) > _PATIENCE and all(each.score < best and each.loss > lowest for each in tried[-_PATIENCE:])
 
 
 def _groups(split: Split) -> list[str] | None:
