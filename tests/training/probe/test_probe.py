@@ -77,7 +77,9 @@ def test_a_probe_is_an_ordinary_run(probe: Make, photos: Path, tmp_path: Path) -
     (record,) = run.read_metrics()
     assert record["step"] == 0
     assert record["val_top1"] == result.record["probe"]["val_top1"]
-    assert "linear probe" in run.report.read_text(encoding="utf-8")
+    page = run.report.read_text(encoding="utf-8")
+    assert "probe" in page
+    assert "100.0 % top-1 accuracy" in page
     assert evaluate(result.run).metrics["top1"] == 100
     (answer,) = predict(result.run, [str(photos / "red" / "000.png")])
     assert answer.label == "red"
@@ -206,3 +208,16 @@ def test_put_into_head_gives_the_logits_of_the_probe(config: Make, photos: Path,
     center = features(job.classifier, job.splits["val"], job.fabric, views="center", batch_size=4)[0]
     put_into_head(job.classifier, probe.head)
     torch.testing.assert_close(job.classifier.head[0](center), probe.head(center))
+
+
+def test_the_command_compare_adds_the_probe_by_itself(photos: Path) -> None:
+    from stochnorm.cli.compare import Compare
+
+    def labels(**options: Any) -> list[str]:
+        return [variant.label for variant in Compare(str(photos), steps=5, **options).grid().variants]
+
+    assert labels() == ["vanilla", "stochnorm", "probe"]
+    assert labels(grid_probe=False) == ["vanilla", "stochnorm"]
+    assert labels(methods="probe,vanilla") == ["probe", "vanilla"]
+    probes = [run.config for run in Compare(str(photos), steps=5).grid().runs() if run.variant == "probe"]
+    assert all(run.changed().get("steps") is None for run in probes)
