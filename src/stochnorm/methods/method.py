@@ -50,6 +50,10 @@ class Method:
     """What it changes: normalization layers, the loss, the weights after training, or the whole training."""
     alone: ClassVar[bool] = False
     """True if it cannot be part of a sum."""
+    trains: ClassVar[bool] = True
+    """False if no step of training is made: the head is the linear probe."""
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Settings of a run that have no effect with the method."""
     what: ClassVar[str]
     """One line: what the method does."""
     source: ClassVar[str] = ""

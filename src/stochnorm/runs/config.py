@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of
+from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of, trains
 from stochnorm.methods.ranges import Range, Search, check_ranges
 from stochnorm.runs.kinds import check_kinds
 from stochnorm.runs.presets import preset_settings
@@ -182,12 +182,18 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             ValueError: The message names the setting and the methods that use it.
         """
         for name, value in self.changed().items():
+            if name in methods_of(self.method)[0].without:
+                raise ValueError(f"method {self.method} does not train, so {name} {value} has no effect; remove it")
+            if name.startswith("probe.") and not self.fits_probe:
+                raise ValueError(f"{name} {value} is for --method probe and --head probe; add one, or remove it")
             if not concerns(name, self.method):
                 owners = [owner for owner in METHODS if concerns(name, owner)]
                 raise ValueError(
                     f"method {self.method} does not use {name}, which is for {' or '.join(owners)}; remove it, or "
                     "choose another --method"
                 )
+            if name == "statistics" and self.head == "probe":
+                raise ValueError(f"head probe needs the inherited statistics, got {value}; remove --statistics")
             if name == "p_end" and self.p_schedule == "constant":
                 raise ValueError(f"p_end {value} needs a schedule, but p is constant; give --p-schedule linear")
 
@@ -200,7 +206,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         """Return a copy with the defaults for the settings that the method does not use."""
         default = FinetuneConfig(self.data)
         unused = [f.name for f in fields(self) if not concerns(f.name, self.method)]
-        return replace(self, **{name: getattr(default, name) for name in unused})
+        changed = replace(self, **{name: getattr(default, name) for name in unused})
+        return changed if changed.fits_probe else replace(changed, probe=default.probe)
 
     @classmethod
     def of_preset(cls, preset: str, data: str | Path, **settings: Any) -> FinetuneConfig:
@@ -258,6 +265,11 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         """Return the fields that differ from the defaults; a group as one."""
         default = FinetuneConfig(self.data)
         return {f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
+
+    @property
+    def fits_probe(self) -> bool:
+        """True if the head is the linear probe, or starts at it."""
+        return self.head == "probe" or not trains(self.method)
 
     @property
     def head_lr_factor_used(self) -> float:

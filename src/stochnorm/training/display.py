@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stochnorm.evaluation.table import metrics_table, warning_of
-from stochnorm.methods.catalogue import methods_of
+from stochnorm.methods.catalogue import methods_of, trains
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
@@ -76,6 +76,7 @@ class Display:
                 "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
+                **({"probe": _probe(job)} if job.probe is not None else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
@@ -108,13 +109,18 @@ class Display:
             self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
-        self.note(
-            f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
-            f"{cost['images_per_second']:.0f} images/s"
-        )
+        if trains(record["config"]["method"]):
+            self.note(
+                f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
+                f"{cost['images_per_second']:.0f} images/s"
+            )
+        else:
+            self.note(f"selected: C = {record['probe']['strength']:g} ({selected['by']}); {cost['seconds']:.1f} s")
         if "stopped_early" in record:
             patience = record["config"]["patience"]
             self.note(f"stopped early at step {record['stopped_early']}: {patience} validations brought nothing better")
+        if warning := record.get("probe", {}).get("warning"):
+            self.note(f"warning: {warning}")
         if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
@@ -193,6 +199,18 @@ def describe(config: FinetuneConfig) -> str:
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
+
+
+def _probe(job: Job) -> str:
+    """Return what the probe reaches on validation images, and how it was fitted."""
+    assert job.probe is not None
+    probe, task = job.probe, job.task
+    value = probe.validation[task.score]
+    reached = "undefined" if value is None else f"{value:.1f} %"
+    return (
+        f"validation {task.score_title} {reached}, C = {probe.strength:g}, fitted on {probe.images} images "
+        f"({probe.fitted_on}), {probe.seconds:.1f} s"
+    )
 
 
 def _sample(config: FinetuneConfig) -> str:

@@ -31,6 +31,7 @@ def prepare(
     train: Split,
     fabric: Fabric,
     progress: Callable[[float], None] | None = None,
+    start_head: Callable[[], None] | None = None,
 ) -> dict[str, Regularizer]:
     """Apply the methods of a run to its model, in place, before there is an optimizer.
 
@@ -40,6 +41,7 @@ def prepare(
         train: Training images, for initial statistics and DELTA's attention.
         fabric: The device.
         progress: Told the fraction of DELTA's attention that is done.
+        start_head: Gives the head its start while the network computes as it was pre-trained; None leaves it random.
 
     Returns:
         The terms of the loss by their methods' names.
@@ -61,6 +63,8 @@ def prepare(
     if fabric.device.type == "cpu":
         keep_freed_memory()
         accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
+    if start_head is not None:
+        start_head()
     setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), progress)
 
     def apply(acts_on: str) -> dict[str, Regularizer | None]:
