@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from stochnorm.methods.batch_instance import BatchInstance
 from stochnorm.methods.bss import BSS, BSSConfig
+from stochnorm.methods.cotuning import CoTuning, CoTuningConfig
 from stochnorm.methods.delta import DELTA, DELTAConfig
 from stochnorm.methods.frozen import Frozen, FrozenConfig
 from stochnorm.methods.l2sp import L2SP, L2SPConfig
+from stochnorm.methods.lwf import LwF, LwFConfig
 from stochnorm.methods.method import Method, NormLayers
 from stochnorm.methods.stochnorm import StochNorm, StochNormConfig
 from stochnorm.methods.vanilla import Vanilla
@@ -26,6 +28,8 @@ METHODS: dict[str, Method] = {
         L2SP(),
         DELTA(),
         BSS(),
+        LwF(),
+        CoTuning(),
     )
 }
 
@@ -37,6 +41,8 @@ class MethodSettings(FrozenConfig, NormLayers, StochNormConfig):
     l2sp: L2SPConfig = field(default_factory=L2SPConfig)
     delta: DELTAConfig = field(default_factory=DELTAConfig)
     bss: BSSConfig = field(default_factory=BSSConfig)
+    lwf: LwFConfig = field(default_factory=LwFConfig)
+    cotuning: CoTuningConfig = field(default_factory=CoTuningConfig)
 
 
 _ALIASES = {"batchnorm": "vanilla", "bn": "vanilla", "baseline": "vanilla"}

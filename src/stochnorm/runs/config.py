@@ -90,7 +90,8 @@ class RunSettings:
     pool_val: bool = False
     """Add the validation images of DATA to the training images before sampling (as FGVC-Aircraft's lists)."""
     balance: bool = False
-    """Several labels per image: give positive and negative images of a finding equal weight in the loss."""
+    """Give all classes equal weight in the training loss; with several labels per image, the positive and the negative
+    images of each finding."""
     strict: bool = False
     """Stop at an unreadable image, instead of skipping it with a warning."""
 

@@ -17,7 +17,18 @@ __all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "recor
 LABELS = "labels.json"
 """File in a comparison's directory: the variant of each run, by the name of its directory."""
 
-_SMALL = ("images", "loss", "top1", "top1_interval", "mean_per_class", "mean_auc", "mean_auc_interval", "ece")
+_SMALL = (
+    "images",
+    "loss",
+    "top1",
+    "top1_interval",
+    "mean_per_class",
+    "macro_f1",
+    "majority",
+    "mean_auc",
+    "mean_auc_interval",
+    "ece",
+)
 
 
 class Cell(NamedTuple):

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.evaluation.table import metrics_table
+from stochnorm.evaluation.table import metrics_table, warning_of
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
@@ -104,6 +104,8 @@ class Display:
 
     def result(self, record: dict[str, Any], run: Run) -> None:
         self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
+        if warning := warning_of(record["test"] or record["validation"]):
+            self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
         self.note(

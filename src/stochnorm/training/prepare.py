@@ -67,6 +67,11 @@ def prepare(
         return {m.name: m.apply(setup, m.settings_of(config)) for m in methods if m.acts_on == acts_on}
 
     terms = apply("loss")  # first: references and anchors are the network as it was pre-trained
+    for name, term in terms.items():
+        if fabric.world_size > 1 and term is not None and any(p.requires_grad for p in term.parameters()):
+            raise ValueError(
+                f"{name} trains a head of its own, which several processes would not share; use one process"
+            )
     if config.statistics != "pretrained":
         initialize_statistics(model, config.statistics, crops(range(len(train)), config.batch_size))
     apply("normalization")
