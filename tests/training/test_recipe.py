@@ -75,31 +75,36 @@ def test_the_gradient_is_clipped(
     assert norms[3:] == pytest.approx([1e-3] * 3, rel=1e-2)
 
 
-def test_patience_ends_a_run_and_a_resumed_one(photos: Path, tmp_path: Path, config: Configure) -> None:
-    settings = config(photos, tmp_path / "run", lr=1e-12, patience=2, steps=12, eval_every=2, select="last")
+def test_patience_ends_a_run(photos: Path, tmp_path: Path, config: Configure) -> None:
+    # with held statistics and no step, all validations are the same
+    settings = config(
+        photos, tmp_path / "run", method="frozen", lr=1e-30, patience=2, steps=12, eval_every=2, select="last"
+    )
     result = finetune(settings, quiet=True)
     history = Run(result.run).read_metrics()
-    best = max(history, key=lambda record: (record["val_top1"], -record["val_loss"]))
     assert result.record["stopped_early"] == history[-1]["step"] == result.record["selected"]["step"] < 12
-    assert history[-1]["step"] == best["step"] + 4
+    ranks = [(record["val_top1"], -record["val_loss"]) for record in history]
+    assert ranks.index(max(ranks)) == len(ranks) - 3
 
 
 def test_a_collapse_ends_the_run_with_a_rate_to_try(
     photos: Path, tmp_path: Path, config: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stochnorm.training.loop, "judge", lambda history, *_: Verdict(collapse="all is lost"))
-    with pytest.raises(FloatingPointError, match=r"^all is lost: training collapsed with lr 1 \(.*try --lr 0\.003\. "):
-        finetune(config(photos, tmp_path / "run", lr=1), quiet=True)
+    with pytest.raises(
+        FloatingPointError, match=r"^all is lost: training collapsed with lr 0\.02 \(.*try --lr 0\.002\. "
+    ):
+        finetune(config(photos, tmp_path / "run"), quiet=True)
     assert [record["step"] for record in Run(tmp_path / "run").read_metrics()] == [4]
     with pytest.raises(FloatingPointError, match="all is lost"):
-        finetune(config(photos, tmp_path / "run", lr=1, resume=True), quiet=True)
+        finetune(config(photos, tmp_path / "run", resume=True), quiet=True)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_optimizers_take_their_settings(optimizer: str) -> None:
     classifier = build_classifier("test_resnet", "random", ("a", "b"), image_size=32)
     settings: Any = {"optimizer": optimizer, "momentum": 0.8, "weight_decay": 0.02, "lr": 0.5}
-    made = make_optimizer(FinetuneConfig("photos", **settings), classifier, {}, on_gpu=False)
+    made = make_optimizer(FinetuneConfig("photos", **settings), classifier, on_gpu=False)
     assert type(made).__name__.lower() == optimizer
     backbone, head = made.param_groups
     assert (backbone["lr"], head["lr"], backbone["weight_decay"]) == (0.5, 5.0, 0.02)

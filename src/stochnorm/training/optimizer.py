@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from stochnorm.models import Classifier
-from stochnorm.regularizers import Regularizer
-from stochnorm.regularizers.regularizer import trained_groups
 from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["make_optimizer"]
 
 
 def make_optimizer(
-    config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer], *, on_gpu: bool
+    config: FinetuneConfig, classifier: Classifier, more: Sequence[dict[str, Any]] = (), *, on_gpu: bool
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of the parameters of a classifier and of the terms of its loss.
+    """Make the optimizer of a classifier's parameters.
 
     Args:
         config: Optimizer, rates, their decay with depth, momentum (the first beta of AdamW), weight decay.
         classifier: The classifier, after the methods have been applied.
-        regularizers: Terms of the loss; some have parameters, which begin pre-trained as the backbone's do.
+        more: Further groups of parameters, those of terms of the loss.
         on_gpu: Whether to take the fused kernel of CUDA, which reads learning rates from tensors, so that a CUDA graph
             can hold it.
     """
@@ -32,7 +31,7 @@ def make_optimizer(
         no_decay_norm_bias=not config.decay_norm_bias,
         layer_decay=config.layer_decay,
     )
-    groups += trained_groups(regularizers, config.lr)
+    groups += more
     fused = True if on_gpu else None
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(
