@@ -207,7 +207,7 @@ def test_p_rises_from_zero(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(TrainingStep, "compute", spy)
     options = {"p": 0.0, "p_end": 0.6, "p_schedule": "linear", "norm_momentum": 0.0, "lr": 1e-3}
     result = finetune(config(photos, tmp_path / "run", **options), quiet=True)
-    assert seen == [round(0.05 * step, 4) for step in range(12)]
+    assert seen == [round(0.6 * step / 11, 4) for step in range(12)]
     assert result.validation["loss"] < 100
 
 

@@ -45,15 +45,14 @@ class CoTuning(Method):
     def apply(self, setup: Setup, settings: CoTuningConfig) -> Regularizer:
         """Return the loss; the relationship is learned from the training images, by the model as it is."""
         from stochnorm import regularizers
-        from stochnorm.models.source import source_head, source_network
         from stochnorm.regularizers.cotuning import direct_relationship, reverse_relationship
 
         classifier = setup.classifier
         if classifier.multi_label:
             raise ValueError("cotuning needs one label per image, and these images have several; choose lwf instead")
-        head = source_head(classifier).to(setup.device)
+        head, network = setup.source()
         learn = direct_relationship if settings.relationship == "direct" else reverse_relationship
-        probabilities, labels = _answers(setup, source_network(classifier, head))
+        probabilities, labels = _answers(setup, network)
         relationship = learn(probabilities, labels, len(classifier.classes))
         return regularizers.CoTuning(head, relationship, strength=settings.strength)
 

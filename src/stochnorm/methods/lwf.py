@@ -41,8 +41,6 @@ class LwF(Method):
     def apply(self, setup: Setup, settings: LwFConfig) -> Regularizer:
         """Return the penalty; its reference is a copy of the model as it is, with the classifier of its weights."""
         from stochnorm import regularizers
-        from stochnorm.models.source import source_head, source_network
 
-        head = source_head(setup.classifier).to(setup.device)
-        reference = source_network(setup.classifier, head)
+        head, reference = setup.source()
         return regularizers.LwF(head, reference, alpha=settings.alpha, temperature=settings.temperature)

@@ -13,6 +13,7 @@ from stochnorm.data.images.center import CenterCrops
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier
+from stochnorm.models.source import source_head, source_network
 from stochnorm.nn import fuse, initialize_statistics, name_matches
 from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 from stochnorm.nn.cpu.memory import keep_freed_memory
@@ -65,7 +66,12 @@ def prepare(
         accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
     if start_head is not None:
         start_head()
-    setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), progress)
+
+    def source() -> tuple[nn.Module, nn.Module]:
+        head = source_head(classifier).to(fabric.device)
+        return head, source_network(classifier, head)
+
+    setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), source, progress)
 
     def apply(acts_on: str) -> dict[str, Regularizer | None]:
         return {m.name: m.apply(setup, m.settings_of(config)) for m in methods if m.acts_on == acts_on}
