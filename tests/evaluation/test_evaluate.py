@@ -185,7 +185,7 @@ def test_the_command_shows_and_writes_what_the_function_returns(
     expected = evaluate(run.path, **LIKE_THE_RUN)
     assert (tmp_path / "out.csv").read_text() == expected.predictions_csv()
     assert json.loads((tmp_path / "out.json").read_text()) == {
-        "run": str(run.path), "data": "", "ten_crop": False, "split": "test",
+        "run": str(run.path), "data": "", "ten_crop": False, "flip": False, "split": "test",
         "classes": ["blue", "green", "red"], **json.loads(json.dumps(expected.metrics))
     }  # fmt: skip
     assert f"{expected.metrics['top1']:.1f}" in shown

@@ -31,8 +31,14 @@ class Task(ABC):
     score_title: ClassVar[str]
 
     @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the training loss, a scalar: the mean over the images."""
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the training loss, a scalar: the mean over the images.
+
+        Args:
+            logits: (b, num_classes).
+            targets: The labels.
+            smoothing: Share of each label that is spread over all classes; of a finding: over yes and no.
+        """
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -73,8 +79,8 @@ class SingleLabel(Task):
 
     classes: tuple[str, ...]
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets)
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
@@ -126,7 +132,9 @@ class MultiLabel(Task):
                 f"pos_weight must be a positive number for each of {len(self.classes)} findings, got {weight.tolist()}"
             )
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        if smoothing:
+            targets = targets.to(logits) * (1 - smoothing) + smoothing / 2
         weight = None if self.pos_weight is None else self.pos_weight.to(logits, non_blocking=logits.is_cuda)
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weight)
 

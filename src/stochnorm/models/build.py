@@ -85,16 +85,21 @@ def check_forward(classifier: Classifier) -> None:
     """Run two blank images through the network and its auxiliary classifiers, without changing it.
 
     Raises:
-        ValueError: It cannot take images of its `preprocessing.image_size`; the message says which size it was made
-            for.
+        ValueError: It cannot take images of its `preprocessing.image_size` or `input_size`; the message says which size
+            it was made for.
     """
+    test_size = classifier.preprocessing.input_size
+    if test_size != classifier.preprocessing.image_size and (fault := _fault(classifier, test_size, auxiliary=False)):
+        raise ValueError(
+            f"{classifier.backbone} cannot take images of {test_size} px ({fault}); choose another --test-size"
+        )
     size = classifier.preprocessing.image_size
-    if (fault := _fault(classifier, auxiliary=bool(classifier.auxiliary_heads))) is None:
+    if (fault := _fault(classifier, size, auxiliary=bool(classifier.auxiliary_heads))) is None:
         return
     native = find_backbone(classifier.backbone).image_size
     remedy = "choose another backbone" if size == native else f"use --image-size {native}, which it was made for"
     who = classifier.backbone
-    if classifier.auxiliary_heads and _fault(classifier, auxiliary=False) is None:
+    if classifier.auxiliary_heads and _fault(classifier, size, auxiliary=False) is None:
         who, remedy = f"the auxiliary classifier of {who}", f"{remedy}, or remove it with --no-auxiliary"
     raise ValueError(f"{who} cannot take images of {size} px ({fault}); {remedy}")
 
@@ -171,13 +176,13 @@ def _preprocessing_of(path: Path, image_size: int | None) -> Preprocessing | Non
     if not notes:
         return None
     trained = Preprocessing(**notes["preprocessing"])
-    return replace(trained, image_size=image_size or trained.image_size)
+    return replace(trained, image_size=image_size or trained.image_size, fit="squash", test_size=0, flip=False)
 
 
 @torch.no_grad()
-def _fault(classifier: Classifier, *, auxiliary: bool) -> str | None:
+def _fault(classifier: Classifier, size: int, *, auxiliary: bool) -> str | None:
     """Return why a forward pass fails, or None if it does not."""
-    model, size = classifier.model, classifier.preprocessing.image_size
+    model = classifier.model
     images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
     with evaluating(model):
         model.training = auxiliary  # the network's own flag alone: its branches run, but no dropout

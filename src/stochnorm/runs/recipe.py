@@ -54,3 +54,10 @@ class ImageSettings:
     """Side of the network's input in evaluation, pixels; 0 for that of training."""
     flip: bool = False
     """Evaluate each image and its mirror image, with averaged logits."""
+
+    @property
+    def crop_scale_used(self) -> float:
+        """The smallest area of a training crop as set; else 0.08 as in the paper, or 0.5 with gentle augmentation."""
+        if self.crop_scale is not None:
+            return self.crop_scale
+        return 0.5 if self.augment == "gentle" else 0.08

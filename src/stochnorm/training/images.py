@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from stochnorm.data import Row, Source, Split, assign_splits, read_lists
+from stochnorm.data import ImageStore, Row, Source, Split, assign_splits, read_lists
+from stochnorm.data.images.augmentation import Augmentation
+from stochnorm.data.images.readable import Track
 from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.text import some
 
-__all__ = ["check_splits", "split_rows", "task_of"]
+__all__ = ["check_splits", "for_training", "split_rows", "task_of"]
 
 
 def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
@@ -60,6 +63,30 @@ def task_of(config: FinetuneConfig, source: Source, train: Split, device: torch.
             stacklevel=2,
         )
     return MultiLabel(source.classes, pos_weight_of(train.targets).to(device), resamples=0)
+
+
+def for_training(train: Split, source: Source, config: FinetuneConfig, track: Track | None) -> Split:
+    """Say how the training images are augmented, and read them a second time if crops are cut from other squares.
+
+    Args:
+        train: The training images as evaluation reads them.
+        source: Where they are from.
+        config: The settings.
+        track: Progress display.
+
+    Raises:
+        ValueError: An image can no longer be read.
+    """
+    policy = config.augment if config.augment in ("trivial", "rand") else ""
+    augmentation = Augmentation(config.crop_scale_used, policy)
+    preprocessing = train.store.preprocessing
+    if preprocessing.training == preprocessing:
+        return replace(train, augmentation=augmentation)
+    rows, listed = [train.store.rows[i] for i in train.indices], [row.path for row in source.rows]
+    store = ImageStore(
+        source.root, rows, preprocessing.training, strict=True, track=track, cache=config.cache, listed=listed
+    )
+    return replace(train, crops=Split(store, list(range(len(rows))), train.targets, augmentation))
 
 
 def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:

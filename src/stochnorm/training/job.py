@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from stochnorm.data import ImageStore, Split, format_manifest, read_source
 from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier, build_classifier
+from stochnorm.models.build import check_forward
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import Regularizer
@@ -22,7 +23,8 @@ from stochnorm.runs.precision import Precision, resolve, resolve_unmeasured
 from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
-from stochnorm.training.images import check_splits, split_rows, task_of
+from stochnorm.training.images import check_splits, for_training, split_rows, task_of
+from stochnorm.training.mixing import Mixing
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
 
@@ -105,6 +107,11 @@ def assemble(
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
     )
+    classifier.preprocessing = replace(
+        classifier.preprocessing, fit=config.resize, test_size=config.test_size, flip=config.flip
+    )
+    if config.test_size:
+        check_forward(classifier)
     device = check_device(config.device, config.precision)
     wanted = (device, config.precision, classifier.model)
     begun = begun_with(run, lambda: resolve_unmeasured(*wanted)) if config.resume else None
@@ -124,6 +131,7 @@ def assemble(
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
     check_splits(splits, source.classes, config, fabric.world_size)
+    splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
     with display.measuring("DELTA's channel attention") as progress:
         regularizers = prepare(config, classifier, splits["train"], fabric, progress)
@@ -134,7 +142,15 @@ def assemble(
         precision,
         display,
         trackers,
-        Objective(classifier, task, regularizers, fabric.autocast, fabric.world_size),
+        Objective(
+            classifier,
+            task,
+            regularizers,
+            fabric.autocast,
+            fabric.world_size,
+            smoothing=config.label_smoothing,
+            mixing=_mixing(config, fabric),
+        ),
         splits,
         store,
         len(rows) - len(store.rows),
@@ -142,6 +158,10 @@ def assemble(
         memory,
         validated,
     )
+
+
+def _mixing(config: FinetuneConfig, fabric: Fabric) -> Mixing | None:
+    return Mixing(config.mixup, config.cutmix, config.seed, fabric.device) if config.mixup or config.cutmix else None
 
 
 def applied(config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]) -> dict[str, Any]:

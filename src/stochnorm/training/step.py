@@ -95,6 +95,8 @@ class TrainingStep:
         config = self.config
         torch.manual_seed(derive_seed("step", config.seed, number, self.fabric.global_rank))
         self.rates.set(self.decay(number))
+        if self.objective.mixing is not None:
+            self.objective.mixing.prepare(number, self.objective.classifier.preprocessing.image_size)
         if config.p_schedule != "constant":
             set_p(self.network, schedule(config.p_schedule, config.p, config.p_end, number, config.steps))
             if self.masks is not None:
@@ -131,9 +133,7 @@ class TrainingStep:
         """Return the values of a part, in the order of the sums' names, as sums over its images."""
         values = [*terms.penalties.values(), terms.task_loss]
         if self._scored:
-            score = self.objective.task.batch_score(terms.logits.detach(), targets)
-            assert score is not None
-            values.append(score)
+            values.append(self.objective.score(terms.logits.detach(), targets))
         vector = torch.stack([value.detach().float() for value in (*values, terms.loss)]).to(self.sums.dtype)
         names = self.sums.names
         if self._scored:
