@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Display"]
 
 T = TypeVar("T")
+
+_ENOUGH = 5  # validation images a class
 
 
 class Display:
@@ -79,6 +82,8 @@ class Display:
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
+        if noise := _noise(job.counts["val"], len(classifier.classes)) if not classifier.multi_label else "":
+            self.note(noise)
         if config.compile and fabric.device.type == "cpu":
             self.note("--compile takes minutes before the first step; it is for thousands of steps on a GPU")
 
@@ -188,6 +193,17 @@ def describe(config: FinetuneConfig) -> str:
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
+
+
+def _noise(images: int, classes: int) -> str:
+    """Return a warning where the validation images are too few to tell much, else nothing."""
+    if images >= _ENOUGH * classes:
+        return ""
+    points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
+    return (
+        f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
+        f"±{points:.0f} points"
+    )
 
 
 def _sample(config: FinetuneConfig) -> str:

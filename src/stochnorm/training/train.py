@@ -71,16 +71,19 @@ def train(
         else:
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated)
-                _open(job)
+                _open(job, config)
                 conclude(job, fit(job))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
 
 
-def _open(job: Job) -> None:
-    """Make the run directory, or check that the images are those of the run to resume; show what trains on what."""
-    config, run = job.config, job.run
+def _open(job: Job, config: FinetuneConfig) -> None:
+    """Make the run directory, or check that the images are those of the run to resume; show what trains on what.
+
+    The directory keeps the settings as they were given, which the job may have fitted to the images.
+    """
+    run = job.run
     if job.fabric.is_global_zero:
         if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != job.manifest:
             raise ValueError(

@@ -143,6 +143,10 @@ def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str
     """Return the reason of the choice in a sentence."""
     chosen, best = tried[choice.name], tried[choice.best]
     on = f"{score} of {count(images, 'validation image')}"
+    if len([one for one in tried.values() if not one.reason]) == 1:
+        return f"{chosen.title} is all that could be tried; it has {chosen.validation:.1f} % {on}."
+    if choice.name == choice.best and chosen.kind == "probe":
+        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and is the simplest."
     if choice.name == choice.best:
         return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and nothing simpler comes close."
     return (
