@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Suppress, arg
 
-from stochnorm.cli.options import ExecutorName, Reference, RunOptions, Workers
+from stochnorm.cli.options import ExecutorName, Preset, Reference, RunOptions, Workers
 from stochnorm.methods.catalogue import concerns
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class CompareOptions:
 
     methods: str = "vanilla,stochnorm"
     """Methods, joined by commas, each with its settings if any: stochnorm:p=0.3,stochnorm+l2sp:l2sp.alpha=0.01."""
+    preset: Preset = ""
     rates: str = "100"
     """Percentages of the training images, joined by commas."""
     seeds: int = 3
@@ -57,6 +58,11 @@ class Compare(RunOptions, CompareOptions):
     resume: Suppress[bool] = False  # always on
     overwrite: Suppress[bool] = False  # would delete hours of runs; remove the directory instead
     report: Suppress[bool] = False  # one for the comparison, none for a run
+
+    @classmethod
+    def preset_defaults(cls, preset: str) -> dict[str, Any]:
+        """Return the values of a preset except its method, since --methods names those of the comparison."""
+        return {name: value for name, value in super().preset_defaults(preset).items() if name != "method"}
 
     def run(self) -> None:
         grid = self.grid()

@@ -38,6 +38,7 @@ def build_classifier(
     seed: int = 0,
     auxiliary: bool = True,
     multi_label: bool = False,
+    drop_path: float = 0.0,
 ) -> Classifier:
     """Build a backbone with its weights and a new head, on the CPU, and check that it runs at the image size.
 
@@ -54,10 +55,12 @@ def build_classifier(
         seed: Random seed for the head and for random weights. Global generators are not changed.
         auxiliary: Whether to keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
         multi_label: Whether an image has any number of classes instead of one.
+        drop_path: Stochastic depth of networks of timm: probability that the last residual block is skipped in
+            training, which falls to 0 at the first one.
 
     Raises:
-        ValueError: The backbone is unknown, the weights do not fit it, it cannot run at the image size, or there are no
-            class names.
+        ValueError: The backbone is unknown or has no stochastic depth, the weights do not fit it, it cannot run at the
+            image size, or there are no class names.
         FileNotFoundError: The weight file does not exist.
         OSError: The download failed.
 
@@ -72,12 +75,20 @@ def build_classifier(
         raise ValueError(f"image_size must be positive, or 0 for the size of the weights, got {image_size}")
 
     def build() -> Classifier:
-        classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
+        classifier = assemble(
+            backbone,
+            weights,
+            tuple(classes),
+            image_size=image_size,
+            seed=seed,
+            auxiliary=auxiliary,
+            drop_path=drop_path,
+        )
         classifier.multi_label = multi_label
         check_forward(classifier)
         return classifier
 
-    key = (backbone, stamp_of(weights), tuple(classes), image_size, seed, auxiliary, multi_label)
+    key = (backbone, stamp_of(weights), tuple(classes), image_size, seed, auxiliary, multi_label, drop_path)
     return copy_of_kept(key, build)
 
 
@@ -105,10 +116,18 @@ def check_forward(classifier: Classifier) -> None:
 
 
 def assemble(
-    backbone: str, weights: str, classes: tuple[str, ...], *, image_size: int | None, seed: int, auxiliary: bool
+    backbone: str,
+    weights: str,
+    classes: tuple[str, ...],
+    *,
+    image_size: int | None,
+    seed: int,
+    auxiliary: bool,
+    drop_path: float = 0.0,
 ) -> Classifier:
     """Build a classifier without running it; see [stochnorm.models.build.build_classifier][]."""
     found = find_backbone(backbone)
+    found.check_drop_path(drop_path)
     bundled_fits = found == Backbone("timm", BUNDLED)
     if weights == "auto":
         weights = "bundled" if bundled_fits else "pretrained"
@@ -122,7 +141,7 @@ def assemble(
         warnings.filterwarnings("ignore", message="The default weight initialization of")
         warnings.filterwarnings("ignore", message="auxiliary heads in the pretrained googlenet")
         try:
-            model = found.create(pretrained=weights == "pretrained", auxiliary=auxiliary)
+            model = found.create(pretrained=weights == "pretrained", auxiliary=auxiliary, drop_path=drop_path)
         except Exception as error:
             if weights != "pretrained":
                 raise

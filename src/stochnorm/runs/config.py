@@ -15,12 +15,13 @@ import tyro
 from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of
 from stochnorm.methods.ranges import Range, Search, check_ranges
 from stochnorm.runs.kinds import check_kinds
+from stochnorm.runs.presets import preset_settings
 from stochnorm.runs.recipe import ImageSettings, RecipeSettings
 from stochnorm.runs.trackers import tracker_names
 
-__all__ = ["BOOKKEEPING", "FinetuneConfig", "RunSettings", "added", "flat"]
+__all__ = ["BOOKKEEPING", "METHOD_HELP", "FinetuneConfig", "RunSettings", "added", "flat"]
 
-_METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
+METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
 # How a run computes and what it writes, not what it computes. Compiled code rounds differently and draws other masks
 # with the same law.
 BOOKKEEPING = (
@@ -45,7 +46,7 @@ class RunSettings:
     or CSV file with the columns path,label[,split];
     or folder of a data set in its official format, or name of one (stochnorm ls datasets)."""
 
-    method: Annotated[str, tyro.conf.arg(help=_METHOD_HELP)] = "auto"
+    method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = "auto"
     backbone: str = "tf_efficientnet_lite0"
     """Name of a timm or torchvision model; torchvision/NAME where both have one."""
     weights: str = "auto"
@@ -64,13 +65,13 @@ class RunSettings:
     head_lr_factor: Annotated[float | None, Range(0, above=True)] = None
     """Learning-rate multiplier for the new head; None for 10, or 1 with --head probe."""
     momentum: Annotated[float, Range(0, 1)] = 0.9
-    """SGD momentum (Nesterov)."""
+    """SGD momentum (Nesterov), or the first beta of AdamW."""
     weight_decay: Annotated[float | None, Range(0)] = None
     """Weight decay; None for 5e-4, or 0 with L2-SP and DELTA, which replace it."""
     decay_norm_bias: bool = True
     """Weight decay on normalization and biases too, as in the paper's code."""
     decay_at: Annotated[float, Range(0, 1)] = 0.66
-    """Fraction of the steps after which the learning rates drop to a tenth; 1 for never."""
+    """Schedule step: fraction of the steps after which the learning rates drop to a tenth; 1 for never."""
     accumulate: Annotated[int, Range(1)] = 1
     """Parts to split each batch into, to save memory; batch statistics are those of a part."""
     auxiliary: bool = True
@@ -168,6 +169,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         object.__setattr__(self, "method", "+".join(check_method(self.method)))  # one name for one sum
         for method in methods_of(self.method):
             method.check(method.settings_of(self), self.batch_size // self.accumulate)
+        if self.optimizer == "adamw" and self.momentum == 1:
+            raise ValueError("momentum must be below 1 with --optimizer adamw, whose first beta it is, got 1")
         if self.split_lists and self.rate != 100:
             raise ValueError(f"split_lists already names the training images; remove rate {self.rate:g}")
 
@@ -197,6 +200,19 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         default = FinetuneConfig(self.data)
         unused = [f.name for f in fields(self) if not concerns(f.name, self.method)]
         return replace(self, **{name: getattr(default, name) for name in unused})
+
+    @classmethod
+    def of_preset(cls, preset: str, data: str | Path, **settings: Any) -> FinetuneConfig:
+        """Return the settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: There is no such preset, or a value is out of its range.
+
+        Example:
+            >>> FinetuneConfig.of_preset("gentle", "photos/", lr=0.002).schedule
+            'cosine'
+        """
+        return cls(os.fspath(data), **(preset_settings(preset) | settings))
 
     @classmethod
     def load(cls, path: str | Path) -> FinetuneConfig:

@@ -115,6 +115,9 @@ class Display:
             f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
             f"{cost['images_per_second']:.0f} images/s"
         )
+        if "stopped_early" in record:
+            patience = record["config"]["patience"]
+            self.note(f"stopped early at step {record['stopped_early']}: {patience} validations brought nothing better")
         if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():

@@ -106,6 +106,7 @@ def assemble(
         seed=config.seed,
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
+        drop_path=config.drop_path,
     )
     classifier.preprocessing = replace(
         classifier.preprocessing, fit=config.resize, test_size=config.test_size, flip=config.flip

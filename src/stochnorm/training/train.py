@@ -150,6 +150,7 @@ def _record(
             "step": selected(history, config.select)["step"],
             "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
         },
+        **({"stopped_early": last["step"]} if last["step"] < config.steps else {}),
         "validation": validation,
         "test": test,
         "cost": {

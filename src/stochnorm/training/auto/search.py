@@ -26,7 +26,7 @@ from stochnorm.training.train import train
 __all__ = ["Search"]
 
 _FIRST = 1 / 3  # of the budget, for the first round and what comes before
-_TIMED = {"cuda": 60}  # steps of the run that measures the pace, by device: on a GPU the first ones are slow
+_TIMED = {"cuda": 28}  # steps of the run that measures the pace, by device: on a GPU the first ones are slow
 _TIMED_ELSEWHERE = 6
 _VALIDATIONS = {"": 3, "-long": 6}  # per run: each takes time, and chooses among more models than the images can tell
 
@@ -190,7 +190,7 @@ class Search:
             try:
                 train(config, quiet=True, test=False, validated=tell)
             except FloatingPointError as error:
-                return f"diverged: {str(error).partition(':')[0]}"
+                return str(error).partition(":")[0]
         return ""
 
     def _pace(self, candidate: Candidate) -> Pace:
