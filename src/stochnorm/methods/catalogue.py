@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 
+from stochnorm.methods.auto import Auto, AutoConfig
 from stochnorm.methods.batch_instance import BatchInstance
 from stochnorm.methods.bss import BSS, BSSConfig
 from stochnorm.methods.cotuning import CoTuning, CoTuningConfig
@@ -22,6 +23,7 @@ __all__ = ["METHODS", "MethodSettings", "check_method", "concerns", "methods_of"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Auto(),
         Vanilla(),
         StochNorm(),
         BatchInstance(),
@@ -37,7 +39,7 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class MethodSettings(FrozenConfig, NormLayers, StochNormConfig):
+class MethodSettings(FrozenConfig, NormLayers, StochNormConfig, AutoConfig):
     """The settings of all methods, as fields of a run's settings: those of a group in a field of the method's name."""
 
     l2sp: L2SPConfig = field(default_factory=L2SPConfig)

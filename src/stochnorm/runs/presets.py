@@ -19,6 +19,7 @@ class Preset(NamedTuple):
 
 
 PRESETS: dict[str, Preset] = {
+    "auto": Preset("try several ways within --budget and keep the best on validation: the default", {"method": "auto"}),
     "paper": Preset("the paper's protocol: the defaults, with its method", {"method": "stochnorm"}),
     "gentle": Preset(
         "stay near the pre-trained network: start at the linear probe, held statistics, small steps, large crops",

@@ -208,7 +208,7 @@ def _from_directory(path: Path) -> list[Record]:
     records = []
     for result in sorted(path.rglob("result.json")):
         run = Run(result.parent)
-        if "trials" in result.relative_to(path).parts:  # trials of a search have no test
+        if not {"trials", "candidates"}.isdisjoint(result.relative_to(path).parts):  # of a search: they have no test
             continue
         home = run.path.parent.parent
         if home not in labels:

@@ -25,7 +25,7 @@ class RunSettings:
     or CSV file with the columns path,label[,split];
     or folder of a data set in its official format, or name of one (stochnorm ls datasets)."""
 
-    method: Annotated[str, tyro.conf.arg(help=_METHOD_HELP)] = "stochnorm"
+    method: Annotated[str, tyro.conf.arg(help=_METHOD_HELP)] = "auto"
     backbone: str = "tf_efficientnet_lite0"
     """Name of a timm or torchvision model; torchvision/NAME where both have one."""
     weights: str = "auto"

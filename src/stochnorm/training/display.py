@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Display"]
 
 T = TypeVar("T")
+
+_ENOUGH = 5  # validation images a class
 
 
 class Display:
@@ -80,6 +83,8 @@ class Display:
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
+        if noise := _noise(job.counts["val"], len(classifier.classes)) if not classifier.multi_label else "":
+            self.note(noise)
         if config.compile and fabric.device.type == "cpu":
             self.note("--compile takes minutes before the first step; it is for thousands of steps on a GPU")
 
@@ -210,6 +215,17 @@ def _probe(job: Job) -> str:
     return (
         f"validation {task.score_title} {reached}, C = {probe.strength:g}, fitted on {probe.images} images "
         f"({probe.fitted_on}), {probe.seconds:.1f} s"
+    )
+
+
+def _noise(images: int, classes: int) -> str:
+    """Return a warning where the validation images are too few to tell much, else nothing."""
+    if images >= _ENOUGH * classes:
+        return ""
+    points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
+    return (
+        f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
+        f"±{points:.0f} points"
     )
 
 

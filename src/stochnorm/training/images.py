@@ -15,7 +15,7 @@ from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, class_weig
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.text import some
 
-__all__ = ["check_splits", "for_training", "split_rows", "task_of"]
+__all__ = ["check_splits", "fitting", "for_training", "split_rows", "task_of"]
 
 
 def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
@@ -83,6 +83,25 @@ def for_training(train: Split, source: Source, config: FinetuneConfig, track: Tr
         source.root, rows, preprocessing.training, strict=True, track=track, cache=config.cache, listed=listed
     )
     return replace(train, crops=Split(store, list(range(len(rows))), train.targets, augmentation))
+
+
+def fitting(config: FinetuneConfig, images: int, processes: int) -> FinetuneConfig:
+    """Return the settings with a batch of all training images, if the default batch is larger; say so.
+
+    A batch size that was asked for stays; `check_splits` refuses it.
+
+    Args:
+        config: The settings.
+        images: Number of training images.
+        processes: Processes that share each batch.
+    """
+    fits = images // processes * processes
+    if config.batch_size <= images or "batch_size" in config.changed_fields() or fits < 2 * config.accumulate:
+        return config
+    warnings.warn(
+        f"batch_size is {fits} instead of {config.batch_size}: there are only {images} training images", stacklevel=2
+    )
+    return replace(config, batch_size=fits)
 
 
 def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:

@@ -24,7 +24,7 @@ from stochnorm.runs.precision import Precision, resolve, resolve_unmeasured
 from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
-from stochnorm.training.images import check_splits, for_training, split_rows, task_of
+from stochnorm.training.images import check_splits, fitting, for_training, split_rows, task_of
 from stochnorm.training.mixing import Mixing
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
@@ -135,6 +135,7 @@ def assemble(
     splits = {
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
+    config = fitting(config, len(splits["train"]), fabric.world_size)
     check_splits(splits, source.classes, config, fabric.world_size)
     splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
