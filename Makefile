@@ -7,7 +7,7 @@ GPU := $(if $(WHEELS),.venv-gpu,.venv)
 
 .PHONY: demo test test-gpu check bench bench-gpu gpu gpu-wheels format clean
 
-demo: .venv/demo  ## fine-tune on real images, BatchNorm and StochNorm side by side
+demo: .venv/demo  ## compare ways to fine-tune on real photographs
 	$(BIN)/stochnorm demo
 
 test: .venv/dev check  ## lint, types, tests
@@ -53,11 +53,11 @@ clean:
 	rm -rf .venv .venv-gpu
 
 .venv/dev: pyproject.toml | .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,elpv]'
 	touch $@
 
 .venv/demo: pyproject.toml | .venv
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 .venv-gpu/dev: pyproject.toml benchmarks/gpu_wheels.txt

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from stochnorm import FinetuneConfig, build_classifier, read_records
 from stochnorm.data import ImageStore, Split, read_source
-from stochnorm.data.images.batches import CenterCrops
+from stochnorm.data.images.center import CenterCrops
 from stochnorm.nn.hooks.taps import InputTap
 from stochnorm.training.images import split_rows
 
@@ -33,12 +33,13 @@ def features(config: FinetuneConfig, name: str) -> tuple[Tensor, Tensor]:
     store = ImageStore(source.root, rows, classifier.preprocessing, listed=[row.path for row in source.rows])
     split = Split.of(store, name, source.classes)
     model, head = classifier.model.eval(), classifier.head_name
-    found = []
+    found, labels = [], []
     with InputTap(model, [head]) as tap:
-        for images, _ in CenterCrops(split, range(len(split)), classifier.preprocessing, 32, torch.device("cpu")):
+        for images, targets in CenterCrops(split, range(len(split)), classifier.preprocessing, 32, torch.device("cpu")):
             model(images)
             found.append(tap.values.pop(head).flatten(1))
-    return torch.cat(found), split.targets
+            labels.append(targets)
+    return torch.cat(found), torch.cat(labels)
 
 
 def fit(x: Tensor, y: Tensor, classes: int, strength: float) -> nn.Linear:

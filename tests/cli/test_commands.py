@@ -21,7 +21,7 @@ def test_ls_names_every_method_and_data_set(capsys: pytest.CaptureFixture[str]) 
     assert all(name in methods for name in ("vanilla", "stochnorm", "bin", "frozen", "l2sp", "delta", "bss", "--bss.k"))
     assert main(["ls", "datasets"]) == 0
     datasets = capsys.readouterr().out
-    assert all(name in datasets for name in ("cub", "cars", "aircraft", "chestxray14", "elpv"))
+    assert all(name in datasets for name in ("cub", "cars", "aircraft", "chestxray14", "elpv", "groceries"))
 
 
 def test_lists_are_written_and_used(

@@ -88,5 +88,5 @@ def test_a_set_of_a_package_is_read_by_its_name(photos: Path, monkeypatch: pytes
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stochnorm.data.published.elpv.find_spec", lambda name: None)
     for read in (read_source, list_images, verify):
-        with pytest.raises(FileNotFoundError, match=r"comes with a package: pip install 'stochnorm\[demo\]'"):
+        with pytest.raises(FileNotFoundError, match=r"comes with a package: pip install 'stochnorm\[elpv\]'"):
             read("elpv")

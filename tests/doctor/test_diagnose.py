@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,6 +177,7 @@ def test_a_run_is_diagnosed_by_its_own_statistics(photos: Path, tmp_path: Path) 
     assert found.rows[0].shift > 900
     assert found.inherited
     assert found.subject == f"test_resnet of {tmp_path} on photos at 32 px"
+    assert f"--backbone test_resnet --weights {tmp_path} " in found.advice[0]
     assert diagnose(str(tmp_path), photos, batch_size=8, image_size=48, quiet=True).subject.endswith(" at 48 px")
     with pytest.raises(ValueError, match="is a run, which has its weights; remove --weights random"):
         diagnose(str(tmp_path), photos, **SMALL)
@@ -230,6 +232,28 @@ def test_settings_that_cannot_work_are_errors(settings: dict[str, Any], message:
 def test_auxiliary_classifiers_are_not_needed(photos: Path) -> None:
     rows = diagnose("torchvision/inception_v3", photos, **(SMALL | {"image_size": 96})).rows
     assert not any("Aux" in r.name for r in rows)
+
+
+def test_the_verdict_is_the_planned_training_as_a_command(photos: Path) -> None:
+    found = diagnose("test_resnet", photos, **SMALL, rate=80, seed=3)
+    options = "--backbone test_resnet --weights random --batch-size 8 --image-size 32 --rate 80"
+    command, data, *given = shlex.split(found.advice[0].removeprefix("stochnorm "))
+    assert (command, data) == ("compare", str(photos))
+    assert sorted(given) == sorted([*options.split(), "--methods", "vanilla,stochnorm,frozen:lr=0.001"])
+
+
+def test_the_command_shows_few_layers_and_writes_no_picture_unasked(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = "--weights random --image-size 32 --batch-size 4 --device cpu"
+    assert main(["doctor", "test_resnet", str(photos), *options.split()]) == 0
+    few = capsys.readouterr().out
+    assert "8 farthest of" in few
+    assert not (tmp_path / "doctor.png").exists()
+    assert not (tmp_path / "doctor.svg").exists()
+    assert main(["doctor", "test_resnet", str(photos), *options.split(), "--all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > len(few.splitlines())
 
 
 def test_the_command_prints_its_input_and_writes_its_files(

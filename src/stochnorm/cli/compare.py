@@ -34,6 +34,8 @@ class CompareOptions:
     """Random seed that all other seeds are derived from."""
     trials: int = 0
     """Trials per method of a search on validation images, at the smallest rate, for lr, strengths and p; 0 for none."""
+    grid_probe: Annotated[bool, arg(name="probe")] = True
+    """Add the linear probe on the frozen backbone as a row to compare with."""
     reference: Reference = "vanilla"
     grid_workers: Annotated[Workers, arg(name="workers")] = 0
     threads: int = 0
@@ -104,9 +106,11 @@ class Compare(RunOptions, CompareOptions):
         """
         base = self.config()
 
-        from stochnorm.comparison.grid import Grid, parse_variant
+        from stochnorm.comparison.grid import Grid, Variant, parse_variant
 
         variants = tuple(parse_variant(text.strip()) for text in self.methods.split(",") if text.strip())
+        if self.grid_probe and not any(variant.settings["method"] == "probe" for variant in variants):
+            variants = (*variants, Variant("probe", {"method": "probe"}))
         try:
             rates = tuple(float(rate) for rate in self.rates.split(",") if rate.strip())
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Check whether a backbone suits a set of images."""
+"""Compare the statistics of images with those that a backbone inherited."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from stochnorm.cli.options import Data, Device
 
 __all__ = ["Doctor"]
 
+SHOWN = ("all", "out", "csv")  # what is shown and written, not what is measured
+
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check whether a backbone suits your images: compare their statistics with the inherited ones, layer by layer."""
+    """Compare the statistics of your images with those that a backbone inherited, layer by layer."""
 
     backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Name of a timm or torchvision model, or the directory of a finished run."""
@@ -35,8 +37,10 @@ class Doctor:
     seed: int = 0
     """Random seed for sampling, order and augmentation."""
     device: Device = "auto"
-    out: str = "doctor"
-    """Path of the picture without its ending (.png and .svg are written), or a folder for it."""
+    all: bool = False
+    """Show all layers, in the order of the network, instead of the eight farthest."""
+    out: str = ""
+    """Path of a picture without its ending (.png and .svg are written), or a folder for it; empty for none."""
     csv: str = ""
     """CSV file for the table."""
 
@@ -44,19 +48,21 @@ class Doctor:
         from stochnorm.doctor.show import picture_path
         from stochnorm.files import check_target
 
-        picture = picture_path(self.out)
-        for target in (picture, *([Path(self.csv)] if self.csv else [])):
-            check_target(target)
+        picture, table = picture_path(self.out) if self.out else None, Path(self.csv) if self.csv else None
+        for target in (picture, table):
+            if target is not None:
+                check_target(target)
 
         from rich.console import Console
 
         from stochnorm.doctor.diagnose import diagnose
 
-        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("out", "csv")}
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in SHOWN}
         diagnosis = diagnose(**settings)
         console = Console(highlight=False)
-        diagnosis.show(console)
-        if self.csv:
-            diagnosis.to_csv(Path(self.csv))
-        diagnosis.plot(picture)
-        console.print(f"picture: {picture}", markup=False, soft_wrap=True)
+        diagnosis.show(console, layers=None if self.all else 8)
+        if table is not None:
+            diagnosis.to_csv(table)
+        if picture is not None:
+            diagnosis.plot(picture)
+            console.print(f"picture: {picture}", markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +170,15 @@ def diagnose(
 
         diagnosis = doctor(model, batches())
     subject = f"{name} on {data_name(str(data))} at {size} px"
-    return replace(diagnosis, subject=subject, inherited=weights != "random")
+    planned = replace(config, backbone=classifier.backbone, weights=backbone if name != backbone else weights)
+    return replace(diagnosis, subject=subject, inherited=weights != "random", training=_training(planned))
+
+
+def _training(config: FinetuneConfig) -> str:
+    """Return the settings of a planned training as arguments of a command line, without its seed."""
+    changed = {name: value for name, value in config.changed().items() if name != "seed"}
+    options = [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", f"{value}")]
+    return shlex.join([config.data, *options])
 
 
 def _classifier(config: FinetuneConfig, classes: tuple[str, ...]) -> tuple[Classifier, str]:

@@ -20,12 +20,17 @@ class Diagnosis(NetworkStatistics):
 
     @property
     def advice(self) -> list[str]:
-        """Advice about p and freezing in plain words; rules of thumb, see docs/doctor.md."""
+        """The command that finds the best method, then what the statistics say; see docs/doctor.md."""
         return advise(self)
 
-    def show(self, console: Console) -> None:
-        """Print the table and the advice. In a terminal, a layer's name that is too long for a line is folded."""
-        show_statistics(self, self.advice, console)
+    def show(self, console: Console, *, layers: int | None = 8) -> None:
+        """Print the advice, then a table. In a terminal, a layer's name that is too long for a line is folded.
+
+        Args:
+            console: Where to print.
+            layers: Number of layers in the table, the farthest first; None for all, in the order of the forward pass.
+        """
+        show_statistics(self, self.advice, console, layers)
 
     def to_csv(self, path: Path) -> None:
         """Write a line per layer with the fields of `LayerStatistics`; empty where all channels are dead."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stochnorm.doctor.advice import shared_beginning
 from stochnorm.doctor.statistics import FAR_SCALE, FAR_SHIFT, NEAR_SCALE, NEAR_SHIFT, NetworkStatistics
 from stochnorm.plotting import BLUE, GREY, ORANGE, save_figure, tidy
 
@@ -80,7 +80,7 @@ def _stages(names: Sequence[str]) -> tuple[str, dict[int, str]]:
     A stage is a layer's name up to its first number, `blocks.3` for `blocks.3.0.bn1`, or its first part if there are
     too many stages. If two labels are too close, the stage with fewer layers has none.
     """
-    prefix = shared_beginning(names)
+    prefix = _shared_beginning(names)
     names = [name.removeprefix(prefix) for name in names]
     stages = [re.sub(r"(\d+)\..*", r"\1", name) for name in names]
     if len(set(stages)) > _STAGES:
@@ -91,3 +91,10 @@ def _stages(names: Sequence[str]) -> tuple[str, dict[int, str]]:
         if all(abs(begins[stage] - other) >= len(names) / _LABELS for other in shown):
             shown[begins[stage]] = stage
     return prefix, shown
+
+
+def _shared_beginning(names: Sequence[str]) -> str:
+    """Return the parts that all names begin with: `features.` for `features.0` and `features.1`; never a whole name."""
+    parts = [name.split(".")[:-1] for name in names]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return "".join(f"{level[0]}." for level in shared)

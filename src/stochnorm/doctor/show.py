@@ -21,25 +21,32 @@ from stochnorm.text import rounded
 __all__ = ["picture_path", "show_statistics", "write_rows"]
 
 
-def show_statistics(found: NetworkStatistics, advice: Sequence[str], console: Console) -> None:
-    """Print a table with a line per layer, and the advice."""
+def show_statistics(
+    found: NetworkStatistics, advice: Sequence[str], console: Console, layers: int | None = None
+) -> None:
+    """Print the advice, whose first line is a command, and a table of the farthest layers, or of all."""
+    command, *said = advice
+    console.print(f"\n{command}", style="bold", markup=False, soft_wrap=True)  # to be copied: no line break in it
+    for line in said:
+        console.print(f"- {line}", markup=False)
+    rows = found.rows
+    if layers is not None and len(rows) > layers:
+        rows = sorted(rows, key=lambda row: row.distance, reverse=True)[:layers]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    longest = max((len(row.name) for row in found.rows), default=0)
+    longest = max((len(row.name) for row in rows), default=0)
     table.add_column("layer", overflow="fold", min_width=0 if console.is_terminal else longest)
     titles = ("chan-\nnels", "shift,\nsigma", "beyond\n1, %", "scale,\nlog2", "noise,\nsigma", "dead", "awake")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    for row in found.rows:
+    for row in rows:
         style = "red" if row.far else None if row.near else "yellow"
         values = (rounded(row.shift), f"{100 * row.beyond:.0f}", rounded(row.scale), rounded(row.noise))
         counts = (str(count) if count else "" for count in (row.dead, row.awake))
         table.add_row(Text(row.name), str(row.channels), *values, *counts, style=style)
     console.print()
     console.print(table, crop=False)
-    console.print(f"\n{found.images} images in {found.batches} batches", style="dim")
-    for line in advice:
-        # A pattern is to be copied, so no line break is put into it.
-        console.print(f"- {line}", markup=False, soft_wrap="--norm-layers" in line)
+    part = f"{len(rows)} farthest of {len(found.rows)} layers (--all for all), " if len(rows) < len(found.rows) else ""
+    console.print(f"\n{part}{found.images} images in {found.batches} batches", style="dim")
 
 
 def write_rows(rows: Sequence[LayerStatistics], path: Path) -> None:

@@ -9,7 +9,7 @@ from statistics import median
 
 __all__ = ["FAR_SCALE", "FAR_SHIFT", "NEAR_SCALE", "NEAR_SHIFT", "LayerStatistics", "NetworkStatistics"]
 
-# Rules of thumb, not results: see docs/doctor.md. Shift in inherited standard deviations, scale in octaves of the
+# Words for distances, set by hand: see docs/doctor.md. Shift in inherited standard deviations, scale in octaves of the
 # variance.
 NEAR_SHIFT, FAR_SHIFT = 0.25, 1.0
 NEAR_SCALE, FAR_SCALE = 0.5, 2.0
@@ -55,6 +55,12 @@ class LayerStatistics:
         """True if the inherited statistics fit: means within 0.25 sigma and variances within a factor of 1.4."""
         return _near(self)
 
+    @property
+    def distance(self) -> float:
+        """Shift or scale, whichever is larger, in units of the bound of *far*; -1 if all channels are dead."""
+        parts = (self.shift / FAR_SHIFT, self.scale / FAR_SCALE)
+        return max((part for part in parts if math.isfinite(part)), default=-1.0)
+
 
 @dataclass(frozen=True)
 class NetworkStatistics:
@@ -70,6 +76,8 @@ class NetworkStatistics:
     """Title: backbone, data, pixels."""
     inherited: bool = True
     """True if the network inherited statistics; False for random weights."""
+    training: str = ""
+    """Command-line arguments of the planned training: DATA and the options that differ from the defaults."""
 
     @property
     def batch_size(self) -> float:

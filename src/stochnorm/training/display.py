@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.evaluation.table import metrics_table
-from stochnorm.methods.catalogue import methods_of
+from stochnorm.evaluation.table import metrics_table, warning_of
+from stochnorm.methods.catalogue import methods_of, trains
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
@@ -79,6 +79,7 @@ class Display:
                 "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
+                **({"probe": _probe(job)} if job.probe is not None else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
@@ -109,15 +110,22 @@ class Display:
 
     def result(self, record: dict[str, Any], run: Run) -> None:
         self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
+        if warning := warning_of(record["test"] or record["validation"]):
+            self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
-        self.note(
-            f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
-            f"{cost['images_per_second']:.0f} images/s"
-        )
+        if trains(record["config"]["method"]):
+            self.note(
+                f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
+                f"{cost['images_per_second']:.0f} images/s"
+            )
+        else:
+            self.note(f"selected: C = {record['probe']['strength']:g} ({selected['by']}); {cost['seconds']:.1f} s")
         if "stopped_early" in record:
             patience = record["config"]["patience"]
             self.note(f"stopped early at step {record['stopped_early']}: {patience} validations brought nothing better")
+        if warning := record.get("probe", {}).get("warning"):
+            self.note(f"warning: {warning}")
         if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
@@ -206,6 +214,18 @@ def _noise(images: int, classes: int) -> str:
     return (
         f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
         f"±{points:.0f} points"
+    )
+
+
+def _probe(job: Job) -> str:
+    """Return what the probe reaches on validation images, and how it was fitted."""
+    assert job.probe is not None
+    probe, task = job.probe, job.task
+    value = probe.validation[task.score]
+    reached = "undefined" if value is None else f"{value:.1f} %"
+    return (
+        f"validation {task.score_title} {reached}, C = {probe.strength:g}, fitted on {probe.images} images "
+        f"({probe.fitted_on}), {probe.seconds:.1f} s"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from stochnorm.data import ImageStore, Row, Source, Split, assign_splits, read_lists
 from stochnorm.data.images.augmentation import Augmentation
 from stochnorm.data.images.readable import Track
-from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, class_weights_of, pos_weight_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.text import some
 
@@ -42,17 +42,13 @@ def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
 
 
 def task_of(config: FinetuneConfig, source: Source, train: Split, device: torch.device) -> Task:
-    """Return the task of a run: one label per image or several, with weights of the findings for `balance`.
+    """Return the task of a run: one label per image or several, with weights of classes or findings for `balance`.
 
     The weights are on the device, so that no step copies them there.
-
-    Raises:
-        ValueError: `balance` with one label per image.
     """
     if not source.multi_label:
-        if config.balance:
-            raise ValueError(f"{config.data}: balance needs data with several labels per image; remove --balance")
-        return SingleLabel(source.classes)
+        weights = class_weights_of(train.targets, len(source.classes)).to(device) if config.balance else None
+        return SingleLabel(source.classes, weights)
     if not config.balance:
         return MultiLabel(source.classes, resamples=0)
     one_sided = [name for name, of in zip(source.classes, train.targets.T, strict=True) if len(of.unique()) == 1]

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from stochnorm.data import ImageStore, Split, format_manifest, read_source
 from stochnorm.evaluation.tasks import Task
+from stochnorm.methods.catalogue import trains
 from stochnorm.models import Classifier, build_classifier
 from stochnorm.models.build import check_forward
 from stochnorm.nn.cpu.accelerate import plain_class
@@ -27,6 +28,7 @@ from stochnorm.training.images import check_splits, fitting, for_training, split
 from stochnorm.training.mixing import Mixing
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
+from stochnorm.training.probe.probe import Probe, fit_probe, put_into_head
 
 __all__ = ["Job", "Validated", "assemble"]
 
@@ -54,6 +56,8 @@ class Job:
     """Images that cannot be read."""
     method: dict[str, Any]
     """The methods as they were applied, see [stochnorm.training.job.applied][]."""
+    probe: Probe | None
+    """The linear probe, if the head starts at it."""
     memory: PeakMemory
     validated: Validated | None
     """Called with the record of each validation, in the first process."""
@@ -135,8 +139,25 @@ def assemble(
     check_splits(splits, source.classes, config, fabric.world_size)
     splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
+    probe: Probe | None = None
+
+    def start_head() -> None:
+        nonlocal probe
+        probe = fit_probe(
+            classifier,
+            splits,
+            fabric,
+            task,
+            views=config.probe.views,
+            batch_size=config.batch_size,
+            refit=not trains(config.method),
+            seed=config.seed,
+        )
+        put_into_head(classifier, probe.head)
+
     with display.measuring("DELTA's channel attention") as progress:
-        regularizers = prepare(config, classifier, splits["train"], fabric, progress)
+        start = start_head if config.fits_probe else None
+        regularizers = prepare(config, classifier, splits["train"], fabric, progress, start)
     return Job(
         config,
         run,
@@ -157,6 +178,7 @@ def assemble(
         store,
         len(rows) - len(store.rows),
         applied(config, classifier, regularizers),
+        probe,
         memory,
         validated,
     )

@@ -12,6 +12,7 @@ from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.nn.masks import JointMasks
 from stochnorm.nn.stochastic import _StochNorm
+from stochnorm.regularizers.regularizer import trained_groups, trained_terms
 from stochnorm.runs.interrupt import agreed, stop_signal
 from stochnorm.training.average import Average
 from stochnorm.training.captured import CapturedStep, obstacle
@@ -52,13 +53,15 @@ def fit(job: Job) -> Trained:
     """
     config, fabric, run, train = job.config, job.fabric, job.run, job.splits["train"]
     network = job.classifier.model
-    optimizer: Any = make_optimizer(config, job.classifier, on_gpu=_on_gpu(job))
+    more = trained_groups(job.objective.regularizers, config.lr)  # they begin pre-trained, as the backbone does
+    optimizer: Any = make_optimizer(config, job.classifier, more, on_gpu=_on_gpu(job))
     model, optimizer = fabric.setup(compiled(network) if config.compile else network, optimizer)
     average = Average(network, config.ema) if config.ema else None
     rates = Rates(optimizer, fabric.device if _on_gpu(job) else None)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
     stateful |= {} if average is None else {"average": average}
+    stateful |= trained_terms(job.objective.regularizers)
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)

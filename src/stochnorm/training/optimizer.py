@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from stochnorm.models import Classifier
@@ -10,12 +13,15 @@ from stochnorm.runs.config import FinetuneConfig
 __all__ = ["make_optimizer"]
 
 
-def make_optimizer(config: FinetuneConfig, classifier: Classifier, *, on_gpu: bool) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: FinetuneConfig, classifier: Classifier, more: Sequence[dict[str, Any]] = (), *, on_gpu: bool
+) -> torch.optim.Optimizer:
     """Make the optimizer of a classifier's parameters.
 
     Args:
         config: Optimizer, rates, their decay with depth, momentum (the first beta of AdamW), weight decay.
         classifier: The classifier, after the methods have been applied.
+        more: Further groups of parameters, those of terms of the loss.
         on_gpu: Whether to take the fused kernel of CUDA, which reads learning rates from tensors, so that a CUDA graph
             can hold it.
     """
@@ -25,6 +31,7 @@ def make_optimizer(config: FinetuneConfig, classifier: Classifier, *, on_gpu: bo
         no_decay_norm_bias=not config.decay_norm_bias,
         layer_decay=config.layer_decay,
     )
+    groups += more
     fused = True if on_gpu else None
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(

@@ -99,10 +99,10 @@ class TrainingStep:
         config = self.config
         torch.manual_seed(derive_seed("step", config.seed, number, self.fabric.global_rank))
         self.rates.set(self.decay(number))
-        if self.objective.mixing is not None:
-            self.objective.mixing.prepare(number, self.objective.classifier.preprocessing.image_size)
         if self.average is not None:
             self.average.prepare(number)
+        if self.objective.mixing is not None:
+            self.objective.mixing.prepare(number, self.objective.classifier.preprocessing.image_size)
         if config.p_schedule != "constant":
             set_p(self.network, schedule(config.p_schedule, config.p, config.p_end, number, config.steps))
             if self.masks is not None:

@@ -14,6 +14,7 @@ from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.files import write_text
+from stochnorm.methods.catalogue import trains
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.determinism import repeatable
@@ -22,6 +23,7 @@ from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.loop import Trained, fit
+from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
 __all__ = ["Result", "conclude", "train"]
@@ -72,7 +74,7 @@ def train(
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated)
                 _open(job, config)
-                conclude(job, fit(job))
+                conclude(job, fit(job) if trains(config.method) else keep_probe(job))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
@@ -109,6 +111,7 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None)
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
         batch_size = job.config.batch_size
         _, validation = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
+        validation = honest_validation(job, validation)
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -148,9 +151,10 @@ def _record(
         "method": job.method,
         "selected": {
             "step": selected(history, config.select)["step"],
-            "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
+            "by": _selected_by(job, task),
         },
-        **({"stopped_early": last["step"]} if last["step"] < config.steps else {}),
+        **({"stopped_early": last["step"]} if trains(config.method) and last["step"] < config.steps else {}),
+        **probe_facts(job, validation),
         "validation": validation,
         "test": test,
         "cost": {
@@ -160,6 +164,13 @@ def _record(
         },
         "environment": environment(job.fabric, job.precision) | {"cuda_graph": trained.cuda_graph},
     }
+
+
+def _selected_by(job: Job, task: Task) -> str:
+    """Return how the model that is kept was selected."""
+    if job.probe is not None and not trains(job.config.method):
+        return f"strength by {job.probe.chosen_by}"
+    return f"validation {task.score_title}, then loss" if job.config.select == "best" else "last iterate"
 
 
 def _write_page(run: Run) -> None:

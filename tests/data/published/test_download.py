@@ -119,7 +119,7 @@ def test_paths_that_lead_out_of_an_archive_are_not_unpacked(
             r"server is offline.*unpack it to .*stanford_cars with devkit/cars_meta.mat, .*cars_test_annos_withlabels",
         ),
         ("chestxray14", r"Box folder.*unpack it to .* with Data_Entry_2017.csv, train_val_list.txt, test_list.txt"),
-        ("elpv", r"pip install 'stochnorm\[demo\]'"),
+        ("elpv", r"pip install 'stochnorm\[elpv\]'"),
     ],
 )
 def test_what_cannot_be_downloaded_says_where_to_get_it(name: str, words: str, tmp_path: Path) -> None:

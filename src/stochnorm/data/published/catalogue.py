@@ -10,6 +10,7 @@ from stochnorm.data.published.chestxray14 import CHESTXRAY14
 from stochnorm.data.published.cub import CUB
 from stochnorm.data.published.dataset import DataSet
 from stochnorm.data.published.elpv import ELPV
+from stochnorm.data.published.groceries import GROCERIES
 
 __all__ = ["BY_NAME", "DATASETS", "recognise"]
 
@@ -21,6 +22,7 @@ DATASETS: dict[str, DataSet] = {
         AIRCRAFT,
         CHESTXRAY14,
         ELPV,
+        GROCERIES,
     )
 }
 """All data sets by name, in the order of `stochnorm ls datasets`."""

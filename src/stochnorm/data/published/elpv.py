@@ -28,7 +28,7 @@ def list_elpv(root: Path) -> Source:
 def _installed() -> Path:
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("the data set elpv comes with a package: pip install 'stochnorm[demo]' (90 MB)")
+        raise FileNotFoundError("the data set elpv comes with a package: pip install 'stochnorm[elpv]' (90 MB)")
     return Path(spec.origin).parent / "data"
 
 
@@ -40,7 +40,7 @@ ELPV = DataSet(
     licence="CC BY-NC-SA 4.0, not for commercial use",
     homepage="https://github.com/zae-bayern/elpv-dataset",
     files=(),
-    obtain="it comes with a package: pip install 'stochnorm[demo]', then use elpv as DATA",
+    obtain="it comes with a package: pip install 'stochnorm[elpv]', then use elpv as DATA",
     installed=_installed,
     list_images=list_elpv,
 )

@@ -49,8 +49,8 @@ def features(classifier: Classifier, split: Split, fabric: Fabric, *, views: str
     Raises:
         ValueError: The logits are not a linear map of these features.
     """
-    layer, name = linear_head(classifier), classifier.head_name
-    preprocessing, parts = classifier.preprocessing, []
+    layer, name, preprocessing = linear_head(classifier), classifier.head_name, classifier.preprocessing
+    parts: list[Tensor] = []
     count = {"center": 1, "flip": 2, "crops": 10}[views]
     images = WholeImages(split, fabric.device)
     with torch.no_grad(), evaluating(classifier.model), InputTap(classifier.model, [name]) as tap:
@@ -61,7 +61,7 @@ def features(classifier: Classifier, split: Split, fabric: Fabric, *, views: str
             found = pooled(tap.values[name]).float()
             if not parts and not _agree(F.linear(found, layer.weight.flatten(1), layer.bias), logits.float()):
                 raise ValueError(_refusal(classifier))
-            parts.append(found.unflatten(0, crops.shape[:2]).cpu())
+            parts.append(found.view(*crops.shape[:2], -1).cpu())
     return torch.cat(parts).transpose(0, 1).contiguous()
 
 

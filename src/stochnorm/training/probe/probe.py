@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Probe:
     """train, or train and validation."""
     views: str
     """Views of each image that it is fitted on: center, flip or crops."""
+    seconds: float
+    """Time it took, features included."""
     train: dict[str, Any]
     """Metrics on the training images of the head fitted on them."""
     validation: dict[str, Any]
@@ -168,10 +171,9 @@ def _fit(
     refit: bool,
     seed: int,
 ) -> Probe:
+    start = time.perf_counter()
     train, val = splits["train"], splits["val"]
-    x_train, x_val = (
-        features(classifier, split, fabric, views=views, batch_size=batch_size) for split in (train, val)
-    )
+    x_train, x_val = (features(classifier, split, fabric, views=views, batch_size=batch_size) for split in (train, val))
     regression = _Regression(task)
     few = len(train) + len(val) < FEW
     both = torch.cat([x_train, x_val], dim=1)
@@ -185,13 +187,15 @@ def _fit(
         task.metrics(head(x[0]), split.targets, groups=_groups(split)) for x, split in ((x_train, train), (x_val, val))
     ]
     refitted = few and refit
+    head = regression.fit(both, targets, strength) if refitted else head
     return Probe(
-        regression.fit(both, targets, strength) if refitted else head,
+        head,
         strength,
         ("cross-validation over train and validation" if few else "validation") + f": {_CHOICE} {task.score_title}",
         both.shape[1] if refitted else len(train),
         "train and validation" if refitted else "train",
         views,
+        time.perf_counter() - start,
         *metrics,
     )
 
@@ -204,7 +208,7 @@ class _Regression:
         weight = getattr(task, "pos_weight", None)
         self.pos_weight = None if weight is None else weight.cpu()
 
-    def path(self, x: Tensor, y: Tensor, strengths: Sequence[float] = STRENGTHS) -> Any:
+    def path(self, x: Tensor, y: Tensor, strengths: Sequence[float] = STRENGTHS) -> Iterator[Linear]:
         return path(x, y, len(self.task.classes), strengths, pos_weight=self.pos_weight)
 
     def fit(self, x: Tensor, y: Tensor, strength: float) -> Linear:
@@ -226,10 +230,10 @@ class _Regression:
 
     def cross_validated(self, x: Tensor, y: Tensor, groups: Sequence[str], seed: int) -> float:
         """Return the strength that is best for images which the solution has not seen."""
-        smallest = int(y.unique(return_counts=True)[1].min()) if y.ndim == 1 else _FOLDS
+        smallest = int(torch.bincount(y).min()) if y.ndim == 1 else _FOLDS
         folds = folds_of(y, groups, min(_FOLDS, max(2, smallest)), seed)
         logits = torch.zeros(len(STRENGTHS), len(y), len(self.task.classes))
-        for fold in folds.unique().tolist():
+        for fold in sorted(set(folds.tolist())):
             out = folds == fold
             for number, head in enumerate(self.path(x[:, ~out], y[~out])):
                 logits[number, out] = head(x[0, out])
