@@ -39,7 +39,7 @@ def test_a_comparison_takes_a_preset_for_all_or_for_one_method() -> None:
 
 def test_an_unknown_preset_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["finetune", "photos", "--preset", "gental"]) == 1
-    assert "unknown preset 'gental', did you mean gentle?; presets are paper, gentle" in capsys.readouterr().err
+    assert "unknown preset 'gental', did you mean gentle?; presets are auto, paper, gentle" in capsys.readouterr().err
     assert main(["finetune", "photos", "--preset", "gentle", "--settings", "chosen.json"]) == 1
 
 

@@ -61,7 +61,7 @@ def test_a_run_does_not_lie_among_the_images(photos: Path, inside: str, config: 
 
 def test_the_default_directory_among_the_images_is_refused_too(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
-    with pytest.raises(ValueError, match=r"directory runs/photos-stochnorm-\w+ lies inside the images' folder \."):
+    with pytest.raises(ValueError, match=r"directory runs/photos-auto-\w+ lies inside the images' folder \."):
         Run.of(FinetuneConfig(".")).check(FinetuneConfig("."))
 
 
@@ -98,7 +98,7 @@ def test_overwrite_removes_every_file_of_a_run_and_no_other(photos: Path, tmp_pa
     finetune(settings, quiet=True)
     run = Run(tmp_path / "run")
     left = set(run.path.iterdir())
-    assert left | {run.checkpoint, run.failure} == {*run.files, run.path / "csv"}
+    assert left | {run.checkpoint, run.failure, run.search} == {*run.files, run.path / "csv"}
     (run.path / "notes.txt").write_text("mine")
     run.open(replace(settings, overwrite=True))
     assert {path.name for path in run.path.iterdir()} == {"config.json", "notes.txt"}
@@ -136,7 +136,7 @@ def test_damaged_files_are_named_with_their_mend(
 
 
 def test_a_run_is_named_by_what_its_result_depends_on(photos: Path) -> None:
-    base = FinetuneConfig(str(photos))
+    base = FinetuneConfig(str(photos), method="stochnorm")
     assert Run.of(base).path == Run.of(replace(base, workers=2, resume=True, cache="none")).path
     assert Run.of(base).path != Run.of(replace(base, p=0.4)).path
     assert Run.of(base).path.parts[:1] == ("runs",)

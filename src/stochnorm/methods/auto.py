@@ -28,7 +28,7 @@ class Auto(Method):
     acts_on = "training"
     alone = True
     what = "probe, frozen, StochNorm and plain fine-tuning within a budget of time; the choice is made on validation"
-    source = "one-standard-error rule: Breiman et al., 1984; weights between: Wortsman et al., CVPR 2022"
+    source = "Wortsman et al., CVPR 2022"
     flat = AutoConfig
 
     def describe(self, settings: AutoConfig) -> str:

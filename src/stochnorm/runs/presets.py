@@ -37,6 +37,7 @@ PRESETS: dict[str, Preset] = {
     "strong": Preset(
         "train hard and long: AdamW, strong augmentation, averaged weights; give it many steps",
         {
+            "method": "stochnorm",
             "optimizer": "adamw",
             "schedule": "cosine",
             "warmup": 0.1,
