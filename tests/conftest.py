@@ -60,7 +60,7 @@ def tiny() -> dict[str, Any]:
     """Settings of a run that takes half a second; without the page, which takes half as long."""
     return {
         "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 12, "eval_every": 4,
-        "precision": "32", "device": "cpu", "report": False,
+        "precision": "32", "device": "cpu", "report": False, "method": "stochnorm",
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def config(tiny: dict[str, Any]) -> Callable[..., FinetuneConfig]:
 @pytest.fixture
 def tiny_options(tiny: dict[str, Any]) -> list[str]:
     """Return the tiny settings for the command line; `--no-report` is for finetune alone."""
-    return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name != "report"]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name not in ("report", "method")]
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from stochnorm.evaluation.predict import Prediction, predict
     from stochnorm.evaluation.result import Evaluation
     from stochnorm.methods.bss import BSSConfig
+    from stochnorm.methods.cotuning import CoTuningConfig
     from stochnorm.methods.delta import DELTAConfig
     from stochnorm.methods.l2sp import L2SPConfig
+    from stochnorm.methods.lwf import LwFConfig
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BSSConfig",
+    "CoTuningConfig",
     "Comparison",
     "DELTAConfig",
     "Diagnosis",
@@ -50,6 +53,7 @@ __all__ = [
     "FinetuneConfig",
     "Grid",
     "L2SPConfig",
+    "LwFConfig",
     "Prediction",
     "Record",
     "Result",
@@ -81,6 +85,7 @@ __all__ = [
 
 _LAZY = {
     "BSSConfig": "stochnorm.methods.bss",
+    "CoTuningConfig": "stochnorm.methods.cotuning",
     "Comparison": "stochnorm.comparison.compare",
     "DELTAConfig": "stochnorm.methods.delta",
     "Diagnosis": "stochnorm.doctor.diagnosis",
@@ -88,6 +93,7 @@ _LAZY = {
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
     "L2SPConfig": "stochnorm.methods.l2sp",
+    "LwFConfig": "stochnorm.methods.lwf",
     "Prediction": "stochnorm.evaluation.predict",
     "Record": "stochnorm.runs.records",
     "Result": "stochnorm.training.finetune",

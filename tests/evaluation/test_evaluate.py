@@ -163,7 +163,8 @@ def test_the_worst_classes_come_with_those_they_are_confused_with() -> None:
     predicted = ["b", "[c]", "[c]", "a", "b", "b", "a"]
     metrics = {
         "images": 7, "top1": 42.9, "top1_interval": [15.8, 75.0], "mean_per_class": 41.7, "ece": 1.0, "loss": 1.0,
-        "per_class": [25.0, 100.0, 0.0, None],
+        "per_class": [25.0, 100.0, 0.0, None], "per_class_precision": [50.0, 66.7, 0.0, None],
+        "per_class_f1": [33.3, 80.0, 0.0, None],
     }  # fmt: skip
     found = Evaluation(
         "all", metrics, ("a", "b", "[c]", "d"), [""] * 7, truth, predicted, torch.zeros(7, 4), multi_label=False
@@ -172,7 +173,8 @@ def test_the_worst_classes_come_with_those_they_are_confused_with() -> None:
     found.show(console)
     lines = [line.split() for line in console.file.getvalue().splitlines()[-4:]]  # type: ignore[attr-defined]
     assert [line for line in lines if line] == [
-        ["[c]", "1", "0.0", "a", "(1)"], ["a", "4", "25.0", "[c]", "(2)"], ["b", "2", "100.0", "-"],
+        ["[c]", "1", "0.0", "0.0", "0.0", "a", "(1)"], ["a", "4", "25.0", "50.0", "33.3", "[c]", "(2)"],
+        ["b", "2", "100.0", "66.7", "80.0", "-"],
     ]  # fmt: skip
 
 
@@ -185,7 +187,7 @@ def test_the_command_shows_and_writes_what_the_function_returns(
     expected = evaluate(run.path, **LIKE_THE_RUN)
     assert (tmp_path / "out.csv").read_text() == expected.predictions_csv()
     assert json.loads((tmp_path / "out.json").read_text()) == {
-        "run": str(run.path), "data": "", "ten_crop": False, "split": "test",
+        "run": str(run.path), "data": "", "ten_crop": False, "flip": False, "split": "test",
         "classes": ["blue", "green", "red"], **json.loads(json.dumps(expected.metrics))
     }  # fmt: skip
     assert f"{expected.metrics['top1']:.1f}" in shown

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_precision,
     multilabel_average_precision,
 )
 
@@ -52,6 +54,27 @@ def test_accuracy_and_calibration_are_those_of_torchmetrics() -> None:
     assert metrics["per_class"] == pytest.approx((100 * per_class).tolist(), abs=1e-3)
     assert metrics["mean_per_class"] == pytest.approx(100 * float(per_class.mean()), abs=1e-3)
     assert metrics["ece"] == pytest.approx(100 * float(multiclass_calibration_error(logits.softmax(1), labels, 5)))
+
+
+def test_a_model_that_always_answers_with_the_largest_class_is_seen() -> None:
+    labels = torch.tensor([0] * 123 + [1] * 10)
+    metrics = classification_metrics(torch.tensor([[1.0, 0]]).expand(133, 2), labels)
+    assert metrics["top1"] == metrics["majority"] == pytest.approx(100 * 123 / 133)
+    assert metrics["per_class"] == [100, 0]
+    assert metrics["per_class_precision"] == [pytest.approx(100 * 123 / 133), 0]  # never predicted: 0
+    f1 = 100 * 2 * 123 / (2 * 123 + 10)  # 2 TP / (2 TP + FP + FN)
+    assert metrics["per_class_f1"] == [pytest.approx(f1), 0]
+    assert metrics["macro_f1"] == pytest.approx(f1 / 2)
+
+
+def test_precision_and_f1_are_those_of_torchmetrics_over_the_classes_with_images() -> None:
+    logits, _ = draw(200, 6)
+    labels = torch.randint(5, (200,), generator=torch.Generator().manual_seed(1))  # none of the sixth
+    metrics = classification_metrics(logits, labels)
+    for name, function in (("precision", multiclass_precision), ("f1", multiclass_f1_score)):
+        expected = 100 * function(logits, labels, 6, average=None)[:5].double()
+        assert metrics[f"per_class_{name}"] == [*(pytest.approx(x, abs=1e-3) for x in expected.tolist()), None]
+        assert metrics[f"macro_{name}"] == pytest.approx(float(expected.mean()), abs=1e-3)
 
 
 def test_multilabel_metrics_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
-from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, class_weights_of, pos_weight_of
 
 CLASSES = ("a", "b", "c")
 CASES = [
@@ -49,6 +49,26 @@ def test_the_single_label_loss_is_cross_entropy() -> None:
     logits, targets = logits_of_four(), torch.tensor([0, 2, 1, 1])
     expected = -logits.log_softmax(1)[range(4), targets].mean()
     torch.testing.assert_close(SingleLabel(CLASSES).loss(logits, targets), expected)
+
+
+def test_class_weights_make_the_sums_of_all_classes_equal_and_their_mean_over_images_one() -> None:
+    labels = torch.tensor([0] * 12 + [1] * 3 + [2])
+    weights = class_weights_of(labels, 3)
+    torch.testing.assert_close(weights * labels.bincount(), torch.full((3,), 16 / 3))
+    assert weights[labels].mean() == pytest.approx(1)
+    absent = class_weights_of(torch.tensor([0, 0, 0, 2]), 4)
+    assert absent.tolist() == [pytest.approx(2 / 3), 1, 2, 1]
+
+
+def test_the_weighted_loss_is_a_mean_over_images_so_that_parts_add_up() -> None:
+    logits, targets = logits_of_four(), torch.tensor([0, 2, 1, 1])
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    task = SingleLabel(CLASSES, weights)
+    each = -logits.log_softmax(1)[range(4), targets]
+    torch.testing.assert_close(task.loss(logits, targets), (weights[targets] * each).mean())
+    parts = 0.75 * task.loss(logits[:3], targets[:3]) + 0.25 * task.loss(logits[3:], targets[3:])
+    torch.testing.assert_close(parts, task.loss(logits, targets))
+    assert task.metrics(logits, targets) == SingleLabel(CLASSES).metrics(logits, targets)  # comparable
 
 
 def test_positive_weights_weigh_the_positive_term_alone() -> None:
@@ -92,5 +112,7 @@ def test_a_finding_of_one_side_weighs_one() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"a positive number for each of 3 findings, got \[1.0, 2.0\]"):
         MultiLabel(CLASSES, torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"class_weights must be a positive number for each of 3 classes, got \[1.0\]"):
+        SingleLabel(CLASSES, torch.tensor([1.0]))
     with pytest.raises(ValueError, match=r"got \[1.0, 0.0, 1.0\]"):
         MultiLabel(CLASSES, torch.tensor([1.0, 0, 1]))

@@ -34,8 +34,8 @@ texts = {
     "ls": printed("ls", "methods"),
     "finetune": printed("finetune", "photos", "--method", both, "--logit-decay.strength", "0.5", "--out", "run", *tiny),
     "tune": printed("tune", "photos", "--method", both, "--trials", "2", "--out", "search", *tiny),
-    "compare": printed("compare", "photos", "--methods", f"vanilla,{both}", "--seeds", "2", "--workers", "1",
-                       "--out", "comparison", *tiny),
+    "compare": printed("compare", "photos", "--methods", f"vanilla,{both}", "--no-probe", "--seeds", "2",
+                       "--workers", "1", "--out", "comparison", *tiny),
 }
 import json; print(json.dumps(texts))
 """

@@ -8,6 +8,7 @@ from torch import nn
 
 from stochnorm import build_classifier
 from stochnorm.models import parameter_groups
+from stochnorm.models.parameters import stages
 from stochnorm.nn import convert_batch_instance
 
 CLASSES = ("a", "b", "c")
@@ -86,3 +87,25 @@ def test_the_proportions_of_batch_instance_normalization_learn_fast_and_never_de
     assert (rho["lr"], rho["weight_decay"]) == (1.0, 0.0)
     assert (backbone["weight_decay"], head["weight_decay"]) == (0.5, 0.5)
     assert named(model, backbone) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize(("backbone", "count"), [("tf_efficientnet_lite0", 8), ("test_resnet", 5)])
+def test_learning_rates_fall_from_stage_to_stage(backbone: str, count: int) -> None:
+    classifier = build_classifier(backbone, "random", CLASSES, image_size=64)
+    *stages, head = classifier.parameter_groups(0.01, 10, layer_decay=0.5)
+    assert [group["lr"] for group in stages] == pytest.approx([0.01 * 0.5**n for n in range(count)][::-1])
+    assert head["lr"] == pytest.approx(0.1)
+    assert stages[0]["params"][0] is next(classifier.model.parameters())
+    members = [parameter for group in (*stages, head) for parameter in group["params"]]
+    assert len(members) == len(set(members)) == len(list(classifier.model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("resnet18", 5), ("mobilenet_v2", 19), ("vgg11_bn", 9), ("regnet_y_400mf", 5)]
+)
+def test_networks_without_named_stages_have_their_parts(name: str, count: int) -> None:
+    classifier = build_classifier(f"torchvision/{name}", "random", CLASSES, image_size=64)
+    found = stages(classifier.model, set(classifier.head[0].parameters()))
+    order = list(classifier.model.parameters())
+    assert len(found) == count
+    assert [parameter for stage in found for parameter in stage] == order[: sum(map(len, found))]

@@ -82,6 +82,7 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"method": "stochnorm"},
         {"method": "stochnorm", "p": 1.0, "p_end": 0.3, "p_schedule": "linear"},
         {"method": "bin"},
+        {"method": "vanilla", "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1, "accumulate": 2},
         {"method": "frozen+l2sp"},
         {"method": "stochnorm+l2sp+delta", "accumulate": 2},
         {"method": "stochnorm", "precision": "bf16"},

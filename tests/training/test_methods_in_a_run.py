@@ -35,6 +35,9 @@ METHODS = [
     ("l2sp", "BatchNorm2d", True, ["l2sp"], 0.0),
     ("delta", "BatchNorm2d", True, ["delta"], 0.0),
     ("bss", "BatchNorm2d", True, ["bss"], 5e-4),
+    ("lwf", "BatchNorm2d", True, ["lwf"], 5e-4),
+    ("cotuning", "BatchNorm2d", True, ["cotuning"], 5e-4),
+    ("stochnorm+lwf+cotuning", "StochNorm2d", True, ["lwf", "cotuning"], 5e-4),
     ("stochnorm+l2sp", "StochNorm2d", True, ["l2sp"], 0.0),
     ("bss+stochnorm", "StochNorm2d", True, ["bss"], 5e-4),
     ("bin+l2sp", "BatchInstanceNorm2d", True, ["l2sp"], 0.0),
@@ -174,6 +177,44 @@ def test_p_follows_its_schedule(
     options = {"p": 1.0, "p_end": 0.45, "p_schedule": "linear"}
     finetune(config(photos, tmp_path / "run", **options), quiet=True)
     assert seen == [round(1 - 0.05 * step, 4) for step in range(12)]
+
+
+def test_stochnorm_with_p_zero_and_held_statistics_is_frozen(
+    photos: Path, tmp_path: Path, weights: str, config: Configure
+) -> None:
+    held = {"method": "stochnorm", "p": 0.0, "norm_momentum": 0.0}
+    for name, settings in (("frozen", {"method": "frozen"}), ("held", held), ("moving", held | {"norm_momentum": 0.1})):
+        settings |= {"weights": weights, "steps": 5, "eval_every": 5, "select": "last"}
+        finetune(config(photos, tmp_path / name, **settings), quiet=True)
+    frozen, held_end, moving = (
+        read_state_dict(tmp_path / name / "model.safetensors") for name in ("frozen", "held", "moving")
+    )
+    start = read_state_dict(Path(weights))
+    for key in (key for key in frozen if not key.endswith("num_batches_tracked")):
+        torch.testing.assert_close(held_end[key], frozen[key], rtol=1e-6, atol=1e-6)
+        assert torch.equal(held_end[key], start[key]) == ("running" in key)
+    assert not torch.equal(moving["bn1.running_mean"], start["bn1.running_mean"])
+
+
+def test_p_rises_from_zero(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure) -> None:
+    seen = []
+    original = TrainingStep.compute
+
+    def spy(self: TrainingStep, *inputs: torch.Tensor) -> None:
+        seen.append(round(next(m.p for m in self.network.modules() if isinstance(m, _StochNorm)), 4))
+        original(self, *inputs)
+
+    monkeypatch.setattr(TrainingStep, "compute", spy)
+    options = {"p": 0.0, "p_end": 0.6, "p_schedule": "linear", "norm_momentum": 0.0, "lr": 1e-3}
+    result = finetune(config(photos, tmp_path / "run", **options), quiet=True)
+    assert seen == [round(0.6 * step / 11, 4) for step in range(12)]
+    assert result.validation["loss"] < 100
+
+
+def test_a_method_of_the_source_head_says_what_it_needs(photos: Path, tmp_path: Path, config: Configure) -> None:
+    for method in ("lwf", "cotuning"):
+        with pytest.raises(ValueError, match="random weights have no source classes"):
+            finetune(config(photos, tmp_path / method, method=method), quiet=True)
 
 
 def test_a_pattern_picks_the_layers(photos: Path, tmp_path: Path, config: Configure) -> None:

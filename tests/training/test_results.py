@@ -95,6 +95,31 @@ def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
     assert (plain.test["findings"], plain.test["mean_auc_interval"]) == (2, None)  # of three images
 
 
+def test_balance_weighs_the_classes_of_a_run_and_says_where_only_the_largest_is_answered(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = []
+    original = stochnorm.training.job.Objective
+
+    def spy(*args: Any) -> Any:
+        weights.append(args[1].class_weights)
+        return original(*args)
+
+    monkeypatch.setattr(stochnorm.training.job, "Objective", spy)
+    for path in [*(photos / "green").iterdir(), *sorted((photos / "red").iterdir())[5:]]:
+        path.unlink()
+    (photos / "green").rmdir()
+    plain = finetune(config(photos, tmp_path / "plain", lr=1e-9))
+    finetune(config(photos, tmp_path / "balanced", balance=True), quiet=True)
+    assert weights[0] is None
+    train = plain.record["images"]["train"]
+    few = sum(",red,train" in line for line in (tmp_path / "plain/split.csv").read_text().splitlines())
+    assert weights[1].tolist() == [pytest.approx(train / (2 * (train - few))), pytest.approx(train / (2 * few))]
+    assert plain.test is not None
+    assert plain.test["majority"] == pytest.approx(200 / 3)
+    assert ("always answering with the largest class" in capsys.readouterr().out) == (plain.test["top1"] < 67)
+
+
 def test_without_a_test_split_only_validation_is_reported(photos: Path, tmp_path: Path, config: Configure) -> None:
     result = finetune(config(photos, tmp_path / "run", test_fraction=0), quiet=True)
     assert result.test is None

@@ -32,21 +32,23 @@ Configure = Callable[..., FinetuneConfig]
 StopAt = Callable[[int, FinetuneConfig], None]
 
 
-@pytest.mark.parametrize("method", ["stochnorm", "vanilla", "stochnorm+delta+bss"])
+@pytest.mark.parametrize("method", ["stochnorm", "vanilla", "stochnorm+delta+bss", "lwf+cotuning"])
 def test_an_interrupted_run_resumes_to_the_same_bits(
-    photos: Path, tmp_path: Path, method: str, config: Configure, stop_at: StopAt
+    photos: Path, tmp_path: Path, weights: str, method: str, config: Configure, stop_at: StopAt
 ) -> None:
+    given = {"method": method} | ({"weights": weights} if "lwf" in method else {})  # its head is trained, too
+
     def lasting(run: Run) -> list[dict[str, Any]]:
         timing = {"seconds", "images_per_second"}
         return [{k: v for k, v in record.items() if k not in timing} for record in run.read_metrics()]
 
-    finetune(config(photos, tmp_path / "whole", method=method), quiet=True)
+    finetune(config(photos, tmp_path / "whole", **given), quiet=True)
     whole = Run(tmp_path / "whole")
     for stop_after in (3, 4, 10):
         parts = Run(tmp_path / f"parts{stop_after}")
-        stop_at(stop_after, config(photos, parts.path, method=method))
+        stop_at(stop_after, config(photos, parts.path, **given))
         assert parts.checkpoint.is_file()
-        resumed = finetune(config(photos, parts.path, method=method, resume=True), quiet=True)
+        resumed = finetune(config(photos, parts.path, resume=True, **given), quiet=True)
         first, second = read_state_dict(whole.model), read_state_dict(parts.model)
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert lasting(whole) == lasting(parts)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Suppress, arg
 
-from stochnorm.cli.options import ExecutorName, Reference, RunOptions, Workers
+from stochnorm.cli.options import ExecutorName, Preset, Reference, RunOptions, Workers
 from stochnorm.methods.catalogue import concerns
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class CompareOptions:
 
     methods: str = "vanilla,stochnorm"
     """Methods, joined by commas, each with its settings if any: stochnorm:p=0.3,stochnorm+l2sp:l2sp.alpha=0.01."""
+    preset: Preset = ""
     rates: str = "100"
     """Percentages of the training images, joined by commas."""
     seeds: int = 3
@@ -33,6 +34,8 @@ class CompareOptions:
     """Random seed that all other seeds are derived from."""
     trials: int = 0
     """Trials per method of a search on validation images, at the smallest rate, for lr, strengths and p; 0 for none."""
+    grid_probe: Annotated[bool, arg(name="probe")] = True
+    """Add the linear probe on the frozen backbone as a row to compare with."""
     reference: Reference = "vanilla"
     grid_workers: Annotated[Workers, arg(name="workers")] = 0
     threads: int = 0
@@ -57,6 +60,11 @@ class Compare(RunOptions, CompareOptions):
     resume: Suppress[bool] = False  # always on
     overwrite: Suppress[bool] = False  # would delete hours of runs; remove the directory instead
     report: Suppress[bool] = False  # one for the comparison, none for a run
+
+    @classmethod
+    def preset_defaults(cls, preset: str) -> dict[str, Any]:
+        """Return the values of a preset except its method, since --methods names those of the comparison."""
+        return {name: value for name, value in super().preset_defaults(preset).items() if name != "method"}
 
     def run(self) -> None:
         grid = self.grid()
@@ -98,9 +106,11 @@ class Compare(RunOptions, CompareOptions):
         """
         base = self.config()
 
-        from stochnorm.comparison.grid import Grid, parse_variant
+        from stochnorm.comparison.grid import Grid, Variant, parse_variant
 
         variants = tuple(parse_variant(text.strip()) for text in self.methods.split(",") if text.strip())
+        if self.grid_probe and not any(variant.settings["method"] == "probe" for variant in variants):
+            variants = (*variants, Variant("probe", {"method": "probe"}))
         try:
             rates = tuple(float(rate) for rate in self.rates.split(",") if rate.strip())
         except ValueError as error:

@@ -25,6 +25,8 @@ class Evaluate:
     """Split of DATA to evaluate; auto: test where DATA has a test split, else all."""
     ten_crop: bool = False
     """Average the logits of ten crops of each image, instead of using the center crop."""
+    flip: bool = False
+    """Average the logits of each image and its mirror image, also if the run did not."""
     csv: str = ""
     """CSV file for the label, prediction and probabilities of every image."""
     json: str = ""
@@ -52,6 +54,7 @@ class Evaluate:
             self.data,
             split=self.split,
             ten_crop=self.ten_crop,
+            flip=self.flip,
             strict=self.strict,
             batch_size=self.batch_size,
             device=self.device,
@@ -62,5 +65,5 @@ class Evaluate:
         if self.csv:
             write_text(Path(self.csv), evaluation.predictions_csv())
         if self.json:
-            about = {"run": self.model, "data": self.data, "ten_crop": self.ten_crop}
+            about = {"run": self.model, "data": self.data, "ten_crop": self.ten_crop, "flip": self.flip}
             write_text(Path(self.json), evaluation.metrics_json(**about))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stochnorm.cli.options import RunOptions
+from stochnorm.cli.options import Preset, RunOptions
 
 __all__ = ["Finetune"]
 
@@ -13,6 +13,7 @@ __all__ = ["Finetune"]
 class FinetuneOptions:
     """The options of `finetune` that are no settings of a run."""
 
+    preset: Preset = ""
     settings: str = ""
     """JSON file of default settings: chosen.json of stochnorm tune, or a run's config.json."""
 

@@ -15,15 +15,15 @@ __all__ = ["List"]
 
 @dataclass(frozen=True)
 class List:
-    """List the methods, the known data sets or the paper's experiments."""
+    """List the methods, the presets, the known data sets or the paper's experiments."""
 
-    what: Annotated[Literal["methods", "datasets", "experiments"], tyro.conf.Positional]
+    what: Annotated[Literal["methods", "presets", "datasets", "experiments"], tyro.conf.Positional]
     """Catalogue to list."""
 
     def run(self) -> None:
         from rich.console import Console
 
-        tables = {"methods": _methods, "datasets": _datasets, "experiments": _experiments}
+        tables = {"methods": _methods, "presets": _presets, "datasets": _datasets, "experiments": _experiments}
         table, note = tables[self.what]()
         console = Console(highlight=False)
         console.print(table)
@@ -41,6 +41,19 @@ def _methods() -> tuple[Table, str]:
         table.add_row(f"[bold]{method.name}[/]", f"{method.title}: {method.what}{options}", method.source)
     note = "Combine methods with +: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen.\n"
     return table, note + "Every method takes --statistics and --norm-momentum (moving statistics)."
+
+
+def _presets() -> tuple[Table, str]:
+    from stochnorm.runs.presets import PRESETS
+
+    table = _table()
+    table.add_column("--preset", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, preset in PRESETS.items():
+        options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in preset.settings.items())
+        table.add_row(f"[bold]{name}[/]", f"{preset.what}\n[dim]{options}[/]")
+    note = "A preset gives defaults; each option beside it counts more: --preset gentle --lr 0.002."
+    return table, f"{note}\nIn one method of a comparison: --methods vanilla,stochnorm:preset=gentle."
 
 
 def _datasets() -> tuple[Table, str]:

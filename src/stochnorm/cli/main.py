@@ -77,6 +77,12 @@ def parse(args: Sequence[str]) -> Any:
     if isinstance(command, kind) and command.settings:  # parse again, with the settings of the file as defaults
         default = kind(**FinetuneConfig.load(command.settings).as_fields(), settings=command.settings)
         command = tyro.cli(kind, default=default, prog="stochnorm finetune", args=args[1:])
+    if preset := getattr(command, "preset", ""):
+        if getattr(command, "settings", ""):
+            raise ValueError(f"--preset {preset} and --settings {command.settings} both give defaults; choose one")
+        kind = type(command)
+        default = kind(command.data, **kind.preset_defaults(preset), preset=preset)
+        command = tyro.cli(kind, default=default, prog=f"stochnorm {args[0]}", args=args[1:])
     return command
 
 

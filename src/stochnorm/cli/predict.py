@@ -23,6 +23,8 @@ class Predict:
     """Image files and folders of images."""
     csv: str = ""
     """CSV file for the class and the probabilities of every image."""
+    flip: bool = False
+    """Average the logits of each image and its mirror image, also if the run did not."""
     strict: Strict = False
 
     def run(self) -> None:
@@ -38,7 +40,7 @@ class Predict:
         from stochnorm.evaluation.predict import predict
         from stochnorm.runs.predictions import format_predictions
 
-        predictions = predict(self.model, self.images, strict=self.strict)
+        predictions = predict(self.model, self.images, flip=self.flip, strict=self.strict)
         table = Table(box=None, header_style="dim")
         for column in ("image", "class"):
             table.add_column(column, overflow="fold")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Suppress
 
-from stochnorm.cli.options import RunOptions
+from stochnorm.cli.options import Preset, RunOptions
 
 __all__ = ["Tune"]
 
@@ -15,6 +15,7 @@ __all__ = ["Tune"]
 class TuneOptions:
     """The options of a search in addition to the settings of its trials."""
 
+    preset: Preset = ""
     trials: int = 20
     """Total number of trials. Rerun the command to resume."""
     storage: str = ""

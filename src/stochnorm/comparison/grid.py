@@ -13,6 +13,7 @@ from stochnorm.data.splits import derive_seed
 from stochnorm.methods.catalogue import check_method, concerns
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import run_name
+from stochnorm.runs.presets import preset_settings
 
 __all__ = ["Grid", "GridRun", "Variant", "override", "parse_variant"]
 
@@ -128,6 +129,8 @@ def override(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneCon
 def parse_variant(text: str) -> Variant:
     """Parse a method with its settings, if any: `METHOD[:SETTING=VALUE]...`.
 
+    `preset=NAME` is short for the settings of a preset but its method; others of the text replace them.
+
     Example:
         >>> parse_variant("stochnorm+l2sp:p=0.3:l2sp.alpha=0.01").settings
         {'method': 'stochnorm+l2sp', 'p': 0.3, 'l2sp.alpha': 0.01}
@@ -142,6 +145,8 @@ def parse_variant(text: str) -> Variant:
                 f"{text!r}: {pair!r} is not a setting; write METHOD:SETTING=VALUE, such as stochnorm:p=0.3"
             )
         settings[name.replace("-", "_")] = _parse(value)
+    if (preset := settings.pop("preset", None)) is not None:
+        settings = preset_settings(str(preset)) | settings
     return Variant(method + "".join(f", {pair.replace('=', ' = ')}" for pair in pairs), settings)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from stochnorm.comparison.executors import Job, executor
 from stochnorm.comparison.grid import Grid, Variant
 from stochnorm.comparison.queue import perform_all
-from stochnorm.methods.catalogue import concerns
+from stochnorm.methods.catalogue import concerns, trains
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import run_name
 from stochnorm.tuning.space import searched
@@ -51,9 +51,11 @@ def tune_variants(
     smallest = replace(grid, rates=(min(grid.rates),) if grid.rates else (), repeats=1)
     configs = {run.variant: run.config for run in smallest.runs()}
     paths = {label: out / "tune" / run_name(config) for label, config in configs.items()}
+    paths = {label: path for label, path in paths.items() if trains(configs[label].method)}  # others search nothing
     jobs = [
         (f"search for {label}", Job(replace(config, out=str(paths[label]), report=False), trials=trials))
         for label, config in configs.items()
+        if label in paths
     ]
     start = partial(executor, executor_name, workers=workers, threads=threads, processes=1, logs=out / "logs")
     reasons = perform_all(jobs, start, what="searches", quiet=quiet)
@@ -61,6 +63,9 @@ def tune_variants(
         raise ValueError(f"{len(reasons)} of {len(jobs)} searches failed; {reasons[0]}")
     variants = []
     for variant in grid.variants:
+        if variant.label not in paths:
+            variants.append(variant)
+            continue
         chosen = FinetuneConfig.load(paths[variant.label] / "chosen.json")
         found = {name: value for name, value in searched(chosen).items() if concerns(name, chosen.method)}
         variants.append(Variant(variant.label, {**variant.settings, **found}))

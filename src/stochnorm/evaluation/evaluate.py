@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_images, read_source
@@ -26,6 +27,7 @@ def evaluate(
     *,
     split: str = "auto",
     ten_crop: bool = False,
+    flip: bool = False,
     strict: bool = False,
     batch_size: int = 32,
     device: str = "auto",
@@ -40,6 +42,7 @@ def evaluate(
             test images of the run.
         split: Split of `data`: train, val, test, all; or auto: the test split if there is one, else all.
         ten_crop: Average the logits of ten crops of each image, instead of using the center crop.
+        flip: Average the logits of each image and its mirror image, also if the run did not.
         strict: Raise at the first unreadable image instead of warning.
         batch_size: Images, or crops, per batch.
         device: auto, cpu, cuda or mps.
@@ -65,6 +68,8 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     classifier = load_classifier(model)
+    if flip:
+        classifier.preprocessing = replace(classifier.preprocessing, flip=True)
     run = Run(Path(model))
     if data:
         source = read_images(data)

@@ -56,7 +56,7 @@ def evaluate_split(
         FloatingPointError: A logit is not finite.
     """
     task = task or task_for(classifier.classes, classifier.multi_label)
-    crops = 10 if ten_crop else 1
+    crops = 10 if ten_crop else 1 + classifier.preprocessing.flip
     size = max(batch_size // crops, 1)
     images = WholeImages(split, fabric.device, workers=workers)
     # Filled in place: a list to join would double the memory.
@@ -113,7 +113,8 @@ def predict_logits(
         batches: Images uint8 (b, 3, resize, resize).
         preprocessing: Crop and normalization.
         fabric: Device and precision.
-        ten_crop: Average the logits of ten crops, all in one batch, instead of using the center crop.
+        ten_crop: Average the logits of ten crops, all in one batch, instead of using the center crop, and with
+            `preprocessing.flip` its mirror image.
 
     Returns:
         (n, num_classes), float32, on the CPU.
@@ -136,7 +137,7 @@ def _logits(
     try:
         for batch in batches:
             images = send(batch, fabric.device)
-            crops = preprocessing.ten_crop(images) if ten_crop else preprocessing.center_crop(images)[:, None]
+            crops = preprocessing.ten_crop(images) if ten_crop else preprocessing.views(images)
             with fabric.autocast():
                 output = model(preprocessing.normalize(crops.flatten(0, 1)))
             yield output.float().unflatten(0, crops.shape[:2]).mean(1)

@@ -9,7 +9,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_calibration_error,
+    multiclass_stat_scores,
+)
 
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
@@ -36,8 +40,11 @@ def classification_metrics(
     Returns:
         `images`; `loss` (cross-entropy); in percent `top1`, `top1_interval` (95 %; Wilson's score interval of n
         independent images; with groups, percentiles of a bootstrap that draws groups), `mean_per_class` (over the
-        classes with images), `per_class` (None for a class without images), `ece` (expected calibration error, 15 bins
-        of the predicted class's probability).
+        classes with images; the macro recall), `per_class` (recall; None for a class without images), `macro_precision`
+        and `macro_f1` (over the classes with images), `per_class_precision` (0 for a class that is never predicted) and
+        `per_class_f1` (None for a class without images), `majority` (the share of the largest class: the top-1 of a
+        model that always answers with it), `ece` (expected calibration error, 15 bins of the predicted class's
+        probability).
 
     Raises:
         FloatingPointError: A logit is not finite.
@@ -50,12 +57,16 @@ def classification_metrics(
             f"labels must be a class from 0 to {num_classes - 1} for each of {len(logits)} images, got "
             f"{_values(labels)}"
         )
-    right = logits.argmax(1) == labels
+    answers = logits.argmax(1)
+    right = answers == labels
     parts = list(zip(logits.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True))  # type: ignore[no-untyped-call]
     losses = torch.cat([F.cross_entropy(some.double(), theirs, reduction="none") for some, theirs in parts])
     confidence = torch.cat([some.softmax(1).amax(1) for some, _ in parts])
-    support, hits = (torch.bincount(which, minlength=num_classes) for which in (labels, labels[right]))
+    counts_of = multiclass_stat_scores(answers, labels, num_classes, average=None).double()
+    hits, false_alarms, _, misses, support = counts_of.T
     present = support > 0
+    precision = 100 * hits / (hits + false_alarms).clamp(min=1)
+    f1 = 100 * 2 * hits / (2 * hits + false_alarms + misses).clamp(min=1)
     correct = int(right.sum())
     bounds: list[float] | None = None
     if groups is None:
@@ -69,8 +80,13 @@ def classification_metrics(
         "loss": float(losses.mean()),
         "top1": 100 * correct / len(labels),
         "top1_interval": bounds,
-        "mean_per_class": 100 * float((hits[present].double() / support[present]).mean()),
+        "mean_per_class": 100 * float((hits[present] / support[present]).mean()),
         "per_class": [100 * int(h) / int(s) if s else None for h, s in zip(hits, support, strict=True)],
+        "macro_precision": float(precision[present].mean()),
+        "macro_f1": float(f1[present].mean()),
+        "per_class_precision": [float(p) if s else None for p, s in zip(precision, support, strict=True)],
+        "per_class_f1": [float(f) if s else None for f, s in zip(f1, support, strict=True)],
+        "majority": 100 * int(support.max()) / len(labels),
         "ece": 100 * float(binary_calibration_error(confidence, right.int(), _BINS)),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -35,6 +35,7 @@ def predict(
     run: str | Path,
     images: str | Path | Iterable[str | Path],
     *,
+    flip: bool = False,
     strict: bool = False,
     batch_size: int = 32,
     device: str = "auto",
@@ -44,6 +45,7 @@ def predict(
     Args:
         run: A run directory or its `model.safetensors`.
         images: Files and folders, or one of them.
+        flip: Average the logits of each image and its mirror image, also if the run did not.
         strict: Raise at the first unreadable image instead of warning.
         batch_size: Images per batch.
         device: auto, cpu, cuda or mps.
@@ -62,6 +64,7 @@ def predict(
     classifier = load_classifier(run)
     fabric = launch(device, model=classifier.model)
     model, preprocessing = classifier.model.to(fabric.device), classifier.preprocessing
+    preprocessing = replace(preprocessing, flip=flip or preprocessing.flip)
     files = list(_expand(images))
     if not files:
         raise ValueError("no images given; list image files or folders after the run")

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from stochnorm.data import Split
-from stochnorm.evaluation.table import class_table, metrics_table
+from stochnorm.evaluation.table import class_table, metrics_table, warning_of
 from stochnorm.evaluation.tasks import Task
 from stochnorm.runs.predictions import format_confusion, format_predictions
 from stochnorm.text import interval
@@ -74,14 +74,18 @@ class Evaluation:
     def show(self, console: Console) -> None:
         """Print the metrics, and the classes with the lowest scores."""
         console.print(metrics_table({self.split: self.metrics}))
+        if warning := warning_of(self.metrics):
+            console.print(f"warning: {warning}", style="yellow", highlight=False)
         scores = self.metrics["per_class"]
         scored = sorted((i for i, score in enumerate(scores) if score is not None), key=lambda i: scores[i])
-        titles = ("positive", "AUC %") if self.multi_label else ("images", "correct %")
+        titles = ("positive", "AUC %") if self.multi_label else ("images", "correct %", "precision %", "F1 %")
         last = "95 % interval" if self.multi_label else "most often confused with"
         rows = []
         for i in scored[:_WORST]:
             images, remark = self._finding(i) if self.multi_label else self._class(i)
-            rows.append((self.classes[i], str(images), f"{scores[i]:.1f}", remark))
+            more = () if self.multi_label else (self.metrics["per_class_precision"], self.metrics["per_class_f1"])
+            numbers = (f"{values[i]:.1f}" for values in (scores, *more))
+            rows.append((self.classes[i], str(images), *numbers, remark))
         console.print(class_table("worst classes" if len(scored) > _WORST else "class", titles, last, rows))
 
     def _finding(self, i: int) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
 from stochnorm.runs.scores import MEAN_AUC, TOP1
 
-__all__ = ["MultiLabel", "SingleLabel", "Task", "pos_weight_of", "task_for"]
+__all__ = ["MultiLabel", "SingleLabel", "Task", "class_weights_of", "pos_weight_of", "task_for"]
 
 
 class Task(ABC):
@@ -31,8 +31,14 @@ class Task(ABC):
     score_title: ClassVar[str]
 
     @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the training loss, a scalar: the mean over the images."""
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the training loss, a scalar: the mean over the images.
+
+        Args:
+            logits: (b, num_classes).
+            targets: The labels.
+            smoothing: Share of each label that is spread over all classes; of a finding: over yes and no.
+        """
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -57,11 +63,18 @@ class Task(ABC):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SingleLabel(Task):
     """One class per image: cross-entropy, softmax, accuracy. Targets are (n,) class numbers.
 
-    Its metrics are those of [stochnorm.evaluation.metrics.classification_metrics][].
+    Its metrics are those of [stochnorm.evaluation.metrics.classification_metrics][]; their loss has no weights.
+
+    Args:
+        classes: The class names.
+        class_weights: (num_classes,): weight of an image of each class in the training loss; None: 1.
+
+    Raises:
+        ValueError: The weights are not one positive number per class.
 
     Example:
         >>> SingleLabel(("cat", "dog")).metrics(torch.tensor([[2.0, 0], [1, 0]]), torch.tensor([0, 1]))["top1"]
@@ -72,9 +85,18 @@ class SingleLabel(Task):
     score_title: ClassVar[str] = TOP1.short
 
     classes: tuple[str, ...]
+    class_weights: Tensor | None = None
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets)
+    def __post_init__(self) -> None:
+        _check_weights(self.class_weights, "class_weights", self.classes, "classes")
+
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        weights = self.class_weights.to(logits, non_blocking=logits.is_cuda)
+        # not PyTorch's weighted mean, which divides by the weights of the batch: its parts would not add up
+        summed = F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing)
+        return summed / len(logits)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
@@ -120,13 +142,11 @@ class MultiLabel(Task):
     resamples: int = 1000
 
     def __post_init__(self) -> None:
-        weight = self.pos_weight
-        if weight is not None and (weight.shape != (len(self.classes),) or not (weight > 0).all()):
-            raise ValueError(
-                f"pos_weight must be a positive number for each of {len(self.classes)} findings, got {weight.tolist()}"
-            )
+        _check_weights(self.pos_weight, "pos_weight", self.classes, "findings")
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        if smoothing:
+            targets = targets.to(logits) * (1 - smoothing) + smoothing / 2
         weight = None if self.pos_weight is None else self.pos_weight.to(logits, non_blocking=logits.is_cuda)
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weight)
 
@@ -147,6 +167,32 @@ class MultiLabel(Task):
 def task_for(classes: tuple[str, ...], multi_label: bool) -> Task:
     """Return the task of a trained classifier, without positive weights."""
     return MultiLabel(classes) if multi_label else SingleLabel(classes)
+
+
+def class_weights_of(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the weights that give all classes the same weight in the loss; their mean over the images is 1.
+
+    A class with n_c of the n images has n / (k n_c), where k is the number of classes with images.
+
+    Args:
+        labels: (n,) class numbers of the training images.
+        num_classes: Number of classes.
+
+    Returns:
+        (num_classes,), float32; 1 for a class without images.
+
+    Example:
+        >>> class_weights_of(torch.tensor([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+    """
+    counts = labels.bincount(minlength=num_classes).float()
+    absent = counts == 0
+    return (len(labels) / ((~absent).sum() * counts)).masked_fill(absent, 1.0)
+
+
+def _check_weights(weights: Tensor | None, name: str, classes: tuple[str, ...], what: str) -> None:
+    if weights is not None and (weights.shape != (len(classes),) or not (weights > 0).all()):
+        raise ValueError(f"{name} must be a positive number for each of {len(classes)} {what}, got {weights.tolist()}")
 
 
 def pos_weight_of(targets: Tensor, *, cap: float = 100.0) -> Tensor:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 
+from stochnorm.methods.auto import Auto, AutoConfig
 from stochnorm.methods.batch_instance import BatchInstance
 from stochnorm.methods.bss import BSS, BSSConfig
+from stochnorm.methods.cotuning import CoTuning, CoTuningConfig
 from stochnorm.methods.delta import DELTA, DELTAConfig
 from stochnorm.methods.frozen import Frozen, FrozenConfig
 from stochnorm.methods.l2sp import L2SP, L2SPConfig
+from stochnorm.methods.lwf import LwF, LwFConfig
 from stochnorm.methods.method import Method, NormLayers
+from stochnorm.methods.probe import Probe, ProbeConfig
 from stochnorm.methods.stochnorm import StochNorm, StochNormConfig
 from stochnorm.methods.vanilla import Vanilla
 
-__all__ = ["METHODS", "MethodSettings", "check_method", "concerns", "methods_of"]
+__all__ = ["METHODS", "MethodSettings", "check_method", "concerns", "methods_of", "trains"]
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Auto(),
         Vanilla(),
         StochNorm(),
         BatchInstance(),
@@ -26,17 +31,23 @@ METHODS: dict[str, Method] = {
         L2SP(),
         DELTA(),
         BSS(),
+        LwF(),
+        CoTuning(),
+        Probe(),
     )
 }
 
 
 @dataclass(frozen=True)
-class MethodSettings(FrozenConfig, NormLayers, StochNormConfig):
+class MethodSettings(FrozenConfig, NormLayers, StochNormConfig, AutoConfig):
     """The settings of all methods, as fields of a run's settings: those of a group in a field of the method's name."""
 
     l2sp: L2SPConfig = field(default_factory=L2SPConfig)
     delta: DELTAConfig = field(default_factory=DELTAConfig)
     bss: BSSConfig = field(default_factory=BSSConfig)
+    lwf: LwFConfig = field(default_factory=LwFConfig)
+    cotuning: CoTuningConfig = field(default_factory=CoTuningConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
 _ALIASES = {"batchnorm": "vanilla", "bn": "vanilla", "baseline": "vanilla"}
@@ -75,6 +86,11 @@ def methods_of(method: str) -> list[Method]:
     return [METHODS[name] for name in check_method(method)]
 
 
+def trains(method: str) -> bool:
+    """Return whether a method makes steps of training; the linear probe does not."""
+    return all(each.trains for each in methods_of(method))
+
+
 def _hint(name: str) -> str:
     near = difflib.get_close_matches(name, METHODS, n=1)
     meant = _ALIASES.get(name, near[0] if near else "")
@@ -82,7 +98,8 @@ def _hint(name: str) -> str:
 
 
 def concerns(setting: str, method: str) -> bool:
-    """Return whether a setting changes what a method does: those of other methods do not.
+    """Return whether a setting changes what a method does: those of other methods do not, nor those of a training
+    that there is not.
 
     Args:
         setting: A name as in `config.json`, such as `l2sp.alpha` or all of `l2sp`.
@@ -92,5 +109,9 @@ def concerns(setting: str, method: str) -> bool:
         >>> concerns("l2sp.alpha", "stochnorm+l2sp"), concerns("l2sp.alpha", "vanilla"), concerns("lr", "vanilla")
         (True, False, True)
     """
+    if any(setting in METHODS[name].without for name in method.split("+")):
+        return False
+    if setting.split(".")[0] == "probe":
+        return True  # every method may start at the probe
     owners = {m.name for m in METHODS.values() if any(f"{own}.".startswith(f"{setting}.") for own in m.settings)}
     return not owners or not owners.isdisjoint(method.split("+"))

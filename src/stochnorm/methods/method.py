@@ -10,6 +10,7 @@ from stochnorm.methods.ranges import Search, check_ranges, noted
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from stochnorm.data.images.center import CenterCrops
     from stochnorm.models.classifier import Classifier
@@ -32,6 +33,8 @@ class Setup:
     crops: Callable[[Iterable[int], int], CenterCrops]
     """`crops(order, batch_size)`: training images as the network sees them in evaluation, with targets."""
     train_images: int
+    source: Callable[[], tuple[nn.Module, nn.Module]]
+    """`source()`: the classifier that came with the weights, and a frozen copy of the network that ends in it."""
     progress: Callable[[float], None] | None = None
     """Told the fraction of a long measurement that is done."""
 
@@ -50,6 +53,10 @@ class Method:
     """What it changes: normalization layers, the loss, the weights after training, or the whole training."""
     alone: ClassVar[bool] = False
     """True if it cannot be part of a sum."""
+    trains: ClassVar[bool] = True
+    """False if no step of training is made: the head is the linear probe."""
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Settings of a run that have no effect with the method."""
     what: ClassVar[str]
     """One line: what the method does."""
     source: ClassVar[str] = ""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torchvision
+from timm.layers.drop import DropPath
 from torch import nn
 
 from stochnorm.data.images.preprocessing import Preprocessing
@@ -61,7 +62,15 @@ class Backbone(NamedTuple):
             interpolation = "bilinear"
         return Preprocessing(image_size, tuple(about.mean), tuple(about.std), interpolation)
 
-    def create(self, *, pretrained: bool, auxiliary: bool) -> nn.Module:
+    def check_drop_path(self, rate: float) -> None:
+        """Raise ValueError if the network has no stochastic depth, for a rate above 0."""
+        if rate and not (self.library == "timm" and self._drops_path(rate)):
+            raise ValueError(
+                f"drop_path {rate:g} needs a network of timm with stochastic depth, which {self.library}'s {self.name} "
+                "is not; remove it, or choose another backbone, such as tf_efficientnet_lite0 or resnet50"
+            )
+
+    def create(self, *, pretrained: bool, auxiliary: bool, drop_path: float = 0.0) -> nn.Module:
         """Create the network with its 1000 classes, and download its weights if `pretrained`."""
         if self.library == "small":
             if pretrained:
@@ -69,15 +78,25 @@ class Backbone(NamedTuple):
             return SMALL[self.name].create(auxiliary)
         options: dict[str, Any] = {"aux_logits": auxiliary} if self.branches else {}
         model: nn.Module
+        if drop_path:
+            options["drop_path_rate"] = drop_path
         if self.library == "timm":
             model = timm.create_model(self.name, pretrained=pretrained, **options)
-            if options and auxiliary:
+            if self.branches and auxiliary:
                 model.register_forward_pre_hook(_auxiliary_in_training)
             return model
         model = torchvision.models.get_model(self.name, weights="DEFAULT" if pretrained else None, **options)
         if hasattr(model, "transform_input"):  # the weights of Inception-v3 and GoogLeNet expect it, those of files too
             model.transform_input = True  # type: ignore[assignment]
         return model
+
+    def _drops_path(self, rate: float) -> bool:
+        try:
+            with torch.device("meta"):
+                model = timm.create_model(self.name, drop_path_rate=rate)
+        except TypeError:  # no such argument
+            return False
+        return any(isinstance(module, DropPath) for module in model.modules())
 
     @property
     def _architecture(self) -> str:

@@ -38,6 +38,7 @@ def build_classifier(
     seed: int = 0,
     auxiliary: bool = True,
     multi_label: bool = False,
+    drop_path: float = 0.0,
 ) -> Classifier:
     """Build a backbone with its weights and a new head, on the CPU, and check that it runs at the image size.
 
@@ -54,10 +55,12 @@ def build_classifier(
         seed: Random seed for the head and for random weights. Global generators are not changed.
         auxiliary: Whether to keep the auxiliary classifiers of Inception-v3 and GoogLeNet, for training.
         multi_label: Whether an image has any number of classes instead of one.
+        drop_path: Stochastic depth of networks of timm: probability that the last residual block is skipped in
+            training, which falls to 0 at the first one.
 
     Raises:
-        ValueError: The backbone is unknown, the weights do not fit it, it cannot run at the image size, or there are no
-            class names.
+        ValueError: The backbone is unknown or has no stochastic depth, the weights do not fit it, it cannot run at the
+            image size, or there are no class names.
         FileNotFoundError: The weight file does not exist.
         OSError: The download failed.
 
@@ -72,12 +75,20 @@ def build_classifier(
         raise ValueError(f"image_size must be positive, or 0 for the size of the weights, got {image_size}")
 
     def build() -> Classifier:
-        classifier = assemble(backbone, weights, tuple(classes), image_size=image_size, seed=seed, auxiliary=auxiliary)
+        classifier = assemble(
+            backbone,
+            weights,
+            tuple(classes),
+            image_size=image_size,
+            seed=seed,
+            auxiliary=auxiliary,
+            drop_path=drop_path,
+        )
         classifier.multi_label = multi_label
         check_forward(classifier)
         return classifier
 
-    key = (backbone, stamp_of(weights), tuple(classes), image_size, seed, auxiliary, multi_label)
+    key = (backbone, stamp_of(weights), tuple(classes), image_size, seed, auxiliary, multi_label, drop_path)
     return copy_of_kept(key, build)
 
 
@@ -85,25 +96,38 @@ def check_forward(classifier: Classifier) -> None:
     """Run two blank images through the network and its auxiliary classifiers, without changing it.
 
     Raises:
-        ValueError: It cannot take images of its `preprocessing.image_size`; the message says which size it was made
-            for.
+        ValueError: It cannot take images of its `preprocessing.image_size` or `input_size`; the message says which size
+            it was made for.
     """
+    test_size = classifier.preprocessing.input_size
+    if test_size != classifier.preprocessing.image_size and (fault := _fault(classifier, test_size, auxiliary=False)):
+        raise ValueError(
+            f"{classifier.backbone} cannot take images of {test_size} px ({fault}); choose another --test-size"
+        )
     size = classifier.preprocessing.image_size
-    if (fault := _fault(classifier, auxiliary=bool(classifier.auxiliary_heads))) is None:
+    if (fault := _fault(classifier, size, auxiliary=bool(classifier.auxiliary_heads))) is None:
         return
     native = find_backbone(classifier.backbone).image_size
     remedy = "choose another backbone" if size == native else f"use --image-size {native}, which it was made for"
     who = classifier.backbone
-    if classifier.auxiliary_heads and _fault(classifier, auxiliary=False) is None:
+    if classifier.auxiliary_heads and _fault(classifier, size, auxiliary=False) is None:
         who, remedy = f"the auxiliary classifier of {who}", f"{remedy}, or remove it with --no-auxiliary"
     raise ValueError(f"{who} cannot take images of {size} px ({fault}); {remedy}")
 
 
 def assemble(
-    backbone: str, weights: str, classes: tuple[str, ...], *, image_size: int | None, seed: int, auxiliary: bool
+    backbone: str,
+    weights: str,
+    classes: tuple[str, ...],
+    *,
+    image_size: int | None,
+    seed: int,
+    auxiliary: bool,
+    drop_path: float = 0.0,
 ) -> Classifier:
     """Build a classifier without running it; see [stochnorm.models.build.build_classifier][]."""
     found = find_backbone(backbone)
+    found.check_drop_path(drop_path)
     bundled_fits = found == Backbone("timm", BUNDLED)
     if weights == "auto":
         weights = "bundled" if bundled_fits else "pretrained"
@@ -117,7 +141,7 @@ def assemble(
         warnings.filterwarnings("ignore", message="The default weight initialization of")
         warnings.filterwarnings("ignore", message="auxiliary heads in the pretrained googlenet")
         try:
-            model = found.create(pretrained=weights == "pretrained", auxiliary=auxiliary)
+            model = found.create(pretrained=weights == "pretrained", auxiliary=auxiliary, drop_path=drop_path)
         except Exception as error:
             if weights != "pretrained":
                 raise
@@ -171,13 +195,13 @@ def _preprocessing_of(path: Path, image_size: int | None) -> Preprocessing | Non
     if not notes:
         return None
     trained = Preprocessing(**notes["preprocessing"])
-    return replace(trained, image_size=image_size or trained.image_size)
+    return replace(trained, image_size=image_size or trained.image_size, fit="squash", test_size=0, flip=False)
 
 
 @torch.no_grad()
-def _fault(classifier: Classifier, *, auxiliary: bool) -> str | None:
+def _fault(classifier: Classifier, size: int, *, auxiliary: bool) -> str | None:
     """Return why a forward pass fails, or None if it does not."""
-    model, size = classifier.model, classifier.preprocessing.image_size
+    model = classifier.model
     images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
     with evaluating(model):
         model.training = auxiliary  # the network's own flag alone: its branches run, but no dropout

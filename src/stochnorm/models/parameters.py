@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Set
 from typing import Any
 
+from timm.models import group_parameters
 from torch import nn
 
 from stochnorm.nn.batch_instance import _BatchInstanceNorm
 
-__all__ = ["parameter_groups"]
+__all__ = ["parameter_groups", "stages"]
+
+_LEAST_STAGES = 3
 
 
 def parameter_groups(
@@ -20,6 +24,7 @@ def parameter_groups(
     *,
     weight_decay: float | None = None,
     no_decay_norm_bias: bool = False,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Group the parameters of backbone and head, with their learning rates.
 
@@ -35,9 +40,12 @@ def parameter_groups(
         weight_decay: Weight decay of every group; None: that of the optimizer.
         no_decay_norm_bias: Whether parameters of at most one axis (scale and shift of normalization, biases) have no
             weight decay. They get separate groups.
+        layer_decay: Factor of the learning rate from one stage of the backbone to the stage below it (see
+            [stochnorm.models.parameters.stages][]); the last stage has `lr`.
 
     Returns:
-        Up to four groups: backbone, head, and the parts of both without weight decay.
+        Up to four groups: backbone, head, and the parts of both without weight decay. With a layer decay those of the
+        backbone are several, one for each stage from the first to the last.
 
     Raises:
         ValueError: No parameter requires a gradient.
@@ -56,11 +64,70 @@ def parameter_groups(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError(f"{type(model).__name__} has no parameter with requires_grad; unfreeze some")
+    backbone: list[tuple[list[nn.Parameter], float]] = [(trained, lr)]
+    if layer_decay != 1:
+        levels = stages(model, fast)
+        backbone = [
+            (level, lr * layer_decay**depth) for depth, level in zip(range(len(levels))[::-1], levels, strict=True)
+        ]
     groups = []
     for exempt in (False, True):
         decay = 0.0 if exempt else weight_decay
-        for in_head, rate in ((False, lr), (True, lr * head_lr_factor)):
-            parameters = [p for p in trained if (p in fast) is in_head and (p in without) is exempt]
+        parts = [*((False, *part) for part in backbone), (True, trained, lr * head_lr_factor)]
+        for in_head, members, rate in parts:
+            parameters = [p for p in members if p.requires_grad and (p in fast) is in_head and (p in without) is exempt]
             if parameters:
                 groups.append({"params": parameters, "lr": rate} | ({} if decay is None else {"weight_decay": decay}))
     return groups
+
+
+def stages(model: nn.Module, head: Set[nn.Parameter] = frozenset()) -> list[list[nn.Parameter]]:
+    """Return the parameters of a network's backbone by stage, from the input to the output.
+
+    The stages of timm's networks are those that timm names. In other networks the parts with parameters, in the order
+    of registration, are the stages; the largest part is taken apart as long as there are fewer than three, and a
+    normalization belongs to the part before it.
+
+    Args:
+        model: The network.
+        head: Parameters to leave out.
+
+    Example:
+        >>> import torchvision
+        >>> [len(stage) for stage in stages(torchvision.models.resnet18())]  # conv1 and bn1, layer1 to layer4, fc
+        [3, 12, 15, 15, 15, 2]
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter not in head]
+    matcher = getattr(model, "group_matcher", None)
+    if callable(matcher):
+        levels: dict[str, int] = group_parameters(model, matcher(coarse=True), reverse=True)
+    else:
+        tops = _parts(model, {parameter for _, parameter in named})
+        levels = {name: next((i for i, t in enumerate(tops) if name.startswith(t)), 0) for name, _ in named}
+    members: dict[int, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in named:
+        members[levels[name]].append(parameter)
+    return [members[level] for level in sorted(members)]
+
+
+def _parts(model: nn.Module, backbone: Set[nn.Parameter]) -> list[tuple[str, ...]]:
+    """Return the prefixes of the parameters' names in each part of a network, in the order of registration."""
+
+    def size(module: nn.Module) -> int:
+        return sum(parameter in backbone for parameter in module.parameters())
+
+    parts = [("", model)]
+    while len(parts) < _LEAST_STAGES:
+        largest = max(range(len(parts)), key=lambda index: size(parts[index][1]))
+        prefix, module = parts[largest]
+        inner = [(f"{prefix}{name}.", child) for name, child in module.named_children() if size(child)]
+        if not inner:
+            break
+        parts[largest : largest + 1] = inner
+    found: list[tuple[str, ...]] = []
+    for prefix, module in parts:
+        if found and isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm):
+            found[-1] = (*found[-1], prefix)
+        else:
+            found.append((prefix,))
+    return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Regularizer", "Step"]
+__all__ = ["Regularizer", "Step", "trained_groups", "trained_terms"]
 
 
 class Step(NamedTuple):
@@ -33,6 +33,9 @@ class Regularizer(nn.Module, ABC):
     The model is not a child: it keeps its parameters, and `.to()` and `state_dict()` of a regularizer concern only the
     regularizer's own anchors.
 
+    One that has parameters of its own, such as a further head, is trained with the model: its `parameters()` that
+    require a gradient belong to the optimizer, and its state dict to a checkpoint.
+
     Attributes:
         waits: What makes each step wait for the device, so that no CUDA graph can hold it; empty if nothing does.
     """
@@ -55,6 +58,18 @@ class Regularizer(nn.Module, ABC):
     def facts(self) -> dict[str, Any]:
         """Return what the regularizer chose by itself, for the result of a run: as JSON has it."""
         return {}
+
+
+def trained_terms(regularizers: Mapping[str, Regularizer]) -> dict[str, nn.Module]:
+    """Return the regularizers that are trained, as one module `terms`, for a checkpoint; empty if there are none."""
+    trained = {name: term for name, term in regularizers.items() if any(p.requires_grad for p in term.parameters())}
+    return {"terms": nn.ModuleDict(trained)} if trained else {}
+
+
+def trained_groups(regularizers: Mapping[str, Regularizer], lr: float) -> list[dict[str, Any]]:
+    """Return the parameters of the trained regularizers as a group of the optimizer; empty if there are none."""
+    parameters = [p for term in regularizers.values() for p in term.parameters() if p.requires_grad]
+    return [{"params": parameters, "lr": lr}] if parameters else []
 
 
 def as_modules(head: nn.Module | Iterable[nn.Module]) -> tuple[nn.Module, ...]:

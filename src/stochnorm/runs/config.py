@@ -8,19 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
-
-from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of
-from stochnorm.methods.ranges import Range, Search, check_ranges
+from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of, trains
+from stochnorm.methods.ranges import check_ranges
 from stochnorm.runs.kinds import check_kinds
-from stochnorm.runs.recipe import ImageSettings, RecipeSettings
+from stochnorm.runs.presets import preset_settings
+from stochnorm.runs.settings import ImageSettings, RecipeSettings, RunSettings
 from stochnorm.runs.trackers import tracker_names
 
-__all__ = ["BOOKKEEPING", "FinetuneConfig", "RunSettings", "added", "flat"]
+__all__ = ["BOOKKEEPING", "FinetuneConfig", "added", "flat"]
 
-_METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
 # How a run computes and what it writes, not what it computes. Compiled code rounds differently and draws other masks
 # with the same law.
 BOOKKEEPING = (
@@ -34,105 +32,6 @@ _FIRST = (
     "norm_momentum eval_every select ten_crop seed device precision p p_end p_schedule norm_layers freeze l2sp delta "
     "bss"
 )
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The settings of a run that belong to no method."""
-
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """Folder with one folder per class, or with train/, [val/,] test/ above those;
-    or CSV file with the columns path,label[,split];
-    or folder of a data set in its official format, or name of one (stochnorm ls datasets)."""
-
-    method: Annotated[str, tyro.conf.arg(help=_METHOD_HELP)] = "stochnorm"
-    backbone: str = "tf_efficientnet_lite0"
-    """Name of a timm or torchvision model; torchvision/NAME where both have one."""
-    weights: str = "auto"
-    """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm);
-    pretrained (download by timm or torchvision); random; a .safetensors or .pth file; or a run directory.
-    auto: bundled if it fits the backbone, else pretrained."""
-
-    steps: Annotated[int, Range(1)] = 300
-    """Training steps."""
-    batch_size: Annotated[int, Range(2)] = 32
-    """Images per step, over all processes."""
-    image_size: Annotated[int, Range(0)] = 0
-    """Side of the network's input, pixels; 0 for that of the backbone's weights, such as 224."""
-    lr: Annotated[float, Range(0, above=True), Search(3e-4, 3e-2)] = 0.003
-    """Learning rate of the backbone."""
-    head_lr_factor: Annotated[float | None, Range(0, above=True)] = None
-    """Learning-rate multiplier for the new head; None for 10, or 1 with --head probe."""
-    momentum: Annotated[float, Range(0, 1)] = 0.9
-    """SGD momentum (Nesterov)."""
-    weight_decay: Annotated[float | None, Range(0)] = None
-    """Weight decay; None for 5e-4, or 0 with L2-SP and DELTA, which replace it."""
-    decay_norm_bias: bool = True
-    """Weight decay on normalization and biases too, as in the paper's code."""
-    decay_at: Annotated[float, Range(0, 1)] = 0.66
-    """Fraction of the steps after which the learning rates drop to a tenth; 1 for never."""
-    accumulate: Annotated[int, Range(1)] = 1
-    """Parts to split each batch into, to save memory; batch statistics are those of a part."""
-    auxiliary: bool = True
-    """Train the auxiliary classifiers of Inception-v3 and GoogLeNet too."""
-
-    rate: Annotated[float, Range(0, 100, above=True)] = 100.0
-    """Percentage of the training images to use: ceil(rate % of n) of each class with n."""
-    val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.2
-    """Fraction of the (sampled) training images held out for validation, if DATA has no validation split."""
-    test_fraction: Annotated[float, Range(0, 0.9)] = 0.2
-    """Fraction of all images held out for the test, if DATA has no test split; 0 for no test."""
-    data_seed: int = 0
-    """Random seed for the split."""
-    split_lists: str = ""
-    """Folder with train.txt[, val.txt][, test.txt], or one list of training images: a published split, not a sample."""
-    pool_val: bool = False
-    """Add the validation images of DATA to the training images before sampling (as FGVC-Aircraft's lists)."""
-    balance: bool = False
-    """Several labels per image: give positive and negative images of a finding equal weight in the loss."""
-    strict: bool = False
-    """Stop at an unreadable image, instead of skipping it with a warning."""
-
-    statistics: Literal["pretrained", "zero_one", "target"] = "pretrained"
-    """Moving statistics at the start: inherited, (0, 1), or computed from the training images."""
-    norm_momentum: Annotated[float | None, Range(0, 1)] = None
-    """Weight of the batch in the moving statistics (the paper's alpha, 0.1 there); None for each layer's own."""
-
-    eval_every: Annotated[int, Range(0)] = 0
-    """Steps between validations; 0 for once per epoch, at most 15 times in all."""
-    select: Literal["best", "last"] = "best"
-    """Model to keep and test: best on validation images, or last step (the paper's protocol)."""
-    ten_crop: bool = False
-    """Test on ten crops with averaged logits, instead of the center crop."""
-    seed: int = 0
-    """Random seed for training."""
-
-    out: str = ""
-    """Run directory; empty for runs/DATA-METHOD-HASH, named by the settings."""
-    resume: bool = False
-    """Continue from the run's last checkpoint."""
-    overwrite: bool = False
-    """Delete the run in the run directory and start again."""
-    report: bool = True
-    """Write report.html, a page about the run, at the end."""
-    log: str = "csv"
-    """Trackers that receive validation metrics: csv, tensorboard, mlflow, wandb, joined by commas; or none."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device to compute on."""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Precision (autocast).
-    auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as 32; else 32."""
-    compile: bool = False
-    """Compile the network for training (torch.compile): for thousands of steps on a GPU;
-    takes a minute or more before the first step."""
-    deterministic: bool = False
-    """Same bits at each repetition on a GPU, also when resumed; slower. A CPU's runs always repeat."""
-    workers: Annotated[int, Range(0)] = 0
-    """Processes that read and augment images; 0 for the main process, which is enough for cached images;
-    unused if the images live on the GPU."""
-    cache: Literal["auto", "disk", "memory", "none"] = "auto"
-    """Where to keep decoded images: disk, a file that all runs share; memory; none, decode at each use.
-    auto: the first of them in which they fit."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +67,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         object.__setattr__(self, "method", "+".join(check_method(self.method)))  # one name for one sum
         for method in methods_of(self.method):
             method.check(method.settings_of(self), self.batch_size // self.accumulate)
+        if self.optimizer == "adamw" and self.momentum == 1:
+            raise ValueError("momentum must be below 1 with --optimizer adamw, whose first beta it is, got 1")
         if self.split_lists and self.rate != 100:
             raise ValueError(f"split_lists already names the training images; remove rate {self.rate:g}")
 
@@ -178,12 +79,18 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             ValueError: The message names the setting and the methods that use it.
         """
         for name, value in self.changed().items():
+            if name in methods_of(self.method)[0].without:
+                raise ValueError(f"method {self.method} does not train, so {name} {value} has no effect; remove it")
+            if name.startswith("probe.") and not self.fits_probe:
+                raise ValueError(f"{name} {value} is for --method probe and --head probe; add one, or remove it")
             if not concerns(name, self.method):
                 owners = [owner for owner in METHODS if concerns(name, owner)]
                 raise ValueError(
                     f"method {self.method} does not use {name}, which is for {' or '.join(owners)}; remove it, or "
                     "choose another --method"
                 )
+            if name == "statistics" and self.head == "probe":
+                raise ValueError(f"head probe needs the inherited statistics, got {value}; remove --statistics")
             if name == "p_end" and self.p_schedule == "constant":
                 raise ValueError(f"p_end {value} needs a schedule, but p is constant; give --p-schedule linear")
 
@@ -196,7 +103,21 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         """Return a copy with the defaults for the settings that the method does not use."""
         default = FinetuneConfig(self.data)
         unused = [f.name for f in fields(self) if not concerns(f.name, self.method)]
-        return replace(self, **{name: getattr(default, name) for name in unused})
+        changed = replace(self, **{name: getattr(default, name) for name in unused})
+        return changed if changed.fits_probe else replace(changed, probe=default.probe)
+
+    @classmethod
+    def of_preset(cls, preset: str, data: str | Path, **settings: Any) -> FinetuneConfig:
+        """Return the settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: There is no such preset, or a value is out of its range.
+
+        Example:
+            >>> FinetuneConfig.of_preset("gentle", "photos/", lr=0.002).schedule
+            'cosine'
+        """
+        return cls(os.fspath(data), **(preset_settings(preset) | settings))
 
     @classmethod
     def load(cls, path: str | Path) -> FinetuneConfig:
@@ -241,6 +162,11 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         """Return the fields that differ from the defaults; a group as one."""
         default = FinetuneConfig(self.data)
         return {f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)}
+
+    @property
+    def fits_probe(self) -> bool:
+        """True if the head is the linear probe, or starts at it."""
+        return self.head == "probe" or not trains(self.method)
 
     @property
     def head_lr_factor_used(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -58,6 +59,8 @@ class Run:
     | `result.json` | test and validation metrics, counts, cost, environment |
     | `report.html` | the report of the run |
     | `failure.json` | in a comparison: why the run failed |
+    | `auto.json` | with method `auto`: what was tried and planned so far |
+    | `candidates/` | with method `auto`: the runs that were tried |
     | `csv/metrics.csv` and others | one folder per tracker ([stochnorm.runs.trackers][]) |
     """
 
@@ -74,7 +77,9 @@ class Run:
         self.result = path / "result.json"
         self.report = path / "report.html"
         self.failure = path / "failure.json"
+        self.search = path / "auto.json"
         self.files: tuple[Path, ...] = tuple(vars(self).values())  # all of the above; no other file is ever removed
+        self.candidates = path / "candidates"  # a folder of runs, after `files`
         self.path = path
 
     @classmethod
@@ -135,7 +140,7 @@ class Run:
         if config.resume:
             self._check_same(config)
         elif self._settings():
-            finished, begun = self.result.is_file(), self.checkpoint.is_file()
+            finished, begun = self.result.is_file(), self.checkpoint.is_file() or self.search.is_file()
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
                 raise FileExistsError(
@@ -152,6 +157,8 @@ class Run:
             return
         for file in set(self.files) - {self.config}:  # it is replaced below, so that this stays a run directory
             file.unlink(missing_ok=True)
+        if self.candidates.is_dir():
+            shutil.rmtree(self.candidates)
         for tracker in TRACKERS:
             remove_tracker(self.path, tracker)
         self.path.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,18 @@ __all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "recor
 LABELS = "labels.json"
 """File in a comparison's directory: the variant of each run, by the name of its directory."""
 
-_SMALL = ("images", "loss", "top1", "top1_interval", "mean_per_class", "mean_auc", "mean_auc_interval", "ece")
+_SMALL = (
+    "images",
+    "loss",
+    "top1",
+    "top1_interval",
+    "mean_per_class",
+    "macro_f1",
+    "majority",
+    "mean_auc",
+    "mean_auc_interval",
+    "ece",
+)
 
 
 class Cell(NamedTuple):
@@ -64,6 +75,8 @@ class Record:
     """Versions, device and precision of the run."""
     scale: str = ""
     """Label of a run that is no real experiment, such as `small`; else empty."""
+    probe: dict[str, Any] = field(default_factory=dict)
+    """What the linear probe reached on validation images, if the head is the probe or began as it; else empty."""
 
     @property
     def cell(self) -> Cell:
@@ -133,6 +146,7 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
             settings=json.loads(json.dumps(config.result_fields())),  # as a file has them
             environment=result["environment"],
             scale=scale,
+            probe=result.get("probe", {}),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run.result}: {error} is missing; was it written by another version? Rerun it") from error
@@ -163,12 +177,18 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
 
 def format_records(records: Sequence[Record]) -> str:
     """Format records, one line of JSON each."""
-    return "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    return "".join(json.dumps(_content(record)) + "\n" for record in records)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write records to a file, one line of JSON each."""
     write_text(path, format_records(records))
+
+
+def _content(record: Record) -> dict[str, Any]:
+    """Return the fields of a record; without `probe` if it is empty, as in files of earlier versions."""
+    content = asdict(record)
+    return content if record.probe else {name: value for name, value in content.items() if name != "probe"}
 
 
 def _from_file(path: Path) -> list[Record]:
@@ -188,7 +208,7 @@ def _from_directory(path: Path) -> list[Record]:
     records = []
     for result in sorted(path.rglob("result.json")):
         run = Run(result.parent)
-        if "trials" in result.relative_to(path).parts:  # trials of a search have no test
+        if not {"trials", "candidates"}.isdisjoint(result.relative_to(path).parts):  # of a search: they have no test
             continue
         home = run.path.parent.parent
         if home not in labels:

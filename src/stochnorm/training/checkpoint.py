@@ -47,15 +47,19 @@ def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[
     Raises:
         ValueError: The file is damaged, or was written by another number of processes.
     """
-    fused = stateful["optimizer"].defaults["fused"]
+    optimizer = stateful["optimizer"]
+    own = {name: optimizer.defaults[name] for name in ("fused", "capturable") if name in optimizer.defaults}
     try:
         state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
         processes = state["processes"]
     except Exception as error:  # a damaged file can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start again with --overwrite") from error
-    for group in stateful["optimizer"].param_groups:
-        group["fused"] = fused
+    for group in optimizer.param_groups:
+        group.update(own)
+    for parameter, values in optimizer.state.items():
+        if "step" in values:  # AdamW counts on the device if its kernel is fused
+            values["step"] = values["step"].to(parameter.device if own["fused"] else "cpu", torch.float32)
     if processes != fabric.world_size:
         raise ValueError(
             f"cannot resume {run.path} with {fabric.world_size} processes: each draws its own masks and images, and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from stochnorm.evaluation.table import metrics_table
-from stochnorm.methods.catalogue import methods_of
+from stochnorm.evaluation.table import metrics_table, warning_of
+from stochnorm.methods.catalogue import methods_of, trains
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Display"]
 
 T = TypeVar("T")
+
+_ENOUGH = 5  # validation images a class
 
 
 class Display:
@@ -76,9 +79,12 @@ class Display:
                 "model": (f"{config.backbone}, {classifier.weights} weights, {classifier.preprocessing.image_size} px"),
                 "method": describe(config),
                 **({"compared": compared} if compared else {}),
+                **({"probe": _probe(job)} if job.probe is not None else {}),
                 "compute": f"{fabric.device.type}, {precision_of(fabric)}{processes}{how}",
             }
         )
+        if noise := _noise(job.counts["val"], len(classifier.classes)) if not classifier.multi_label else "":
+            self.note(noise)
         if config.compile and fabric.device.type == "cpu":
             self.note("--compile takes minutes before the first step; it is for thousands of steps on a GPU")
 
@@ -104,12 +110,22 @@ class Display:
 
     def result(self, record: dict[str, Any], run: Run) -> None:
         self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
+        if warning := warning_of(record["test"] or record["validation"]):
+            self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
-        self.note(
-            f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
-            f"{cost['images_per_second']:.0f} images/s"
-        )
+        if trains(record["config"]["method"]):
+            self.note(
+                f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
+                f"{cost['images_per_second']:.0f} images/s"
+            )
+        else:
+            self.note(f"selected: C = {record['probe']['strength']:g} ({selected['by']}); {cost['seconds']:.1f} s")
+        if "stopped_early" in record:
+            patience = record["config"]["patience"]
+            self.note(f"stopped early at step {record['stopped_early']}: {patience} validations brought nothing better")
+        if warning := record.get("probe", {}).get("warning"):
+            self.note(f"warning: {warning}")
         if record["test"] is None and record["config"]["select"] == "best":
             self.note("no test images: the validation score selected the model, so it is too optimistic")
         if run.report.is_file():
@@ -188,6 +204,29 @@ def describe(config: FinetuneConfig) -> str:
     text += f", layers matching {config.norm_layers}" if config.norm_layers else ""
     text += f", {config.statistics} statistics" if config.statistics != "pretrained" else ""
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
+
+
+def _probe(job: Job) -> str:
+    """Return what the probe reaches on validation images, and how it was fitted."""
+    assert job.probe is not None
+    probe, task = job.probe, job.task
+    value = probe.validation[task.score]
+    reached = "undefined" if value is None else f"{value:.1f} %"
+    return (
+        f"validation {task.score_title} {reached}, C = {probe.strength:g}, fitted on {probe.images} images "
+        f"({probe.fitted_on}), {probe.seconds:.1f} s"
+    )
+
+
+def _noise(images: int, classes: int) -> str:
+    """Return a warning where the validation images are too few to tell much, else nothing."""
+    if images >= _ENOUGH * classes:
+        return ""
+    points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
+    return (
+        f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
+        f"±{points:.0f} points"
+    )
 
 
 def _sample(config: FinetuneConfig) -> str:

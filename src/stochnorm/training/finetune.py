@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stochnorm.runs.config import FinetuneConfig
+from stochnorm.training.auto.auto import auto
 from stochnorm.training.train import Result, train
 
 __all__ = ["Result", "finetune"]
@@ -19,6 +20,8 @@ def finetune(
     validated: Callable[[dict[str, Any]], None] | None = None,
 ) -> Result:
     """Fine-tune a pre-trained backbone, keep the best validation checkpoint or the last step, and test it once.
+
+    Method `auto`, the default, tries several ways within a budget of time and keeps the best on validation images.
 
     Leaves a run directory, see [stochnorm.runs.directory.Run][]. Ctrl-C and SIGTERM write a checkpoint after the
     current step; the same call with `resume=True` continues from it and, on the CPU or with `deterministic`, ends with
@@ -43,7 +46,8 @@ def finetune(
         KeyboardInterrupt: The run was stopped; its checkpoint is written.
 
     Example:
-        >>> finetune(FinetuneConfig("photos/", p=0.5, steps=300)).test["top1"]  # doctest: +SKIP
+        >>> finetune(FinetuneConfig("photos/", method="stochnorm", p=0.5, steps=300)).test["top1"]  # doctest: +SKIP
         87.5
     """
-    return train(config, quiet=quiet, test=test, validated=validated)
+    work = auto if config.method == "auto" else train
+    return work(config, quiet=quiet, test=test, validated=validated)

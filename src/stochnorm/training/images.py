@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from stochnorm.data import Row, Source, Split, assign_splits, read_lists
-from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, pos_weight_of
+from stochnorm.data import ImageStore, Row, Source, Split, assign_splits, read_lists
+from stochnorm.data.images.augmentation import Augmentation
+from stochnorm.data.images.readable import Track
+from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, class_weights_of, pos_weight_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.text import some
 
-__all__ = ["check_splits", "split_rows", "task_of"]
+__all__ = ["check_splits", "fitting", "for_training", "split_rows", "task_of"]
 
 
 def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
@@ -39,17 +42,13 @@ def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
 
 
 def task_of(config: FinetuneConfig, source: Source, train: Split, device: torch.device) -> Task:
-    """Return the task of a run: one label per image or several, with weights of the findings for `balance`.
+    """Return the task of a run: one label per image or several, with weights of classes or findings for `balance`.
 
     The weights are on the device, so that no step copies them there.
-
-    Raises:
-        ValueError: `balance` with one label per image.
     """
     if not source.multi_label:
-        if config.balance:
-            raise ValueError(f"{config.data}: balance needs data with several labels per image; remove --balance")
-        return SingleLabel(source.classes)
+        weights = class_weights_of(train.targets, len(source.classes)).to(device) if config.balance else None
+        return SingleLabel(source.classes, weights)
     if not config.balance:
         return MultiLabel(source.classes, resamples=0)
     one_sided = [name for name, of in zip(source.classes, train.targets.T, strict=True) if len(of.unique()) == 1]
@@ -60,6 +59,49 @@ def task_of(config: FinetuneConfig, source: Source, train: Split, device: torch.
             stacklevel=2,
         )
     return MultiLabel(source.classes, pos_weight_of(train.targets).to(device), resamples=0)
+
+
+def for_training(train: Split, source: Source, config: FinetuneConfig, track: Track | None) -> Split:
+    """Say how the training images are augmented, and read them a second time if crops are cut from other squares.
+
+    Args:
+        train: The training images as evaluation reads them.
+        source: Where they are from.
+        config: The settings.
+        track: Progress display.
+
+    Raises:
+        ValueError: An image can no longer be read.
+    """
+    policy = config.augment if config.augment in ("trivial", "rand") else ""
+    augmentation = Augmentation(config.crop_scale_used, policy)
+    preprocessing = train.store.preprocessing
+    if preprocessing.training == preprocessing:
+        return replace(train, augmentation=augmentation)
+    rows, listed = [train.store.rows[i] for i in train.indices], [row.path for row in source.rows]
+    store = ImageStore(
+        source.root, rows, preprocessing.training, strict=True, track=track, cache=config.cache, listed=listed
+    )
+    return replace(train, crops=Split(store, list(range(len(rows))), train.targets, augmentation))
+
+
+def fitting(config: FinetuneConfig, images: int, processes: int) -> FinetuneConfig:
+    """Return the settings with a batch of all training images, if the default batch is larger; say so.
+
+    A batch size that was asked for stays; `check_splits` refuses it.
+
+    Args:
+        config: The settings.
+        images: Number of training images.
+        processes: Processes that share each batch.
+    """
+    fits = images // processes * processes
+    if config.batch_size <= images or "batch_size" in config.changed_fields() or fits < 2 * config.accumulate:
+        return config
+    warnings.warn(
+        f"batch_size is {fits} instead of {config.batch_size}: there are only {images} training images", stacklevel=2
+    )
+    return replace(config, batch_size=fits)
 
 
 def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:

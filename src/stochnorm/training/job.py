@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_fabric import Fabric
 
 from stochnorm.data import ImageStore, Split, format_manifest, read_source
 from stochnorm.evaluation.tasks import Task
+from stochnorm.methods.catalogue import trains
 from stochnorm.models import Classifier, build_classifier
+from stochnorm.models.build import check_forward
 from stochnorm.nn.cpu.accelerate import plain_class
 from stochnorm.nn.select import normalization_layers
 from stochnorm.regularizers import Regularizer
@@ -22,9 +24,11 @@ from stochnorm.runs.precision import Precision, resolve, resolve_unmeasured
 from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
-from stochnorm.training.images import check_splits, split_rows, task_of
+from stochnorm.training.images import check_splits, fitting, for_training, split_rows, task_of
+from stochnorm.training.mixing import Mixing
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
+from stochnorm.training.probe.probe import Probe, fit_probe, put_into_head
 
 __all__ = ["Job", "Validated", "assemble"]
 
@@ -52,6 +56,8 @@ class Job:
     """Images that cannot be read."""
     method: dict[str, Any]
     """The methods as they were applied, see [stochnorm.training.job.applied][]."""
+    probe: Probe | None
+    """The linear probe, if the head starts at it."""
     memory: PeakMemory
     validated: Validated | None
     """Called with the record of each validation, in the first process."""
@@ -104,7 +110,13 @@ def assemble(
         seed=config.seed,
         auxiliary=config.auxiliary,
         multi_label=source.multi_label,
+        drop_path=config.drop_path,
     )
+    classifier.preprocessing = replace(
+        classifier.preprocessing, fit=config.resize, test_size=config.test_size, flip=config.flip
+    )
+    if config.test_size:
+        check_forward(classifier)
     device = check_device(config.device, config.precision)
     wanted = (device, config.precision, classifier.model)
     begun = begun_with(run, lambda: resolve_unmeasured(*wanted)) if config.resume else None
@@ -123,10 +135,29 @@ def assemble(
     splits = {
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }
+    config = fitting(config, len(splits["train"]), fabric.world_size)
     check_splits(splits, source.classes, config, fabric.world_size)
+    splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
+    probe: Probe | None = None
+
+    def start_head() -> None:
+        nonlocal probe
+        probe = fit_probe(
+            classifier,
+            splits,
+            fabric,
+            task,
+            views=config.probe.views,
+            batch_size=config.batch_size,
+            refit=not trains(config.method),
+            seed=config.seed,
+        )
+        put_into_head(classifier, probe.head)
+
     with display.measuring("DELTA's channel attention") as progress:
-        regularizers = prepare(config, classifier, splits["train"], fabric, progress)
+        start = start_head if config.fits_probe else None
+        regularizers = prepare(config, classifier, splits["train"], fabric, progress, start)
     return Job(
         config,
         run,
@@ -134,14 +165,27 @@ def assemble(
         precision,
         display,
         trackers,
-        Objective(classifier, task, regularizers, fabric.autocast, fabric.world_size),
+        Objective(
+            classifier,
+            task,
+            regularizers,
+            fabric.autocast,
+            fabric.world_size,
+            smoothing=config.label_smoothing,
+            mixing=_mixing(config, fabric),
+        ),
         splits,
         store,
         len(rows) - len(store.rows),
         applied(config, classifier, regularizers),
+        probe,
         memory,
         validated,
     )
+
+
+def _mixing(config: FinetuneConfig, fabric: Fabric) -> Mixing | None:
+    return Mixing(config.mixup, config.cutmix, config.seed, fabric.device) if config.mixup or config.cutmix else None
 
 
 def applied(config: FinetuneConfig, classifier: Classifier, regularizers: Mapping[str, Regularizer]) -> dict[str, Any]:

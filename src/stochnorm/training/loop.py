@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-import torch
-
 from stochnorm.data.images.device import batches_for
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.nn.masks import JointMasks
 from stochnorm.nn.stochastic import _StochNorm
+from stochnorm.regularizers.regularizer import trained_groups, trained_terms
 from stochnorm.runs.interrupt import agreed, stop_signal
+from stochnorm.training.average import Average
 from stochnorm.training.captured import CapturedStep, obstacle
 from stochnorm.training.checkpoint import load_checkpoint
 from stochnorm.training.compiled import compiled, explained
 from stochnorm.training.cuda_graph import CudaGraph
+from stochnorm.training.guard import CollapsedError, Verdict, judge, rate_to_try
 from stochnorm.training.job import Job
+from stochnorm.training.optimizer import make_optimizer
 from stochnorm.training.pace import pace_of
 from stochnorm.training.rates import Rates
 from stochnorm.training.step import TrainingStep
@@ -45,17 +47,21 @@ def fit(job: Job) -> Trained:
     When is told in [stochnorm.training.writer.Writer][].
 
     Raises:
-        FloatingPointError: The loss is not finite, or a logit of a validation image.
+        FloatingPointError: The loss is not finite, or a logit of a validation image; or the training has collapsed.
         ValueError: The checkpoint to resume from is damaged, or was written by another number of processes.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; a checkpoint of the last complete step is written.
     """
     config, fabric, run, train = job.config, job.fabric, job.run, job.splits["train"]
-    optimizer = _optimizer(job)
     network = job.classifier.model
+    more = trained_groups(job.objective.regularizers, config.lr)  # they begin pre-trained, as the backbone does
+    optimizer: Any = make_optimizer(config, job.classifier, more, on_gpu=_on_gpu(job))
     model, optimizer = fabric.setup(compiled(network) if config.compile else network, optimizer)
+    average = Average(network, config.ema) if config.ema else None
     rates = Rates(optimizer, fabric.device if _on_gpu(job) else None)
     # precision: the loss scale of float16; nothing otherwise.
     stateful = {"model": model, "optimizer": optimizer, "precision": fabric._precision}
+    stateful |= {} if average is None else {"average": average}
+    stateful |= trained_terms(job.objective.regularizers)
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)
@@ -82,11 +88,13 @@ def fit(job: Job) -> Trained:
         rates,
         batches.make,
         masks=_joint_masks(job),
+        average=average,
         step=steps.start,
         sums=state["sums"],
     )
     sums, train_step, keep_pace = step.sums, _in_graph(job, step), pace_of(fabric.device)
-    writer = Writer(job, state)
+    kept = nullcontext if average is None else average.applied
+    writer = Writer(job, state, kept)
     job.objective.forget()
     with (
         job.trackers.recording(state["history"]),
@@ -98,6 +106,8 @@ def fit(job: Job) -> Trained:
     ):
         for record in state["history"]:
             bars.validated(record)
+        if _verdict(job, state["history"]).ends():  # a run that is resumed
+            steps = steps[:0]
         start = time.perf_counter()
         for number, inputs in zip(steps, batches.inputs(steps), strict=True):
             train_step(number, inputs)
@@ -112,13 +122,17 @@ def fit(job: Job) -> Trained:
                 lr = config.lr * step.decay(number)
                 record = _training_record(job, state, reading.sums | {"seconds": seconds}, per_epoch, lr)
                 if fabric.is_global_zero:
-                    _validate(job, record)
+                    with kept():
+                        _validate(job, record)
                     job.objective.forget()
                     bars.validated(record)
                 state |= {"history": [*state["history"], record], "sums": {}}
                 sums.clear()
                 seconds = 0.0
-                writer.validated()
+                verdict = _verdict(job, state["history"])
+                writer.validated(ends=verdict.enough)
+                if verdict.ends():
+                    break
             if state["step"] < config.steps and _stops(job, stop, number):
                 state["sums"] = sums.read().sums | {"seconds": seconds}
                 writer.write()
@@ -127,18 +141,11 @@ def fit(job: Job) -> Trained:
     return Trained(state["history"], train_step.facts)
 
 
-def _optimizer(job: Job) -> torch.optim.Optimizer:
-    config = job.config
-    groups = job.classifier.parameter_groups(
-        config.lr, config.head_lr_factor_used, no_decay_norm_bias=not config.decay_norm_bias
-    )
-    return torch.optim.SGD(
-        groups,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay_used,
-        nesterov=config.momentum > 0,
-        fused=True if _on_gpu(job) else None,  # it takes learning rates from tensors
-    )
+def _verdict(job: Job, history: list[dict[str, Any]]) -> Verdict:
+    """Return whether the training ends here. The first process, which validates, tells the others."""
+    known = history and job.fabric.is_global_zero
+    found = judge(history, job.config, len(job.task.classes), job.splits["val"].targets) if known else Verdict()
+    return job.fabric.broadcast(found)
 
 
 def _on_gpu(job: Job) -> bool:
@@ -172,14 +179,14 @@ def _stops(job: Job, stop: threading.Event, step: int) -> bool:
 
 @contextmanager
 def _explained(job: Job) -> Iterator[None]:
-    """Say in the error about a value that is not finite what to do."""
+    """Say in the error about a value that is not finite, or about a collapse, what to do."""
     try:
         yield
     except FloatingPointError as error:
-        lr = job.config.lr
-        raise FloatingPointError(
-            f"{error}: training diverged with lr {lr:g} ({job.config.method}); try --lr {lr / 10:g}. The results up to "
-            f"the last validation are kept in {job.run.path}"
+        lr, what = job.config.lr, "collapsed" if isinstance(error, CollapsedError) else "diverged"
+        raise type(error)(
+            f"{error}: training {what} with lr {lr:g} ({job.config.method}); try --lr {rate_to_try(lr):g}. The results "
+            f"up to the last validation are kept in {job.run.path}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier, pooled
 from stochnorm.nn.hooks.taps import InputTap
 from stochnorm.regularizers import Regularizer, Step
+from stochnorm.training.mixing import Mixing
 
 __all__ = ["Objective", "Terms"]
 
@@ -38,6 +39,8 @@ class Objective:
         regularizers: Terms of the loss by name.
         autocast: Context for the precision of the regularizers (DELTA runs its reference).
         processes: Number of processes that share a batch and average their gradients.
+        smoothing: Share of each label that is spread over all classes.
+        mixing: What mixes the images of a batch; None: nothing.
     """
 
     def __init__(
@@ -47,9 +50,12 @@ class Objective:
         regularizers: Mapping[str, Regularizer],
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         processes: int = 1,
+        *,
+        smoothing: float = 0.0,
+        mixing: Mixing | None = None,
     ) -> None:
         self.classifier, self.task, self.regularizers, self.autocast = classifier, task, regularizers, autocast
-        self.processes = processes
+        self.processes, self.smoothing, self.mixing = processes, smoothing, mixing
         self._head = classifier.head_name
         self._tap = InputTap(classifier.model, [self._head]) if regularizers else None
 
@@ -62,10 +68,12 @@ class Objective:
             targets: As the task takes them.
             share: Fraction of this process's batch; the gradients of the parts add up to that of the batch.
         """
+        if self.mixing is not None:
+            inputs = self.mixing.images(inputs)
         logits, auxiliary = self.classifier.outputs(model(inputs))
-        task_loss = self.task.loss(logits, targets)
+        task_loss = self._task_loss(logits, targets)
         weight = self.classifier.auxiliary_weight
-        loss = share * (task_loss + sum(weight * self.task.loss(output, targets) for output in auxiliary))
+        loss = share * (task_loss + sum(weight * self._task_loss(output, targets) for output in auxiliary))
         penalties: dict[str, Tensor] = {}
         if self._tap is not None:
             features = pooled(self._tap.values.pop(self._head))
@@ -74,6 +82,22 @@ class Objective:
                 penalties = {name: regularizer(step) for name, regularizer in self.regularizers.items()}
             loss = loss + share * sum(penalties.values())
         return Terms(loss, task_loss, logits, penalties)
+
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the task's score of a batch; of mixed images that of both labels by their shares."""
+
+        def of(labels: Tensor) -> Tensor:
+            score = self.task.batch_score(logits, labels)
+            assert score is not None  # asked before
+            return score
+
+        return of(targets) if self.mixing is None else self.mixing.value(of, targets)
+
+    def _task_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        def of(labels: Tensor) -> Tensor:
+            return self.task.loss(logits, labels, smoothing=self.smoothing)
+
+        return of(targets) if self.mixing is None else self.mixing.value(of, targets)
 
     def forget(self) -> None:
         """Release what a forward pass of the model left that no step belongs to, such as one for validation."""

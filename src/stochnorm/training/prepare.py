@@ -13,6 +13,7 @@ from stochnorm.data.images.center import CenterCrops
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier
+from stochnorm.models.source import source_head, source_network
 from stochnorm.nn import fuse, initialize_statistics, name_matches
 from stochnorm.nn.cpu.accelerate import accelerate, accelerate_convolutions
 from stochnorm.nn.cpu.memory import keep_freed_memory
@@ -31,6 +32,7 @@ def prepare(
     train: Split,
     fabric: Fabric,
     progress: Callable[[float], None] | None = None,
+    start_head: Callable[[], None] | None = None,
 ) -> dict[str, Regularizer]:
     """Apply the methods of a run to its model, in place, before there is an optimizer.
 
@@ -40,6 +42,7 @@ def prepare(
         train: Training images, for initial statistics and DELTA's attention.
         fabric: The device.
         progress: Told the fraction of DELTA's attention that is done.
+        start_head: Gives the head its start while the network computes as it was pre-trained; None leaves it random.
 
     Returns:
         The terms of the loss by their methods' names.
@@ -61,12 +64,24 @@ def prepare(
     if fabric.device.type == "cpu":
         keep_freed_memory()
         accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
-    setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), progress)
+    if start_head is not None:
+        start_head()
+
+    def source() -> tuple[nn.Module, nn.Module]:
+        head = source_head(classifier).to(fabric.device)
+        return head, source_network(classifier, head)
+
+    setup = Setup(classifier, fabric.device, where, config.seed, crops, len(train), source, progress)
 
     def apply(acts_on: str) -> dict[str, Regularizer | None]:
         return {m.name: m.apply(setup, m.settings_of(config)) for m in methods if m.acts_on == acts_on}
 
     terms = apply("loss")  # first: references and anchors are the network as it was pre-trained
+    for name, term in terms.items():
+        if fabric.world_size > 1 and term is not None and any(p.requires_grad for p in term.parameters()):
+            raise ValueError(
+                f"{name} trains a head of its own, which several processes would not share; use one process"
+            )
     if config.statistics != "pretrained":
         initialize_statistics(model, config.statistics, crops(range(len(train)), config.batch_size))
     apply("normalization")

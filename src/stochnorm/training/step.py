@@ -14,8 +14,10 @@ from stochnorm.data.splits import derive_seed
 from stochnorm.nn import schedule, set_p
 from stochnorm.nn.masks import JointMasks
 from stochnorm.runs.config import FinetuneConfig
+from stochnorm.training.average import Average
 from stochnorm.training.objective import Objective, Terms
 from stochnorm.training.rates import Rates
+from stochnorm.training.schedules import factor
 from stochnorm.training.sums import Sums
 
 __all__ = ["MakeBatch", "TrainingStep"]
@@ -44,6 +46,7 @@ class TrainingStep:
         rates: The optimizer, as `fabric.setup` returns it, and its learning rates.
         make: Makes input and targets out of a batch.
         masks: Draws the masks of all StochNorm layers; None: each layer draws its own.
+        average: The moving average of the weights; None for none.
         step: Steps that are done.
         sums: Sums that a run resumes with.
     """
@@ -58,12 +61,13 @@ class TrainingStep:
         make: MakeBatch,
         *,
         masks: JointMasks | None = None,
+        average: Average | None = None,
         step: int = 0,
         sums: Mapping[str, float] | None = None,
     ) -> None:
         self.config, self.fabric, self.objective, self.model, self.make = config, fabric, objective, model, make
         self.rates, self.optimizer = rates, rates.optimizer
-        self.masks, self.network = masks, objective.classifier.model
+        self.masks, self.average, self.network = masks, average, objective.classifier.model
         task, classes = objective.task, len(objective.classifier.classes)
         self._scored = task.batch_score(torch.zeros(1, classes), torch.zeros(1)) is not None
         names = [*(f"penalty_{name}" for name in objective.regularizers), "loss", *["score"] * self._scored, "total"]
@@ -85,7 +89,7 @@ class TrainingStep:
 
     def decay(self, number: int) -> float:
         """Return the factor of the learning rates at a step."""
-        return 0.1 if number >= self.config.decay_at * self.config.steps else 1.0
+        return factor(number, self.config.steps, self.config)
 
     def prepare(self, number: int) -> None:
         """Do the host's part of a step: random seed, learning rates, p.
@@ -95,6 +99,10 @@ class TrainingStep:
         config = self.config
         torch.manual_seed(derive_seed("step", config.seed, number, self.fabric.global_rank))
         self.rates.set(self.decay(number))
+        if self.average is not None:
+            self.average.prepare(number)
+        if self.objective.mixing is not None:
+            self.objective.mixing.prepare(number, self.objective.classifier.preprocessing.image_size)
         if config.p_schedule != "constant":
             set_p(self.network, schedule(config.p_schedule, config.p, config.p_end, number, config.steps))
             if self.masks is not None:
@@ -106,7 +114,8 @@ class TrainingStep:
         Args:
             inputs: The tensors of the batch; those of the CPU are sent to the device.
         """
-        parts, images = self.config.accumulate, len(inputs[0])
+        config, images = self.config, len(inputs[0])
+        parts = config.accumulate
         self.network.train()
         self.optimizer.zero_grad()
         values: Tensor | None = None
@@ -124,16 +133,18 @@ class TrainingStep:
         self.sums.add(values, images)
         if self.sums.each_step:
             self.sums.read()  # raises if the loss is not finite
+        if config.clip_grad:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False)
         with self.rates:
             self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
 
     def _values(self, terms: Terms, targets: Tensor) -> Tensor:
         """Return the values of a part, in the order of the sums' names, as sums over its images."""
         values = [*terms.penalties.values(), terms.task_loss]
         if self._scored:
-            score = self.objective.task.batch_score(terms.logits.detach(), targets)
-            assert score is not None
-            values.append(score)
+            values.append(self.objective.score(terms.logits.detach(), targets))
         vector = torch.stack([value.detach().float() for value in (*values, terms.loss)]).to(self.sums.dtype)
         names = self.sums.names
         if self._scored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.files import write_text
+from stochnorm.methods.catalogue import trains
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.determinism import repeatable
@@ -22,9 +23,10 @@ from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.loop import Trained, fit
+from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
-__all__ = ["Result", "train"]
+__all__ = ["Result", "conclude", "train"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,19 @@ def train(
         else:
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated)
-                _open(job)
-                _conclude(job, fit(job))
+                _open(job, config)
+                conclude(job, fit(job) if trains(config.method) else keep_probe(job))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
 
 
-def _open(job: Job) -> None:
-    """Make the run directory, or check that the images are those of the run to resume; show what trains on what."""
-    config, run = job.config, job.run
+def _open(job: Job, config: FinetuneConfig) -> None:
+    """Make the run directory, or check that the images are those of the run to resume; show what trains on what.
+
+    The directory keeps the settings as they were given, which the job may have fitted to the images.
+    """
+    run = job.run
     if job.fabric.is_global_zero:
         if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != job.manifest:
             raise ValueError(
@@ -93,14 +98,22 @@ def _open(job: Job) -> None:
     job.fabric.barrier()
 
 
-def _conclude(job: Job, trained: Trained) -> None:
-    """Score the kept model, on test images once, and write the result and its page. The first process does it."""
+def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None) -> None:
+    """Score the kept model, on test images once, and write the result and its page. The first process does it.
+
+    Args:
+        job: The job; its directory has the model.
+        trained: The training that led to it.
+        facts: Further content of `result.json`, or other content under its keys.
+    """
     if job.fabric.is_global_zero:
         job.classifier.model.load_state_dict(read_state_dict(job.run.model))
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
         batch_size = job.config.batch_size
         _, validation = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
-        record = _record(job, task, trained, validation, _test(job, task) if job.counts["test"] else None)
+        validation = honest_validation(job, validation)
+        tested = _test(job, task) if job.counts["test"] else None
+        record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
         job.run.checkpoint.unlink(missing_ok=True)
         job.trackers.finish(record)
@@ -138,8 +151,10 @@ def _record(
         "method": job.method,
         "selected": {
             "step": selected(history, config.select)["step"],
-            "by": f"validation {task.score_title}, then loss" if config.select == "best" else "last iterate",
+            "by": _selected_by(job, task),
         },
+        **({"stopped_early": last["step"]} if trains(config.method) and last["step"] < config.steps else {}),
+        **probe_facts(job, validation),
         "validation": validation,
         "test": test,
         "cost": {
@@ -149,6 +164,13 @@ def _record(
         },
         "environment": environment(job.fabric, job.precision) | {"cuda_graph": trained.cuda_graph},
     }
+
+
+def _selected_by(job: Job, task: Task) -> str:
+    """Return how the model that is kept was selected."""
+    if job.probe is not None and not trains(job.config.method):
+        return f"strength by {job.probe.chosen_by}"
+    return f"validation {task.score_title}, then loss" if job.config.select == "best" else "last iterate"
 
 
 def _write_page(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +33,36 @@ class Writer:
     Args:
         job: The job.
         state: The state of the training, which the caller keeps up to date: `step`, `history`, `model`, `optimizer`...
+        kept: Gives the network the weights to keep, within a block.
     """
 
-    def __init__(self, job: Job, state: dict[str, Any]) -> None:
-        self._job, self._state = job, state
+    def __init__(
+        self, job: Job, state: dict[str, Any], kept: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        self._job, self._state, self._kept, self._ended = job, state, kept, False
         fabric = job.fabric
         self._every = _WRITE_EVERY.get(fabric.device.type, 0.0) if fabric.world_size == 1 else 0.0
         self._last = time.monotonic()
         self._unwritten: list[dict[str, Any]] = []
         self._save_model: Callable[[Path], None] | None = None
 
-    def validated(self) -> None:
+    def validated(self, *, ends: bool = False) -> None:
         """Take the last record of the history and its model; write them if it is time; tell who waits for the record.
 
         All processes call it.
+
+        Args:
+            ends: Whether the training ends before its last step.
         """
         config, history = self._job.config, self._state["history"]
         record, first = history[-1], self._job.fabric.is_global_zero
         self._unwritten.append(record)
         if first and selected(history, config.select) is record:
             notes = {"method": config.method, "step": record["step"]}
-            self._save_model = hold_classifier(self._job.classifier, notes)
-        if self._state["step"] == config.steps or time.monotonic() - self._last >= self._every:
+            with self._kept():
+                self._save_model = hold_classifier(self._job.classifier, notes)
+        self._ended = ends or self._state["step"] == config.steps
+        if self._ended or time.monotonic() - self._last >= self._every:
             self.write()
         if first and self._job.validated is not None:
             try:
@@ -99,7 +107,7 @@ class Writer:
         run.write_metrics(history)
         seconds = history[-1]["seconds"]
         # Drawing takes longer than a short run's training between two validations.
-        if state["step"] == config.steps or seconds >= state.get("drawn", 0.0) + _DRAW_EVERY:
+        if self._ended or seconds >= state.get("drawn", 0.0) + _DRAW_EVERY:
             state["drawn"] = seconds
             plot_curves(history, selected(history, config.select), self._job.task.score_title, run.curves)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from stochnorm.methods.catalogue import METHODS, methods_of
 from stochnorm.methods.method import Method
 from stochnorm.methods.ranges import Search, noted
-from stochnorm.runs.config import FinetuneConfig, RunSettings, flat
+from stochnorm.runs.config import FinetuneConfig, flat
+from stochnorm.runs.settings import RunSettings
 
 if TYPE_CHECKING:
     import optuna

@@ -22,6 +22,7 @@ from filelock import FileLock
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
 from stochnorm.files import write_text
+from stochnorm.methods.catalogue import trains
 from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
@@ -111,6 +112,10 @@ def tune(
         raise ValueError(
             "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to "
             "share the work"
+        )
+    if not trains(config.method):
+        raise ValueError(
+            f"method {config.method} has nothing to search, since it chooses its strength itself; use finetune"
         )
     config = replace(config, resume=False, overwrite=False)
     if space is search_space:

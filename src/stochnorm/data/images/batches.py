@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stochnorm.data.images.augmentation import Crop, cut
+from stochnorm.data.images.augmentation import Augmentation, Crop, cut
 from stochnorm.data.images.plan import Plans
 from stochnorm.data.images.preprocessing import Preprocessing, stack
 from stochnorm.data.images.readable import readable
@@ -34,6 +34,10 @@ class Split:
     """Places of the images in the store."""
     targets: Tensor
     """Class number of each image, int64 (n,); or findings, float32 (n, c). A list of class numbers is converted."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training batches are augmented."""
+    crops: Split | None = None
+    """The same images as training crops are cut from them; None: as they are."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", torch.as_tensor(self.targets))
@@ -99,12 +103,24 @@ class Split:
             Images uint8 (b, 3, image_size, image_size), channels_last, and targets (b,) or (b, c).
         """
         plans = self.plans(batch_size, seed=seed, rank=rank, world_size=world_size)
-        return stream(_TrainingBatches(self, plans), steps, workers=workers, device=device)
+        if self.for_training.augmentation.policy and device.type != "cpu":
+            workers = max(workers, 1)  # in a process: a thread would share the global generator with the training step
+        return stream(_TrainingBatches(self.for_training, plans), steps, workers=workers, device=device)
+
+    @property
+    def for_training(self) -> Split:
+        """The images that training crops are cut from."""
+        return self if self.crops is None else self.crops
 
     def plans(self, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> Plans:
         """Return the plans of the training batches: which images, and which crops of them."""
         share = slice(rank, batch_size, world_size)
-        return Plans(len(self), batch_size, self.store.preprocessing.resize, seed, share)
+        images = self.for_training
+        preprocessing = images.store.preprocessing
+        inside = preprocessing.fit == "crop" and preprocessing.for_crops
+        contents = images.store.contents(images.indices) if inside else None
+        scale = images.augmentation.scale
+        return Plans(len(images), batch_size, preprocessing.resize, seed, share, scale=scale, contents=contents)
 
     def part(self, start: int, stop: int) -> Split:
         """Return the images from an index up to another one."""
@@ -184,7 +200,10 @@ class _TrainingBatches(Dataset[tuple[Tensor, Tensor]]):
         self.split, self.plans = split, plans
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        return cut_batch(self.split, self.plans[step])
+        images, targets = cut_batch(self.split, self.plans[step])
+        share = range(*self.plans.share.indices(self.plans.batch_size))
+        self.split.augmentation.apply(images, self.plans.seed, step, share)
+        return images, targets
 
 
 class _EvaluationBatches(Dataset[Tensor]):

@@ -91,8 +91,7 @@ class ImageCache:
         self._slots = _PAGE + math.ceil(len(paths) * _ENTRY / _PAGE) * _PAGE
         self._size = self._slots + len(paths) * self._slot
 
-        side, interpolation = preprocessing.resize, preprocessing.interpolation
-        settings = [_VERSION, PIL.__version__, str(root.resolve()), side, interpolation, list(paths)]
+        settings = [_VERSION, PIL.__version__, str(root.resolve()), *preprocessing.kind, list(paths)]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         directory = cache_directory("images")
         self._path = directory / f"{key[:32]}.images"

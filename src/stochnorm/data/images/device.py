@@ -198,8 +198,9 @@ def batches_for(
     Warns:
         UserWarning: A CUDA device cuts other pixels than the CPU; the crops are cut on the CPU instead.
     """
+    split = split.for_training
     host = HostBatches(split, batch_size, seed=seed, workers=workers, rank=rank, world_size=world_size, device=device)
-    if place == "host" or (place == "auto" and device.type != "cuda"):
+    if place == "host" or split.augmentation.policy or (place == "auto" and device.type != "cuda"):
         return host
     images = None if place == "streamed" else resident(split.store, split.indices, device)
     if place == "resident" and images is None:

@@ -25,9 +25,22 @@ class Plans(Dataset[Tensor]):
         side: Side of the square images, pixels.
         seed: Random seed of order and crops.
         share: Part of each batch that this process gets.
+        scale: Smallest area of a crop, as a fraction of the image.
+        contents: Height and width of each image inside its border, (images, 2); None: no image has one.
     """
 
-    def __init__(self, images: int, batch_size: int, side: int, seed: int, share: slice) -> None:
+    def __init__(
+        self,
+        images: int,
+        batch_size: int,
+        side: int,
+        seed: int,
+        share: slice,
+        *,
+        scale: float = 0.08,
+        contents: Tensor | None = None,
+    ) -> None:
+        self.scale, self.contents = scale, contents
         self.images, self.batch_size, self.side, self.seed, self.share = images, batch_size, side, seed, share
         self._order = (-1, torch.empty(0))  # the epoch, and its permutation
 
@@ -37,5 +50,7 @@ class Plans(Dataset[Tensor]):
             self._order = epoch, torch.randperm(self.images, generator=generator("order", self.seed, epoch))
         chosen = self._order[1][position * self.batch_size :][: self.batch_size]
         # Every process draws the crops of the whole batch, so that the batch does not depend on their number.
-        crops = draw_crops(self.batch_size, self.side, generator("augment", self.seed, step))
+        contents = None if self.contents is None else self.contents[chosen]
+        draws = generator("augment", self.seed, step)
+        crops = draw_crops(self.batch_size, self.side, draws, scale=self.scale, contents=contents)
         return torch.cat([chosen[:, None], crops], dim=1).to(torch.int32)[self.share].contiguous()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,14 +14,21 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
+from stochnorm.data.images.fitting import bordered, content, middle, oriented_size, turned
+
 __all__ = ["Preprocessing", "stack", "standardize"]
 
+_FIRST = ("image_size", "mean", "std", "interpolation")
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizing to a square, crop and normalization; saved with the model."""
+    """Resizing to a square, crop and normalization; saved with the model.
+
+    In evaluation the network sees the center of the square, of side `input_size`. In training it sees random crops of
+    `image_size`, cut from the images as [stochnorm.data.images.preprocessing.Preprocessing.training][] reads them.
+    """
 
     image_size: int = 224
     """Side of the network's input, pixels."""
@@ -31,11 +38,51 @@ class Preprocessing:
     """Standard deviation of each channel, for values in [0, 1]."""
     interpolation: str = "bilinear"
     """Interpolation of the resizing: bilinear or bicubic."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How an image becomes a square: squash, distorted; crop, its middle square; pad, all of it, with a border of the
+    mean colour."""
+    test_size: int = 0
+    """Side of the network's input in evaluation, pixels; 0 for `image_size`."""
+    flip: bool = False
+    """Average the logits of each image and its mirror image in evaluation."""
+    for_crops: bool = False
+    """Keep all of the image, with a border: what training crops are cut from, with `crop` inside the border."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's input in evaluation, pixels."""
+        return self.test_size or self.image_size
 
     @property
     def resize(self) -> int:
-        """Side of the square before cropping, pixels. The paper's ratio: 256 for 224."""
-        return round(self.image_size * 256 / 224)
+        """Side of the square before cropping, pixels. The paper's ratio: 256 for 224.
+
+        With `pad` the network sees the whole square in evaluation. A square for training crops is a third larger, so
+        that an image of 4:3 has the paper's number of pixels along its shorter side.
+        """
+        if self.for_crops:
+            return round(self.image_size * 256 / 224 * 4 / 3)
+        return self.input_size if self.fit == "pad" else round(self.input_size * 256 / 224)
+
+    @property
+    def training(self) -> Preprocessing:
+        """The preprocessing of images that training crops are cut from; this one if it is the same."""
+        if self.fit == "squash":
+            return self if self.input_size == self.image_size else replace(self, test_size=0)
+        return replace(self, test_size=0, for_crops=True)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """All that the pixels of a read image depend on."""
+        if self.fit == "squash":
+            return self.resize, self.interpolation
+        shape = "border" if self.fit == "pad" or self.for_crops else "middle"
+        return self.resize, self.interpolation, shape, *(round(255 * value) for value in self.mean)
+
+    def content(self, path: Path) -> tuple[int, int]:
+        """Return height and width of an image inside its border, from the head of its file."""
+        with Image.open(path) as file:
+            return content(*oriented_size(file), self.resize)[::-1]
 
     def read(self, path: Path) -> Tensor:
         """Decode an image file and resize it to a square: (3, resize, resize), uint8, RGB.
@@ -47,23 +94,49 @@ class Preprocessing:
         """
         try:
             with Image.open(path) as file:
-                file.draft("RGB", (self.resize, self.resize))  # JPEG: decode large photographs at reduced size
+                size = self._size(file)
+                # JPEG: decode large photographs at reduced size
+                file.draft("RGB", size if self.fit == "squash" or not turned(file) else size[::-1])
                 ImageOps.exif_transpose(file, in_place=True)
                 image: Image.Image = _to_8_bits(file) if file.mode.startswith(("I", "F")) else file
                 image = image if image.mode == "RGB" else image.convert("RGB")
-                image = image.resize((self.resize, self.resize), _RESAMPLING[self.interpolation])
+                image = self._square(image, size)
         except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
             raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
         return cast(Tensor, v2.functional.pil_to_tensor(image))
 
+    def _size(self, file: Image.Image) -> tuple[int, int]:
+        """Return width and height that an image is scaled to."""
+        if self.fit == "squash":
+            return self.resize, self.resize
+        width, height = oriented_size(file)
+        if self.fit == "pad" or self.for_crops:
+            return content(width, height, self.resize)
+        shortest = min(width, height)
+        return max(self.resize * width // shortest, 1), max(self.resize * height // shortest, 1)
+
+    def _square(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """Make an image a square."""
+        resampling = _RESAMPLING[self.interpolation]
+        if self.fit == "squash":
+            return image.resize(size, resampling)
+        if self.fit == "pad" or self.for_crops:
+            return bordered(image, size, self.resize, resampling, self.mean)
+        return middle(image, self.resize, resampling)
+
     def center_crop(self, images: Tensor) -> Tensor:
-        """Cut the center out of images: (..., 3, resize, resize) to (..., 3, image_size, image_size)."""
-        return cast(Tensor, v2.functional.center_crop(images, [self.image_size, self.image_size]))
+        """Cut the center out of images: (..., 3, resize, resize) to (..., 3, input_size, input_size)."""
+        return cast(Tensor, v2.functional.center_crop(images, [self.input_size, self.input_size]))
+
+    def views(self, images: Tensor) -> Tensor:
+        """Return the center crop of images, with `flip` also mirrored: (b, 1 or 2, 3, input_size, input_size)."""
+        center = self.center_crop(images)
+        return torch.stack([center, center.flip(-1)], dim=1) if self.flip else center[:, None]
 
     def ten_crop(self, images: Tensor) -> Tensor:
-        """Cut corners, center and their mirror images: (b, 3, resize, resize) to (b, 10, 3, image_size, image_size)."""
-        crops = v2.functional.ten_crop(images, [self.image_size, self.image_size])
+        """Cut corners, center and their mirror images: (b, 3, resize, resize) to (b, 10, 3, input_size, input_size)."""
+        crops = v2.functional.ten_crop(images, [self.input_size, self.input_size])
         return torch.stack([crop.movedim(1, -1) for crop in crops], dim=1).movedim(-1, 2)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -77,8 +150,9 @@ class Preprocessing:
         return mean, std
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings by name."""
-        return asdict(self)
+        """Return the settings by name; those after the first version only where they are not the default."""
+        default = {field.name: field.default for field in fields(self)}
+        return {k: v for k, v in asdict(self).items() if k in _FIRST or v != default[k]}
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:

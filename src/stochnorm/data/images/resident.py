@@ -150,8 +150,8 @@ def _hold(store: ImageStore, images: ResidentImages) -> None:
     _kept[:] = [images] if _keeping else []
 
 
-def _kind(preprocessing: Preprocessing, device: torch.device) -> tuple[int, str, torch.device]:
-    return preprocessing.resize, preprocessing.interpolation, device
+def _kind(preprocessing: Preprocessing, device: torch.device) -> tuple[object, ...]:
+    return *preprocessing.kind, device
 
 
 def _names(store: ImageStore, indices: Sequence[int]) -> Iterator[tuple[str, str, int, int]]:

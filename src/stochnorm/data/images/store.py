@@ -87,6 +87,10 @@ class ImageStore:
         image = None if self._cache is None else self._cache.get(path)
         return self.preprocessing.read(self.root / path) if image is None else image
 
+    def contents(self, indices: Sequence[int]) -> Tensor:
+        """Return height and width of images inside their borders, (n, 2), int64."""
+        return torch.tensor([self.preprocessing.content(self.root / self.rows[index].path) for index in indices])
+
     def _open(self, listed: Sequence[str], *, warn_of_limit: bool) -> ImageCache | None:
         """Open the file on disk; if that fails, warn and return None."""
         try:

@@ -61,6 +61,8 @@ class Details:
     pairs: list[Pair] = field(default_factory=list)
     bins: list[Bin] = field(default_factory=list)
     mistakes: list[Thumbnail] = field(default_factory=list)
+    auto: dict[str, Any] = field(default_factory=dict)
+    """Of method auto: what was tried, which one was chosen, and why."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -119,6 +121,7 @@ def read_history(run: Run) -> History:
 def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     selected = result["selected"]
     details.selected = f"step {selected['step']} ({selected['by']})"
+    details.auto = result.get("auto", {})
     details.left_out = result.get("left_out", 0)
     details.method = {k.replace("_", " "): _words(v) for k, v in result.get("method", {}).items() if k != "name"}
     details.method["weights"] = str(result.get("weights", "-"))

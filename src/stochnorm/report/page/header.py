@@ -77,6 +77,11 @@ def _lead(content: Content) -> str:
 
 
 def _lead_of_run(record: Record) -> str:
+    lead, warning = _what_it_reaches(record), record.probe.get("warning")
+    return f"{lead} Warning: {warning}." if warning else lead
+
+
+def _what_it_reaches(record: Record) -> str:
     score, images = SCORES[record.score], record.images
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
@@ -167,6 +172,9 @@ def _run_figures(records: Sequence[Record]) -> list[KeyFigure]:
             spread = f"95 %: {interval(bounds)}" if bounds else f"{metrics['images']:,} images"
             named = f"{name} {title}" if name == "Test" else name
             figures.append(KeyFigure(named, f"{metrics[record.score]:.1f} %", spread))
+    probe = record.probe.get(f"val_{record.score}")
+    if probe is not None and record.settings.get("method") != "probe":
+        figures.append(KeyFigure("Linear probe", f"{probe:.1f} %", "validation, where the training started"))
     if record.test and record.test.get("ece") is not None:
         figures.append(KeyFigure("Calibration error", f"{record.test['ece']:.1f}", "points; 0 is ideal"))
     counts = " / ".join(f"{record.images.get(split, 0):,}" for split in ("train", "val", "test"))

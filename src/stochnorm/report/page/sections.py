@@ -149,6 +149,14 @@ def _scores(details: Details) -> Part:
     return Part(terms={"AUC"} if details.multi_label else ())
 
 
+def _tried(details: Details) -> Part | None:
+    tried = details.auto.get("tried")
+    if not tried:
+        return None
+    largest = max((one["validation"] or 0.0 for one in tried), default=0.0) or 1.0
+    return Part({"tried": tried, "largest": largest})
+
+
 def _curves(details: Details) -> Part | None:
     if not details.history:
         return None
@@ -200,6 +208,7 @@ _SPREAD, _GAIN, _RATE = "± (standard deviation)", "gain", "sampling rate"
 
 RUN_SECTIONS: tuple[Section[Details], ...] = (
     Section("scores", "", _scores, (_INTERVAL, _RATE, _ECE, "validation score")),
+    Section("tried", "What was tried", _tried, ("validation score",)),
     Section("curves", "Curves", _curves),
     Section("classes", "Classes", _classes),
     Section("confusion", "", _confusion),

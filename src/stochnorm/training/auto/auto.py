@@ -1,0 +1,159 @@
+"""Method `auto`: what a user gets who chooses nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from stochnorm.data import read_source
+from stochnorm.files import atomic_path, write_text
+from stochnorm.methods.auto import seconds_of
+from stochnorm.models.saved import save_classifier
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.directory import Run
+from stochnorm.runs.hardware import check_device
+from stochnorm.text import count
+from stochnorm.training.auto.choose import Choice
+from stochnorm.training.auto.probing import refit_probe
+from stochnorm.training.auto.search import Search
+from stochnorm.training.auto.state import State, Tried
+from stochnorm.training.display import Display
+from stochnorm.training.images import split_rows
+from stochnorm.training.job import Job, assemble
+from stochnorm.training.loop import Trained
+from stochnorm.training.train import Result, conclude
+
+__all__ = ["auto"]
+
+_DECODING = 0.01  # seconds per test image that nobody has read yet
+
+
+def auto(
+    config: FinetuneConfig,
+    *,
+    quiet: bool = False,
+    test: bool = True,
+    validated: Callable[[dict[str, Any]], None] | None = None,
+) -> Result:
+    """Try a probe and several ways to fine-tune within a budget of time; arguments and errors as `stochnorm.finetune`.
+
+    The choice is made on validation images. The result is an ordinary run, whose `result.json` says under `auto` what
+    was tried, and which one was chosen, and why. No test image is read before the choice.
+    """
+    config.check_used()
+    check_device(config.device, config.precision)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        raise ValueError(
+            f"method auto works in one process, got {processes}; start it without torchrun, or choose a --method, such "
+            "as frozen"
+        )
+    display = Display(quiet=quiet)
+    run = Run.of(config)
+    run.check_place(config)
+    with run.held():
+        run.check(config)
+        if config.resume and run.result.is_file():
+            display.note(f"{run.path} is finished; this is its result")
+        else:
+            try:
+                _work(config, run, display, test, validated)
+            except KeyboardInterrupt as stop:
+                raise KeyboardInterrupt(f"stopped; what was tried so far is kept in {run.path}") from stop
+        result = Result(run.path, run.read_result())
+        display.result(result.record, run)
+        _show_why(display, result.record["auto"])
+        return result
+
+
+def _work(
+    config: FinetuneConfig,
+    run: Run,
+    display: Display,
+    test: bool,
+    validated: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    job = assemble(config, run, display, test=False)
+    if config.resume and run.split.is_file():
+        listed = run.split.read_text(encoding="utf-8").splitlines()
+        if not {*job.manifest.splitlines()} <= {*listed}:
+            raise ValueError(
+                f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv; restore the "
+                "images, or start again with --overwrite"
+            )
+    run.open(config)
+    write_text(run.split, job.manifest)
+    display.header(job)
+    state = State(run.search, resume=config.resume)
+    search = Search(job, state, display, seconds=seconds_of(config.budget), validated=validated)
+    tested = sum(row.split == "test" for row in split_rows(read_source(config.data), config)) if test else 0
+    crops = 10 if config.ten_crop else 1
+
+    def reserve(judging: float) -> float:
+        return 3 * judging + tested * (_DECODING + crops * judging / job.counts["val"])
+
+    choice = search.search(reserve)
+    _finish(job, search, choice, state, display, test)
+
+
+def _finish(job: Job, search: Search, choice: Choice, state: State, display: Display, test: bool) -> None:
+    """Make the run of the choice: its model, its curves, its test."""
+    run, config = job.run, replace(job.config, out=str(job.run.path))
+    chosen, parent = state.tried[choice.name], search.directory(choice.name)
+    record = parent.read_result()
+    job.classifier.model.load_state_dict(search.state_of(choice.name))
+    save_classifier(
+        run.model, job.classifier, {"method": record["config"]["method"], "step": record["selected"]["step"]}
+    )
+    for source, target in (
+        (parent.metrics, run.metrics),
+        (parent.curves, run.curves),
+        (parent.curves_svg, run.curves_svg),
+    ):
+        if source.is_file():
+            with atomic_path(target) as half:
+                shutil.copyfile(source, half)
+    final = assemble(config, run, display, test=test)
+    write_text(run.split, final.manifest)
+    refitted = refit_probe(final, run) if choice.name == "probe" else {}
+    facts = {
+        **refitted,
+        "method": record["method"] | {"chosen": chosen.title},
+        "selected": record["selected"],
+        "auto": {
+            "budget": config.budget,
+            "chosen": choice.name,
+            "best": choice.best,
+            "why": why(choice, state.tried, final.task.score_title, job.counts["val"]),
+            "tried": [asdict(one) for one in state.tried.values()],
+        },
+        "cost": record["cost"] | {"seconds": state.seconds},
+    }
+    conclude(final, Trained(parent.read_metrics(), record["environment"].get("cuda_graph", False)), facts)
+    for name in state.tried:
+        directory = Run(run.candidates / name)
+        directory.model.unlink(missing_ok=True)
+        directory.checkpoint.unlink(missing_ok=True)
+
+
+def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str:
+    """Return the reason of the choice in a sentence."""
+    chosen, best = tried[choice.name], tried[choice.best]
+    on = f"{score} of {count(images, 'validation image')}"
+    if len([one for one in tried.values() if not one.reason]) == 1:
+        return f"{chosen.title} is all that could be tried; it has {chosen.validation:.1f} % {on}."
+    if choice.name == choice.best and chosen.kind == "probe":
+        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and is the simplest."
+    if choice.name == choice.best:
+        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and nothing simpler comes close."
+    return (
+        f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: the "
+        f"difference is within one standard error ({choice.error:.1f} points), and {chosen.title} is simpler."
+    )
+
+
+def _show_why(display: Display, facts: dict[str, Any]) -> None:
+    display.note(f"chosen: {facts['why']}")

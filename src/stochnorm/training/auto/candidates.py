@@ -1,0 +1,104 @@
+"""What `auto` tries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+from stochnorm.runs.config import FinetuneConfig
+
+__all__ = ["Candidate", "Kind", "candidates", "cooler", "timed"]
+
+_RECIPE = {"schedule": "cosine", "warmup": 0.1, "augment": "gentle"}
+_STOCHNORM = {"method": "stochnorm", "p": 0.1, "norm_momentum": 0.0}
+_FROZEN = {"method": "frozen"}
+_VANILLA = {"method": "vanilla"}
+# In the order of their promise: where time is short, the last ones are left out.
+_TRIED: tuple[tuple[dict[str, Any], str, float], ...] = (
+    (_FROZEN, "probe", 0.003),
+    (_FROZEN, "random", 0.003),
+    (_FROZEN, "probe", 0.001),
+    (_STOCHNORM, "probe", 0.001),
+    (_VANILLA, "probe", 0.001),
+    (_FROZEN, "random", 0.001),
+)
+
+
+class Kind(IntEnum):
+    """Kinds of candidates, from the simplest to the least simple."""
+
+    probe = 0
+    between = 1
+    frozen = 2
+    stochnorm = 3
+    vanilla = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing to try."""
+
+    kind: Kind
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from those of the run, except the steps."""
+
+    @property
+    def name(self) -> str:
+        """Name of its directory."""
+        if self.kind is Kind.probe:
+            return "probe"
+        return f"{self.kind.name}-{self.settings['head']}-{self.settings['lr']:g}"
+
+    @property
+    def title(self) -> str:
+        """Its name for people.
+
+        Example:
+            >>> Candidate(Kind.frozen, {"method": "frozen", "head": "probe", "lr": 0.003}).title
+            'frozen, lr 0.003, from the probe'
+        """
+        if self.kind is Kind.probe:
+            return "linear probe"
+        start = "from the probe" if self.warm else "new head"
+        return f"{self.settings['method']}, lr {self.settings['lr']:g}, {start}"
+
+    @property
+    def warm(self) -> bool:
+        """True if it starts from the probe's head, so that the weights between the two are of use."""
+        return self.settings.get("head") == "probe"
+
+
+def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
+    """Return what to fine-tune, the most promising first.
+
+    A setting that the user changed holds for all: a learning rate is the only one that is tried, a head too.
+
+    Args:
+        config: The settings of the run.
+        warm: False for a network that cannot start from a probe.
+
+    Example:
+        >>> [candidate.name for candidate in candidates(FinetuneConfig("photos/", lr=0.01, head="probe"))]
+        ['frozen-probe-0.01', 'stochnorm-probe-0.01', 'vanilla-probe-0.01']
+    """
+    given = {name: getattr(config, name) for name in config.changed_fields()}
+    found: dict[str, Candidate] = {}
+    for settings, head, lr in _TRIED:
+        wanted = {**_RECIPE, "lr": lr, "head": head if warm else "random"} | given
+        kept = {name: wanted[name] for name in (*_RECIPE, "lr", "head")}
+        own = {name: value for name, value in settings.items() if name not in given or name == "method"}
+        candidate = Candidate(Kind[settings["method"]], kept | own)
+        found.setdefault(candidate.name, candidate)
+    return list(found.values())
+
+
+def timed(found: Sequence[Candidate]) -> Candidate:
+    """Return the candidate that the pace is measured by: all of the network trains, from the probe's head if any."""
+    return next(one for one in found if one.kind is Kind.vanilla)
+
+
+def cooler(candidate: Candidate) -> Candidate:
+    """Return the candidate at a tenth of its learning rate, for one that collapsed."""
+    return replace(candidate, settings=candidate.settings | {"lr": float(f"{candidate.settings['lr'] / 10:g}")})

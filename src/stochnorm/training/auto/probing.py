@@ -1,0 +1,84 @@
+"""The linear probe of `auto`: the first candidate, which all others have to beat."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from stochnorm.files import write_text
+from stochnorm.models.saved import save_classifier
+from stochnorm.runs.directory import Run
+from stochnorm.training.job import Job
+from stochnorm.training.probe.probe import FEW, fit_probe, put_into_head
+
+__all__ = ["refit_probe", "write_probe"]
+
+
+def write_probe(job: Job, run: Run) -> None:
+    """Fit the probe on training images, and write it as a run: model, one validation, result.
+
+    Args:
+        job: A job without method, whose model is as pre-trained; the probe becomes its head.
+        run: The run.
+
+    Raises:
+        ValueError: The network has no linear head.
+    """
+    start = time.monotonic()
+    config, score = job.config, job.task.score
+    probe = fit_probe(job.classifier, job.splits, job.fabric, job.task, batch_size=config.batch_size, seed=config.seed)
+    put_into_head(job.classifier, probe.head)
+    run.path.mkdir(parents=True, exist_ok=True)
+    save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
+    seconds = time.monotonic() - start
+    pace = (job.counts["train"] + job.counts["val"]) / seconds
+    record = {
+        "step": 0,
+        "epoch": 0.0,
+        "lr": 0.0,
+        "score": score,
+        "train_loss": probe.train["loss"],
+        f"train_{score}": probe.train[score],
+        "images_per_second": pace,
+        "seconds": seconds,
+        "val_loss": probe.validation["loss"],
+        f"val_{score}": probe.validation[score],
+    }
+    run.write_metrics([record])
+    result = {
+        "config": {"method": "probe"},
+        "method": job.method | {"name": "probe", "probe": probe.facts(score)},
+        "selected": {"step": 0, "by": "the linear probe, which takes no step"},
+        "cost": {"seconds": seconds, "images_per_second": pace, "peak_memory_gigabytes": job.memory.gigabytes()},
+        "environment": {},
+    }
+    write_text(run.result, json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def refit_probe(job: Job, run: Run) -> dict[str, Any]:
+    """Fit the chosen probe on validation images too where there are few images; write it as the model of a run.
+
+    Args:
+        job: A job without method, whose model is as pre-trained.
+        run: Receives the model.
+
+    Returns:
+        What `result.json` says in place of the usual: the validation metrics of the probe of training images alone,
+        since the new one has seen the validation images. Empty where there are many images, and nothing is done.
+    """
+    if job.counts["train"] + job.counts["val"] >= FEW:
+        return {}
+    config = job.config
+    probe = fit_probe(
+        job.classifier,
+        job.splits,
+        job.fabric,
+        job.task,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        refit=True,
+    )
+    put_into_head(job.classifier, probe.head)
+    save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
+    return {"validation": probe.validation}

@@ -1,0 +1,81 @@
+"""What `auto` has done so far, in a file from which it continues."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stochnorm.files import write_text
+
+__all__ = ["State", "Tried"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate that was tried."""
+
+    name: str
+    title: str
+    """Its name for people."""
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What distinguishes its settings from those of the run."""
+    steps: int = 0
+    seconds: float = 0.0
+    validation: float | None = None
+    """Score on the validation images, percent; None if it has none."""
+    reason: str = ""
+    """Why it was dropped; empty if it was not."""
+
+
+class State:
+    """The plan, the candidates that were tried, and the time they took. Each change is written at once.
+
+    Args:
+        path: The file.
+        resume: Continue from the file, if there is one.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self._path = path
+        self.plan: dict[str, Any] = {}
+        self.tried: dict[str, Tried] = {}
+        before = 0.0
+        if resume and path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                self.plan, before = content["plan"], content["seconds"]
+                self.tried = {one["name"]: Tried(**one) for one in content["tried"]}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error}); start again with --overwrite") from error
+        self._start = time.monotonic() - before
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning, without that between a stop and the resumption."""
+        return time.monotonic() - self._start
+
+    def decided(self, key: str, decide: Callable[[], T]) -> T:
+        """Return what was decided; decide it at the first call, so that a resumed search does not decide otherwise."""
+        if key not in self.plan:
+            self.plan[key] = decide()
+            self._write()
+        return self.plan[key]  # type: ignore[no-any-return]
+
+    def add(self, tried: Tried) -> None:
+        """Keep a candidate."""
+        self.tried[tried.name] = tried
+        self._write()
+
+    def _write(self) -> None:
+        content = {"seconds": self.seconds, "plan": self.plan, "tried": [asdict(one) for one in self.tried.values()]}
+        write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n")

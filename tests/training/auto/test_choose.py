@@ -1,0 +1,77 @@
+"""The choice among candidates, from made-up tables of right and wrong answers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stochnorm.training.auto.choose import Scored, auc_error, choose, paired_error
+
+PROBE, BETWEEN, FROZEN, VANILLA = 0, 1, 2, 4
+
+
+def table(**right: str) -> dict[str, torch.Tensor]:
+    """Answers as text, 1 for right; repeated ten times."""
+    return {name: torch.tensor([int(c) for c in text * 10]) for name, text in right.items()}
+
+
+def chosen(answers: dict[str, torch.Tensor], kinds: dict[str, int]) -> str:
+    scored = [Scored(name, kinds[name], 100 * float(right.float().mean())) for name, right in answers.items()]
+    return choose(scored, lambda a, b: paired_error(answers[a], answers[b])).name
+
+
+def test_a_clear_winner_is_chosen() -> None:
+    answers = table(probe="1111000000", frozen="1111111100")
+    assert chosen(answers, {"probe": PROBE, "frozen": FROZEN}) == "frozen"
+
+
+def test_the_simplest_within_one_standard_error_is_chosen() -> None:
+    answers = table(probe="1110000000", frozen="1111111100", vanilla="1111111100")
+    answers["vanilla"][-1] = 1  # one image of a hundred more: a standard error of 1 point
+    assert chosen(answers, {"probe": PROBE, "frozen": FROZEN, "vanilla": VANILLA}) == "frozen"
+
+
+def test_among_equally_simple_ones_the_best_is_chosen() -> None:
+    answers = table(low="1111100000", high="1111111000", best="1111111000")
+    answers["best"][-1] = 1
+    assert chosen(answers, {"low": BETWEEN, "high": BETWEEN, "best": VANILLA}) == "high"
+
+
+def test_nothing_below_the_probe_is_chosen() -> None:
+    """Though it is close to the best and simpler than that: a kind between the probe and the best."""
+    scored = [Scored("probe", PROBE, 70.0), Scored("frozen", FROZEN, 69.5), Scored("vanilla", VANILLA, 72.0)]
+    errors = {"probe": 1.0, "frozen": 5.0}  # the probe is clearly below the best; the frozen one not, though lower
+    assert choose(scored, lambda best, name: errors[name]).name == "vanilla"
+
+
+def test_the_probe_is_chosen_where_it_is_best() -> None:
+    scored = [Scored("probe", PROBE, 77.0), Scored("frozen", FROZEN, 77.0), Scored("vanilla", VANILLA, 60.0)]
+    assert choose(scored, lambda best, name: 3.0) == ("probe", "probe", 0.0)
+
+
+def test_the_error_is_that_of_the_differences() -> None:
+    first, second = torch.tensor([1, 1, 1, 0, 1, 0]), torch.tensor([0, 1, 1, 0, 1, 1])
+    differences = first.double() - second.double()
+    assert paired_error(first, second) == pytest.approx(100 * float(differences.std()) / math.sqrt(6))
+    assert paired_error(first, first) == 0
+
+
+def test_images_of_a_group_count_as_one() -> None:
+    """Four copies of each image are no new evidence."""
+    first, second = torch.tensor([1, 1, 1, 0, 1, 0]), torch.tensor([0, 1, 1, 0, 1, 1])
+    copies = [one.repeat_interleave(4) for one in (first, second)]
+    groups = [str(i // 4) for i in range(24)]
+    assert paired_error(*copies, groups) == pytest.approx(paired_error(first, second))
+    assert paired_error(*copies) < 0.6 * paired_error(first, second)
+    assert paired_error(first, second, [""] * 6) == pytest.approx(paired_error(first, second))
+
+
+def test_the_error_of_an_auc_shrinks_with_the_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.rand(2000, 2, generator=generator) < 0.5
+    first, second = (positive + 2 * torch.randn(2000, 2, generator=generator) for _ in range(2))
+    few, many = auc_error(first[:125], second[:125], positive[:125]), auc_error(first, second, positive)
+    assert 2.5 < few / many < 6.5  # a root of 16, but for chance
+    assert auc_error(first, first, positive) == 0
