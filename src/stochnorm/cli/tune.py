@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from stochnorm.cli.options import Preset, RunOptions
+from stochnorm.runs.config import METHOD_HELP
 
 __all__ = ["Tune"]
 
@@ -28,6 +30,7 @@ class TuneOptions:
 class Tune(RunOptions, TuneOptions):
     """Choose learning rate, strengths and p of a method on validation images; test images are not used."""
 
+    method: Annotated[str, arg(help=METHOD_HELP)] = "stochnorm"
     resume: Suppress[bool] = False  # always on
     overwrite: Suppress[bool] = False  # would delete hours of trials; remove the directory instead
     report: Suppress[bool] = True  # for the chosen settings; trials have none

@@ -108,6 +108,8 @@ def tune(
     optuna = import_optuna()
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
+    if config.method == "auto":
+        raise ValueError("method auto searches by itself; name the method to tune, such as --method stochnorm")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
             "a trial trains in one process, got WORLD_SIZE above 1; start tune without torchrun, several times to "
