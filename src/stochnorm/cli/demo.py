@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stochnorm.comparison.compare import Comparison
 
 __all__ = ["METHODS", "Demo", "demo"]
 
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "plain fine-tuning": {"method": "vanilla", "lr": 0.01},
     "StochNorm": {"method": "stochnorm", "lr": 0.003},
     "frozen statistics": {"method": "frozen", "lr": 0.001},
