@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Suppress, arg
 
 from stochnorm.cli.options import Preset, RunOptions
-from stochnorm.runs.config import METHOD_HELP
+from stochnorm.runs.settings import METHOD_HELP
 
 __all__ = ["Tune"]
 

@@ -10,10 +10,10 @@ import tyro
 from stochnorm.methods.catalogue import METHODS
 from stochnorm.methods.ranges import Range, Search
 
-__all__ = ["ImageSettings", "RecipeSettings", "RunSettings"]
+__all__ = ["METHOD_HELP", "ImageSettings", "RecipeSettings", "RunSettings"]
 
 
-_METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
+METHOD_HELP = f"{', '.join(METHODS)}, or a sum such as stochnorm+delta+bss (stochnorm ls methods)."
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RunSettings:
     or CSV file with the columns path,label[,split];
     or folder of a data set in its official format, or name of one (stochnorm ls datasets)."""
 
-    method: Annotated[str, tyro.conf.arg(help=_METHOD_HELP)] = "auto"
+    method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = "auto"
     backbone: str = "tf_efficientnet_lite0"
     """Name of a timm or torchvision model; torchvision/NAME where both have one."""
     weights: str = "auto"
