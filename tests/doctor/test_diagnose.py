@@ -238,8 +238,8 @@ def test_the_verdict_is_the_planned_training_as_a_command(photos: Path) -> None:
     found = diagnose("test_resnet", photos, **SMALL, rate=80, seed=3)
     options = "--backbone test_resnet --weights random --batch-size 8 --image-size 32 --rate 80"
     command, data, *given = shlex.split(found.advice[0].removeprefix("stochnorm "))
-    assert (command, data) == ("compare", str(photos))
-    assert sorted(given) == sorted([*options.split(), "--methods", "vanilla,stochnorm,frozen:lr=0.001"])
+    assert (command, data) == ("finetune", str(photos))
+    assert sorted(given) == sorted([*options.split(), "--method", "auto"])
 
 
 def test_the_command_shows_few_layers_and_writes_no_picture_unasked(

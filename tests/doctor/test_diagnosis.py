@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stochnorm.comparison.grid import Grid, parse_variant
+from stochnorm.cli.main import parse
 from stochnorm.doctor.diagnosis import Diagnosis
 from stochnorm.doctor.plot import draw_diagnosis
 from stochnorm.doctor.statistics import LayerStatistics
-from stochnorm.runs.config import FinetuneConfig
 
 
 def row(name: str = "bn", **values: float) -> LayerStatistics:
@@ -65,14 +64,13 @@ def test_the_verdict_comes_first_and_is_a_command_in_one_piece() -> None:
     console = Console(width=80, file=io.StringIO())
     Diagnosis([row()], images=64, batches=2, training=training).show(console)
     first, *_ = console.file.getvalue().strip().splitlines()  # type: ignore[attr-defined]
-    assert first == f"stochnorm compare {training} --methods vanilla,stochnorm,frozen:lr=0.001"
+    assert first == f"stochnorm finetune {training} --method auto"
 
 
 def test_the_command_is_one_that_stochnorm_accepts() -> None:
     command = Diagnosis([row()], images=8, batches=2, training="photos/ --batch-size 16").advice[0]
-    methods = shlex.split(command)[-1].split(",")
-    grid = Grid(FinetuneConfig("photos/"), tuple(parse_variant(text) for text in methods))
-    assert [run.config.method for run in grid.runs()] == ["vanilla", "stochnorm", "frozen"]
+    asked = parse(shlex.split(command)[1:])
+    assert (type(asked).__name__, asked.method, asked.batch_size) == ("Finetune", "auto", 16)
 
 
 def test_the_table_has_the_farthest_layers_or_all_in_order() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stochnorm.comparison.compare import Comparison
 
 __all__ = ["METHODS", "Demo", "demo"]
 
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "plain fine-tuning": {"method": "vanilla", "lr": 0.01},
     "StochNorm": {"method": "stochnorm", "lr": 0.003},
     "frozen statistics": {"method": "frozen", "lr": 0.001},
+    "probe": {"method": "probe"},
 }
 """What is compared, by its name in tables: settings of a run. The first is the reference. Each learning rate is the
 best of 0.001, 0.003 and 0.01 on validation images of the first repetition (results/evidence.py demo --steps 80)."""

@@ -9,14 +9,11 @@ from stochnorm.text import rounded
 
 __all__ = ["advise", "verdict"]
 
-TRY = "vanilla,stochnorm,frozen:lr=0.001"
-"""Methods to compare. Frozen statistics bear a smaller learning rate than those of batches."""
-
 
 def verdict(diagnosis: NetworkStatistics) -> str:
     """Return the command that finds the best method for these images; without data, its Python equivalent."""
     if diagnosis.training:
-        return f"stochnorm compare {diagnosis.training} --methods {TRY}"
+        return f"stochnorm finetune {diagnosis.training} --method auto"
     return "compare methods on your validation images, with stochnorm.compare or a loop of your own"
 
 
