@@ -76,9 +76,9 @@ def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(
     weights = []
     original = stochnorm.training.job.Objective
 
-    def spy(*args: Any) -> Any:
+    def spy(*args: Any, **options: Any) -> Any:
         weights.append(args[1].pos_weight)
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(stochnorm.training.job, "Objective", spy)
     data = with_findings(photos)
@@ -101,9 +101,9 @@ def test_balance_weighs_the_classes_of_a_run_and_says_where_only_the_largest_is_
     weights = []
     original = stochnorm.training.job.Objective
 
-    def spy(*args: Any) -> Any:
+    def spy(*args: Any, **options: Any) -> Any:
         weights.append(args[1].class_weights)
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(stochnorm.training.job, "Objective", spy)
     for path in [*(photos / "green").iterdir(), *sorted((photos / "red").iterdir())[5:]]:

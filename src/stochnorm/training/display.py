@@ -206,17 +206,6 @@ def describe(config: FinetuneConfig) -> str:
     return text + (f", momentum {config.norm_momentum:g}" if config.norm_momentum is not None else "")
 
 
-def _noise(images: int, classes: int) -> str:
-    """Return a warning where the validation images are too few to tell much, else nothing."""
-    if images >= _ENOUGH * classes:
-        return ""
-    points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
-    return (
-        f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
-        f"±{points:.0f} points"
-    )
-
-
 def _probe(job: Job) -> str:
     """Return what the probe reaches on validation images, and how it was fitted."""
     assert job.probe is not None
@@ -226,6 +215,17 @@ def _probe(job: Job) -> str:
     return (
         f"validation {task.score_title} {reached}, C = {probe.strength:g}, fitted on {probe.images} images "
         f"({probe.fitted_on}), {probe.seconds:.1f} s"
+    )
+
+
+def _noise(images: int, classes: int) -> str:
+    """Return a warning where the validation images are too few to tell much, else nothing."""
+    if images >= _ENOUGH * classes:
+        return ""
+    points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
+    return (
+        f"{images} validation images of {classes} classes are few: a validation accuracy of 50 % is uncertain by "
+        f"±{points:.0f} points"
     )
 
 

@@ -153,7 +153,7 @@ def _record(
             "step": selected(history, config.select)["step"],
             "by": _selected_by(job, task),
         },
-        **({"stopped_early": last["step"]} if trains(config.method) and last["step"] < config.steps else {}),
+        **({"stopped_early": last["step"]} if config.patience and last["step"] < config.steps else {}),
         **probe_facts(job, validation),
         "validation": validation,
         "test": test,
