@@ -77,7 +77,7 @@ def config(tiny: dict[str, Any]) -> Callable[..., FinetuneConfig]:
 @pytest.fixture
 def tiny_options(tiny: dict[str, Any]) -> list[str]:
     """Return the tiny settings for the command line; `--no-report` is for finetune alone."""
-    return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name not in ("report", "method")]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items() if name != "report"]
 
 
 @pytest.fixture

@@ -115,7 +115,10 @@ def test_a_value_out_of_range_is_named(run_command: Run) -> None:
             "finetune x --method l2sp --norm-layers a",
             "method l2sp does not use norm_layers, which is for stochnorm or bin or frozen",
         ),
-        ("finetune x --p-end 0.9", "p_end 0.9 needs a schedule, but p is constant; give --p-schedule linear"),
+        (
+            "finetune x --method stochnorm --p-end 0.9",
+            "p_end 0.9 needs a schedule, but p is constant; give --p-schedule linear",
+        ),
         ("tune x --method l2sp --p 0.3", "method l2sp does not use p, which is for stochnorm"),
         ("compare x --methods vanilla,l2sp --p 0.3", "none of the methods vanilla,l2sp uses p; remove it"),
         ("compare x --methods l2sp:p=0.3", "method l2sp does not use p; remove it"),

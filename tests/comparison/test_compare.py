@@ -170,7 +170,16 @@ def test_hyper_parameters_are_chosen_on_validation_with_the_same_budget(
 
 
 def test_ctrl_c_lets_running_ones_write_checkpoints(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
-    command = [sys.executable, "-m", "stochnorm", "compare", str(photos), *tiny_options, "--steps=4000", "--no-probe"]
+    command = [
+        sys.executable,
+        "-m",
+        "stochnorm",
+        "compare",
+        str(photos),
+        *tiny_options[:-1],
+        "--steps=4000",
+        "--no-probe",
+    ]
     command += ["--workers=1", "--threads=1"]
     process = subprocess.Popen(
         [*command, f"--out={tmp_path / 'out'}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -144,3 +144,11 @@ def test_the_page_says_what_was_tried(settings: FinetuneConfig) -> None:
     assert "What was tried" in page
     assert all(one["title"] in page for one in result.record["auto"]["tried"])
     assert page.count("(chosen)") == 1
+
+
+def test_both_starts_have_a_long_run(settings: FinetuneConfig) -> None:
+    longer = FinetuneConfig(**settings.as_fields() | {"steps": 300, "eval_every": 100, "log": "none"})
+    tried = finetune(longer, quiet=True).record["auto"]["tried"]
+    long = [one for one in tried if one["name"].endswith("-long")]
+    assert sorted(one["settings"]["head"] for one in long) == ["probe", "random"]
+    assert min(one["steps"] for one in long) > max(one["steps"] for one in tried if one not in long)

@@ -87,8 +87,8 @@ class Search:
             if collapsed and candidate in found and lower.name not in {other.name for other in queue}:
                 queue.append(lower)
         known = {candidate.name: candidate for candidate in queue if candidate.name in self.verdicts}
-        best = sorted(known, key=lambda name: -self.verdicts[name].score)[:2]
-        for name in self._state.decided("best", lambda: best):
+        best = self._state.decided("best", lambda: self._best_two(known))
+        for name in best:
             left = len(best) - best.index(name)
             longer = self._state.decided(
                 f"{name}-long",
@@ -100,6 +100,15 @@ class Search:
                 self._try(known[name], longer, "-long")
         self._between([name for name in self.verdicts if known.get(name.removesuffix("-long"), _COLD).warm])
         return self._choice()
+
+    def _best_two(self, known: dict[str, Candidate]) -> list[str]:
+        """Return the best candidate, and the best with the other start: a new head needs more steps to show its worth.
+
+        Where all have one start, the best two.
+        """
+        ranked = sorted(known, key=lambda name: -self.verdicts[name].score)
+        others = [name for name in ranked[1:] if known[name].warm != known[ranked[0]].warm]
+        return [*ranked[:1], *(others or ranked[1:])[:1]]
 
     def state_of(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a candidate."""
