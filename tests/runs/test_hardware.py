@@ -1,0 +1,32 @@
+"""Device and processes of a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_SCRIPT = """
+import atexit
+import torch.distributed as dist
+from stochnorm.runs.hardware import launch
+
+def end():  # registered first, so it runs last
+    print("left" if not dist.is_initialized() else "still in the group", flush=True)
+
+atexit.register(end)
+launch("cpu", "32")
+assert dist.is_initialized() and dist.get_world_size() == 2
+"""
+
+
+def test_processes_leave_their_group_at_their_end(tmp_path: Path) -> None:
+    """Threads of a gloo group that is not destroyed abort a process, at times, after its work is done."""
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, script], capture_output=True, text=True, env=environment, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["left", "left"]
