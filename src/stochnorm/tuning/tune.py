@@ -37,6 +37,7 @@ from stochnorm.tuning.study import (
     check_same,
     ended,
     import_optuna,
+    offer,
     open_study,
     process_lock,
     put_back,
@@ -165,7 +166,7 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
             check_owner(study, out)
         put_back_killed(study, out)
         check_same(study, config, out)
-        study.enqueue_trial(searched(config), skip_if_exists=True)
+        offer(study, searched(config))
     display.facts(
         {
             "data": config.data,
