@@ -100,6 +100,7 @@ def run_set(name: str, options: argparse.Namespace) -> None:
         scores = [f"lr {rate:g}: {trial.validation[trial.score]:.1f}" for rate, trial in trials.items()]
         say(f"{name}, {variant.label}, validation: {', '.join(scores)}; chosen {chosen[variant.label]:g}")
         final.append(Variant(variant.label, at_rate(variant, chosen[variant.label]).settings))
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "chosen.json", json.dumps(chosen, indent=2) + "\n")
     grid = Grid(base, tuple(final), repeats=options.repeats)
     for repeats in range(1, options.repeats + 1):
