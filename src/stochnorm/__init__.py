@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from stochnorm.methods.delta import DELTAConfig
     from stochnorm.methods.l2sp import L2SPConfig
     from stochnorm.methods.lwf import LwFConfig
+    from stochnorm.methods.sam import SAMConfig
+    from stochnorm.methods.soup import SoupConfig
+    from stochnorm.methods.wise import WiSEConfig
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -57,11 +60,14 @@ __all__ = [
     "Prediction",
     "Record",
     "Result",
+    "SAMConfig",
+    "SoupConfig",
     "StochNorm1d",
     "StochNorm2d",
     "StochNorm3d",
     "Tuned",
     "Variant",
+    "WiSEConfig",
     "build_classifier",
     "compare",
     "convert",
@@ -97,11 +103,14 @@ _LAZY = {
     "Prediction": "stochnorm.evaluation.predict",
     "Record": "stochnorm.runs.records",
     "Result": "stochnorm.training.finetune",
+    "SAMConfig": "stochnorm.methods.sam",
+    "SoupConfig": "stochnorm.methods.soup",
     "StochNorm1d": "stochnorm.nn",
     "StochNorm2d": "stochnorm.nn",
     "StochNorm3d": "stochnorm.nn",
     "Tuned": "stochnorm.tuning.tune",
     "Variant": "stochnorm.comparison.grid",
+    "WiSEConfig": "stochnorm.methods.wise",
     "build_classifier": "stochnorm.models",
     "compare": "stochnorm.comparison.compare",
     "convert": "stochnorm.nn",

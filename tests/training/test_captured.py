@@ -85,6 +85,7 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"method": "vanilla", "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1, "accumulate": 2},
         {"method": "frozen+l2sp"},
         {"method": "stochnorm+l2sp+delta", "accumulate": 2},
+        {"method": "stochnorm+sam", "accumulate": 2},
         {"method": "stochnorm", "precision": "bf16"},
         {"method": "vanilla", "backbone": "test_efficientnet", "momentum": 0.0},
     ],
