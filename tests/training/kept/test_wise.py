@@ -109,7 +109,9 @@ def test_the_result_is_an_ordinary_run(
     result = finetune(given, quiet=True)
     assert load_classifier(tmp_path / "run").classes == ("blue", "green", "red")
     assert evaluate(tmp_path / "run").metrics["top1"] == pytest.approx(result.test["top1"])  # type: ignore[index]
-    assert "bin+wise" in (tmp_path / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "bin+wise" in page
+    assert f"kept: {result.record['method']['wise']['share']:.0%} of the way from the probe to the end" in page
     assert finetune(replace(given, resume=True), quiet=True).record == result.record
 
 

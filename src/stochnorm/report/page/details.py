@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stochnorm.methods.catalogue import METHODS
 from stochnorm.report.page.analysis import (
     Bin,
     ClassScore,
@@ -123,7 +124,8 @@ def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     details.selected = f"step {selected['step']} ({selected['by']})"
     details.auto = result.get("auto", {})
     details.left_out = result.get("left_out", 0)
-    details.method = {k.replace("_", " "): _words(v) for k, v in result.get("method", {}).items() if k != "name"}
+    facts = {k: v for k, v in result.get("method", {}).items() if k != "name"}
+    details.method = {k.replace("_", " "): METHODS[k].tell(v) if k in METHODS else _words(v) for k, v in facts.items()}
     details.method["weights"] = str(result.get("weights", "-"))
     test = result["test"]
     if test and details.multi_label:
