@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
     from stochnorm.evaluation.result import Evaluation
+    from stochnorm.methods.bituning import BiTuningConfig
     from stochnorm.methods.bss import BSSConfig
     from stochnorm.methods.cotuning import CoTuningConfig
     from stochnorm.methods.delta import DELTAConfig
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BSSConfig",
+    "BiTuningConfig",
     "CoTuningConfig",
     "Comparison",
     "DELTAConfig",
@@ -91,6 +93,7 @@ __all__ = [
 
 _LAZY = {
     "BSSConfig": "stochnorm.methods.bss",
+    "BiTuningConfig": "stochnorm.methods.bituning",
     "CoTuningConfig": "stochnorm.methods.cotuning",
     "Comparison": "stochnorm.comparison.compare",
     "DELTAConfig": "stochnorm.methods.delta",

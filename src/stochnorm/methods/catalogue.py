@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stochnorm.methods.auto import Auto, AutoConfig
 from stochnorm.methods.batch_instance import BatchInstance
+from stochnorm.methods.bituning import BiTuning, BiTuningConfig
 from stochnorm.methods.bss import BSS, BSSConfig
 from stochnorm.methods.cotuning import CoTuning, CoTuningConfig
 from stochnorm.methods.delta import DELTA, DELTAConfig
@@ -36,6 +37,7 @@ METHODS: dict[str, Method] = {
         BSS(),
         LwF(),
         CoTuning(),
+        BiTuning(),
         SAM(),
         WiSE(),
         Soup(),
@@ -53,6 +55,7 @@ class MethodSettings(FrozenConfig, NormLayers, StochNormConfig, AutoConfig):
     bss: BSSConfig = field(default_factory=BSSConfig)
     lwf: LwFConfig = field(default_factory=LwFConfig)
     cotuning: CoTuningConfig = field(default_factory=CoTuningConfig)
+    bituning: BiTuningConfig = field(default_factory=BiTuningConfig)
     sam: SAMConfig = field(default_factory=SAMConfig)
     wise: WiSEConfig = field(default_factory=WiSEConfig)
     soup: SoupConfig = field(default_factory=SoupConfig)

@@ -137,6 +137,7 @@ class TrainingStep:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False)
         with self.rates:
             self.optimizer.step()
+        self.objective.stepped()
         if self.average is not None:
             self.average.update()
 
@@ -153,9 +154,9 @@ class TrainingStep:
             more: Whether another part follows, so that several processes need not yet add their gradients.
         """
 
-        def run(*, together: bool) -> Terms:
+        def run(*, together: bool, again: bool = False) -> Terms:
             with self.fabric.no_backward_sync(self.model, enabled=not together):
-                terms = self.objective(self.model, inputs, targets, share=share)
+                terms = self.objective(self.model, inputs, targets, share=share, again=again)
                 self.fabric.backward(terms.loss)
             return terms
 
@@ -166,7 +167,7 @@ class TrainingStep:
         self.optimizer.zero_grad()
         terms = run(together=False)
         with ascended(self.network, rho=self.climb, parameters=parameters, before=before):
-            run(together=not more)
+            run(together=not more, again=True)
         return terms
 
     def _values(self, terms: Terms, targets: Tensor) -> Tensor:
