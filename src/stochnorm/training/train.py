@@ -24,6 +24,7 @@ from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.kept.keep import keep, starting_weights
 from stochnorm.training.loop import Trained, fit
+from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
@@ -56,8 +57,12 @@ def train(
     quiet: bool = False,
     test: bool = True,
     validated: Callable[[dict[str, Any]], None] | None = None,
+    probe: Probe | None = None,
 ) -> Result:
-    """Do one run; arguments and errors are those of [stochnorm.finetune][]."""
+    """Do one run; arguments and errors are those of [stochnorm.finetune][].
+
+    `probe` is the linear probe of these settings, if it was fitted before.
+    """
     config.check_used()
     device = check_device(config.device, config.precision)
     first = is_first_process()
@@ -73,7 +78,7 @@ def train(
             run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
         else:
             with repeatable(device, wanted=config.deterministic):
-                job = assemble(config, run, display, test=test, validated=validated)
+                job = assemble(config, run, display, test=test, validated=validated, probe=probe)
                 open_run(job, config)
                 start = starting_weights(job)
                 trained = fit(job) if trains(config.method) else keep_probe(job)

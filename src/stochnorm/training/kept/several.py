@@ -87,7 +87,7 @@ def _work(
                 if validated is not None and number == 0:
                     validated(record)
 
-            train(part, quiet=True, test=False, validated=tell)
+            train(part, quiet=True, test=False, validated=tell, probe=job.probe)  # one start
     results = [Run.of(part).read_result() for part in parts]
     facts = keep(job, start, [read_state_dict(Run.of(part).model) for part in parts])
     best = max(range(count), key=lambda number: _rank(results[number], job.task.score))
