@@ -48,6 +48,8 @@ class Details:
     settings: list[Setting]
     method: dict[str, str] = field(default_factory=dict)
     """Changes that the method made to the network."""
+    kept: list[str] = field(default_factory=list)
+    """Which weights are kept, where a method chose them."""
     selected: str = ""
     """The best checkpoint, and why it was chosen."""
     left_out: int = 0
@@ -125,7 +127,9 @@ def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     details.auto = result.get("auto", {})
     details.left_out = result.get("left_out", 0)
     facts = {k: v for k, v in result.get("method", {}).items() if k != "name"}
-    details.method = {k.replace("_", " "): METHODS[k].tell(v) if k in METHODS else _words(v) for k, v in facts.items()}
+    choosing = [name for name, method in METHODS.items() if method.acts_on == "weights" and name in facts]
+    details.kept = [METHODS[name].tell(facts.pop(name)) for name in choosing]
+    details.method = {k.replace("_", " "): _words(v) for k, v in facts.items()}
     details.method["weights"] = str(result.get("weights", "-"))
     test = result["test"]
     if test and details.multi_label:
