@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stochnorm.nn.mixtures import between, greedy_soup, mean
+from stochnorm.nn.mixtures import between, greedy_soup, mean, uniform_soup
 
 
 def state(seed: int, features: int = 3) -> dict[str, Tensor]:
@@ -60,6 +60,13 @@ def test_a_greedy_soup_is_never_worse_than_its_best_network_and_leaves_out_what_
     assert soup.score == -0.25
     assert soup.scores == [judge(each) for each in states]
     assert [round(a, 3) for a, _ in asked[:7]] == [3, 1, -1, 0, 0, 1, 0]  # each alone, then the mean with each
+
+
+def test_a_uniform_soup_is_the_mean_of_all() -> None:
+    states = [{"w": torch.tensor(value)} for value in ([3.0, 3.0], [1.0, 0.0], [-1.0, 0.0])]
+    soup = uniform_soup(states, lambda weights: float(weights["w"].sum()))
+    assert soup.weights["w"].tolist() == [1.0, 1.0]
+    assert (soup.members, soup.score, soup.scores) == ([0, 1, 2], 2.0, [6.0, 1.0, -1.0])
 
 
 def test_a_soup_of_one_is_that_network() -> None:

@@ -1,10 +1,10 @@
-"""Greedy soup of runs with different seeds (Wortsman et al., ICML 2022)."""
+"""Soup of runs with different seeds (Wortsman et al., ICML 2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stochnorm.methods.method import Method, percent, shown
 from stochnorm.methods.ranges import Range
@@ -21,13 +21,15 @@ class SoupConfig:
 
     runs: Annotated[int, Range(2, 50)] = 3
     """Trainings, with a random seed each."""
+    recipe: Literal["greedy", "uniform"] = "greedy"
+    """Which trainings go into the mean: those that help on validation images, or all."""
 
 
 class Soup(Method):
-    """Train several times, and keep the mean of the weights that help."""
+    """Train several times, and keep the mean of the weights."""
 
     name = "soup"
-    title = "greedy soup"
+    title = "soup"
     acts_on = "weights"
     what = "train with several seeds from one probe, and keep the mean of the weights that help on validation"
     source = "Wortsman et al., ICML 2022"
@@ -35,8 +37,8 @@ class Soup(Method):
     needs = (("head", "probe", "networks whose heads started at random have no mean of use"),)
 
     def describe(self, settings: SoupConfig) -> str:
-        """Return the number of trainings."""
-        return f"of {settings.runs} runs"
+        """Return the recipe and the number of trainings."""
+        return f"{settings.recipe}, of {settings.runs} runs"
 
     def runs(self, settings: SoupConfig) -> int:
         """Return the number of trainings."""
@@ -49,10 +51,10 @@ class Soup(Method):
         judge: Callable[[Mapping[str, Tensor]], tuple[float, float]],
         settings: SoupConfig,
     ) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-        """Return the greedy soup, the numbers of the runs in it, and the validation scores of each run and of it."""
-        from stochnorm.nn.mixtures import greedy_soup
+        """Return the soup, the numbers of the runs in it, and the validation scores of each run and of it."""
+        from stochnorm.nn import mixtures
 
-        soup = greedy_soup(ends, judge)
+        soup = (mixtures.greedy_soup if settings.recipe == "greedy" else mixtures.uniform_soup)(ends, judge)
         facts = {
             "members": soup.members,
             "runs": [percent(score) for score, _ in soup.scores],

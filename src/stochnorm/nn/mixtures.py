@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Soup", "between", "greedy_soup", "mean"]
+__all__ = ["Soup", "between", "greedy_soup", "mean", "uniform_soup"]
 
 Weights = Mapping[str, Tensor]
 Score = TypeVar("Score", float, tuple[float, float])
@@ -55,11 +55,11 @@ def mean(states: Sequence[Weights]) -> dict[str, Tensor]:
 
 
 class Soup(NamedTuple, Generic[Score]):
-    """The result of [stochnorm.nn.mixtures.greedy_soup][]."""
+    """A mean of networks, and how it scores."""
 
     weights: dict[str, Tensor]
     members: list[int]
-    """Numbers of the networks in it, in the order of their scores."""
+    """Numbers of the networks in it, in the order in which they came in."""
     score: Score
     """Its score."""
     scores: list[Score]
@@ -96,6 +96,12 @@ def greedy_soup(states: Sequence[Weights], judge: Callable[[Weights], Score]) ->
         if score >= best:
             weights, members, best = tried, [*members, number], score
     return Soup(weights, members, best, scores)
+
+
+def uniform_soup(states: Sequence[Weights], judge: Callable[[Weights], Score]) -> Soup[Score]:
+    """Return the mean of all networks, judged; arguments and errors as for [stochnorm.nn.mixtures.greedy_soup][]."""
+    weights = mean(states)
+    return Soup(weights, list(range(len(states))), judge(weights), [judge(state) for state in states])
 
 
 def _check_same(first: Weights, second: Weights) -> None:

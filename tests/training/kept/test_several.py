@@ -110,6 +110,16 @@ def test_a_soup_that_was_stopped_is_the_same_in_the_end(
     assert resumed.record["method"] == Run(tmp_path / "whole").read_result()["method"]
 
 
+def test_a_uniform_soup_takes_all_runs(
+    photos: Path, tmp_path: Path, config: Configure, settings: dict[str, Any], ends: list[Any]
+) -> None:
+    given = {"method": "stochnorm+soup", "soup": SoupConfig(2, "uniform")} | settings
+    result = finetune(config(photos, tmp_path / "run", **given), quiet=True)
+    assert result.record["method"]["soup"]["members"] == [0, 1]
+    expected, model = mean(ends[0]), model_of(tmp_path / "run")
+    assert all(torch.equal(model[key], expected[key]) for key in model)
+
+
 def test_several_processes_are_refused_in_a_line(
     photos: Path, tmp_path: Path, config: Configure, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
