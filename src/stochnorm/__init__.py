@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
     from stochnorm.evaluation.result import Evaluation
+    from stochnorm.methods.bituning import BiTuningConfig
     from stochnorm.methods.bss import BSSConfig
     from stochnorm.methods.cotuning import CoTuningConfig
     from stochnorm.methods.delta import DELTAConfig
     from stochnorm.methods.l2sp import L2SPConfig
     from stochnorm.methods.lwf import LwFConfig
+    from stochnorm.methods.sam import SAMConfig
+    from stochnorm.methods.soup import SoupConfig
+    from stochnorm.methods.wise import WiSEConfig
     from stochnorm.models import build_classifier, load_classifier
     from stochnorm.nn import (
         StochNorm1d,
@@ -45,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BSSConfig",
+    "BiTuningConfig",
     "CoTuningConfig",
     "Comparison",
     "DELTAConfig",
@@ -57,11 +62,14 @@ __all__ = [
     "Prediction",
     "Record",
     "Result",
+    "SAMConfig",
+    "SoupConfig",
     "StochNorm1d",
     "StochNorm2d",
     "StochNorm3d",
     "Tuned",
     "Variant",
+    "WiSEConfig",
     "build_classifier",
     "compare",
     "convert",
@@ -85,6 +93,7 @@ __all__ = [
 
 _LAZY = {
     "BSSConfig": "stochnorm.methods.bss",
+    "BiTuningConfig": "stochnorm.methods.bituning",
     "CoTuningConfig": "stochnorm.methods.cotuning",
     "Comparison": "stochnorm.comparison.compare",
     "DELTAConfig": "stochnorm.methods.delta",
@@ -97,11 +106,14 @@ _LAZY = {
     "Prediction": "stochnorm.evaluation.predict",
     "Record": "stochnorm.runs.records",
     "Result": "stochnorm.training.finetune",
+    "SAMConfig": "stochnorm.methods.sam",
+    "SoupConfig": "stochnorm.methods.soup",
     "StochNorm1d": "stochnorm.nn",
     "StochNorm2d": "stochnorm.nn",
     "StochNorm3d": "stochnorm.nn",
     "Tuned": "stochnorm.tuning.tune",
     "Variant": "stochnorm.comparison.grid",
+    "WiSEConfig": "stochnorm.methods.wise",
     "build_classifier": "stochnorm.models",
     "compare": "stochnorm.comparison.compare",
     "convert": "stochnorm.nn",

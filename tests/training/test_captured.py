@@ -51,7 +51,8 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     def in_graph(job: Job, step: TrainingStep) -> CapturedStep:
         def state() -> list[Tensor]:
             momenta = [of["momentum_buffer"] for of in step.optimizer.state.values()]
-            return [*step.network.parameters(), *step.network.buffers(), *momenta, step.sums._values]
+            terms = [t for r in step.objective.regularizers.values() for t in (*r.parameters(), *r.buffers())]
+            return [*step.network.parameters(), *step.network.buffers(), *terms, *momenta, step.sums._values]
 
         made.append(Tape(state))
         return CapturedStep(step, made[-1], "", job.display.note)
@@ -85,6 +86,8 @@ def assert_same_bits(first: Path, second: Path) -> None:
         {"method": "vanilla", "mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1, "accumulate": 2},
         {"method": "frozen+l2sp"},
         {"method": "stochnorm+l2sp+delta", "accumulate": 2},
+        {"method": "stochnorm+sam", "accumulate": 2},
+        {"method": "vanilla+bituning+sam", "accumulate": 2},
         {"method": "stochnorm", "precision": "bf16"},
         {"method": "vanilla", "backbone": "test_efficientnet", "momentum": 0.0},
     ],

@@ -37,6 +37,7 @@ METHODS = [
     ("bss", "BatchNorm2d", True, ["bss"], 5e-4),
     ("lwf", "BatchNorm2d", True, ["lwf"], 5e-4),
     ("cotuning", "BatchNorm2d", True, ["cotuning"], 5e-4),
+    ("bituning", "BatchNorm2d", True, ["bituning"], 5e-4),
     ("stochnorm+lwf+cotuning", "StochNorm2d", True, ["lwf", "cotuning"], 5e-4),
     ("stochnorm+l2sp", "StochNorm2d", True, ["l2sp"], 0.0),
     ("bss+stochnorm", "StochNorm2d", True, ["bss"], 5e-4),

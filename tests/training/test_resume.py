@@ -32,7 +32,9 @@ Configure = Callable[..., FinetuneConfig]
 StopAt = Callable[[int, FinetuneConfig], None]
 
 
-@pytest.mark.parametrize("method", ["stochnorm", "vanilla", "stochnorm+delta+bss", "lwf+cotuning"])
+@pytest.mark.parametrize(
+    "method", ["stochnorm", "vanilla", "stochnorm+delta+bss", "lwf+cotuning", "stochnorm+bituning+sam"]
+)
 def test_an_interrupted_run_resumes_to_the_same_bits(
     photos: Path, tmp_path: Path, weights: str, method: str, config: Configure, stop_at: StopAt
 ) -> None:

@@ -39,8 +39,9 @@ def _methods() -> tuple[Table, str]:
     for method in METHODS.values():
         options = f"\n[dim]{' '.join(method.options)}[/]" if method.options else ""
         table.add_row(f"[bold]{method.name}[/]", f"{method.title}: {method.what}{options}", method.source)
-    note = "Combine methods with +: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen.\n"
-    return table, note + "Every method takes --statistics and --norm-momentum (moving statistics)."
+    note = "Combine methods with +: --method stochnorm+delta+bss. At most one of stochnorm, bin and frozen, and one\n"
+    note += "of wise and soup. Every method takes --statistics and --norm-momentum (moving statistics)."
+    return table, note
 
 
 def _presets() -> tuple[Table, str]:

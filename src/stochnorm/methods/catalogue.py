@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stochnorm.methods.auto import Auto, AutoConfig
 from stochnorm.methods.batch_instance import BatchInstance
+from stochnorm.methods.bituning import BiTuning, BiTuningConfig
 from stochnorm.methods.bss import BSS, BSSConfig
 from stochnorm.methods.cotuning import CoTuning, CoTuningConfig
 from stochnorm.methods.delta import DELTA, DELTAConfig
@@ -15,8 +16,11 @@ from stochnorm.methods.l2sp import L2SP, L2SPConfig
 from stochnorm.methods.lwf import LwF, LwFConfig
 from stochnorm.methods.method import Method, NormLayers
 from stochnorm.methods.probe import Probe, ProbeConfig
+from stochnorm.methods.sam import SAM, SAMConfig
+from stochnorm.methods.soup import Soup, SoupConfig
 from stochnorm.methods.stochnorm import StochNorm, StochNormConfig
 from stochnorm.methods.vanilla import Vanilla
+from stochnorm.methods.wise import WiSE, WiSEConfig
 
 __all__ = ["METHODS", "MethodSettings", "check_method", "concerns", "methods_of", "trains"]
 
@@ -33,6 +37,10 @@ METHODS: dict[str, Method] = {
         BSS(),
         LwF(),
         CoTuning(),
+        BiTuning(),
+        SAM(),
+        WiSE(),
+        Soup(),
         Probe(),
     )
 }
@@ -47,6 +55,10 @@ class MethodSettings(FrozenConfig, NormLayers, StochNormConfig, AutoConfig):
     bss: BSSConfig = field(default_factory=BSSConfig)
     lwf: LwFConfig = field(default_factory=LwFConfig)
     cotuning: CoTuningConfig = field(default_factory=CoTuningConfig)
+    bituning: BiTuningConfig = field(default_factory=BiTuningConfig)
+    sam: SAMConfig = field(default_factory=SAMConfig)
+    wise: WiSEConfig = field(default_factory=WiSEConfig)
+    soup: SoupConfig = field(default_factory=SoupConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
@@ -75,9 +87,10 @@ def check_method(method: str) -> tuple[str, ...]:
     alone = [name for name in names if METHODS[name].alone]
     if alone and len(names) > 1:
         raise ValueError(f"{alone[0]} cannot be combined with other methods, got {method!r}; choose {alone[0]} alone")
-    changing = [name for name in names if METHODS[name].acts_on == "normalization"]
-    if len(changing) > 1:
-        raise ValueError(f"{' and '.join(changing)} both change the normalization layers; choose one of them")
+    for acts_on, what in (("normalization", "normalization layers"), ("weights", "weights that are kept")):
+        changing = [name for name in names if METHODS[name].acts_on == acts_on]
+        if len(changing) > 1:
+            raise ValueError(f"{' and '.join(changing)} both change the {what}; choose one of them")
     return tuple(name for name in METHODS if name in names and (name != "vanilla" or len(names) == 1))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,14 +11,14 @@ from stochnorm.methods.ranges import Search, check_ranges, noted
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from stochnorm.data.images.center import CenterCrops
     from stochnorm.models.classifier import Classifier
     from stochnorm.nn.select import Where
     from stochnorm.regularizers import Regularizer
 
-__all__ = ["Method", "Setup"]
+__all__ = ["Method", "Setup", "percent", "shown"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,17 @@ class Method:
     name: ClassVar[str]
     """The method on the command line."""
     title: ClassVar[str]
-    acts_on: ClassVar[Literal["nothing", "normalization", "loss", "weights", "training"]]
-    """What it changes: normalization layers, the loss, the weights after training, or the whole training."""
+    acts_on: ClassVar[Literal["nothing", "normalization", "loss", "gradient", "weights", "training"]]
+    """What it changes: normalization layers, the loss, the gradient of a step, the weights after training, or the whole
+    training."""
     alone: ClassVar[bool] = False
     """True if it cannot be part of a sum."""
     trains: ClassVar[bool] = True
     """False if no step of training is made: the head is the linear probe."""
     without: ClassVar[frozenset[str]] = frozenset()
     """Settings of a run that have no effect with the method."""
+    needs: ClassVar[tuple[tuple[str, Any, str], ...]] = ()
+    """Settings of a run that must have a value: name, value, and why."""
     what: ClassVar[str]
     """One line: what the method does."""
     source: ClassVar[str] = ""
@@ -102,6 +106,35 @@ class Method:
         """Return the settings in a few words, such as `p=0.5`."""
         return ""
 
+    def climb(self, settings: Any) -> float:
+        """Return how far from the weights, along the gradient, each step takes its gradient; 0 for at the weights."""
+        return 0.0
+
+    def runs(self, settings: Any) -> int:
+        """Return how many trainings, with a random seed each, lead to the weights that are kept."""
+        return 1
+
+    def keep(
+        self,
+        start: Mapping[str, Tensor],
+        ends: Sequence[Mapping[str, Tensor]],
+        judge: Callable[[Mapping[str, Tensor]], tuple[float, float]],
+        settings: Any,
+    ) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """Return the weights to keep after training, and facts about them for the result, as JSON has them.
+
+        Args:
+            start: The weights that the trainings started at.
+            ends: The weights that each training kept.
+            judge: Returns the validation score, in percent, and the negative validation loss of weights.
+            settings: The method's own settings.
+        """
+        return ends[0], {}
+
+    def tell(self, facts: Mapping[str, Any]) -> str:
+        """Return the facts about the weights that are kept, in a sentence."""
+        return ""
+
     def apply(self, setup: Setup, settings: Any) -> Regularizer | None:
         """Change the model's normalization layers in place, or return the term to add to the loss.
 
@@ -111,6 +144,21 @@ class Method:
             ValueError: The model does not allow it.
         """
         return None
+
+
+def percent(score: float) -> float | None:
+    """Return a validation score as JSON has it: None where no finding has both positive and negative images."""
+    return score if math.isfinite(score) else None
+
+
+def shown(score: float | None) -> str:
+    """Return a validation score for people.
+
+    Example:
+        >>> shown(71.25), shown(None)
+        ('71.2 %', '-')
+    """
+    return "-" if score is None else f"{score:.1f} %"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stochnorm.models.classifier import Classifier
 from stochnorm.models.weights import batch_instance_layers, load_weights
 from stochnorm.nn import convert_batch_instance
 
-__all__ = ["hold_classifier", "load_classifier", "save_classifier"]
+__all__ = ["hold_classifier", "load_classifier", "read_notes", "save_classifier"]
 
 
 def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -> None:
@@ -99,6 +99,13 @@ def load_classifier(path: str | Path) -> Classifier:
     classifier.preprocessing = preprocessing
     classifier.multi_label = bool(about.get("multi_label", False))
     return classifier
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return the metadata of a file that `save_classifier` wrote, its notes among them."""
+    with safe_open(path, "pt") as content:
+        notes: dict[str, Any] = json.loads((content.metadata() or {}).get("stochnorm", "{}"))
+    return notes
 
 
 _REMEDY = "use a run directory or its model.safetensors (for a file of weights alone use --weights)"

@@ -1,5 +1,6 @@
 """Normalization layers, and the functions that convert a model's BatchNorm to them; needs only torch."""
 
+from stochnorm.nn.ascend import ascended
 from stochnorm.nn.batch_instance import (
     BatchInstanceNorm1d,
     BatchInstanceNorm2d,
@@ -27,6 +28,7 @@ __all__ = [
     "StochNorm1d",
     "StochNorm2d",
     "StochNorm3d",
+    "ascended",
     "batch_instance_norm",
     "convert",
     "convert_batch_instance",

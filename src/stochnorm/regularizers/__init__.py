@@ -1,5 +1,6 @@
 """Terms of the loss against over-fitting, one file per paper, for any training loop; needs only torch."""
 
+from stochnorm.regularizers.bituning import BiTuning
 from stochnorm.regularizers.bss import BSS, batch_spectral_shrinkage
 from stochnorm.regularizers.cotuning import CoTuning
 from stochnorm.regularizers.delta import DELTA, delta
@@ -11,6 +12,7 @@ __all__ = [
     "BSS",
     "DELTA",
     "L2SP",
+    "BiTuning",
     "CoTuning",
     "LwF",
     "Regularizer",

@@ -25,6 +25,8 @@ class Step(NamedTuple):
     """(b, d): the input of the head, with gradient."""
     share: float = 1.0
     """Fraction of the batch that these images are; below 1 if the batch is computed in parts."""
+    again: bool = False
+    """True in a further pass on the same images, as SAM makes one: what a regularizer gathers is gathered already."""
 
 
 class Regularizer(nn.Module, ABC):
@@ -48,6 +50,9 @@ class Regularizer(nn.Module, ABC):
 
         For part of a batch, return the penalty of a full batch made of such parts; the caller weighs it by its share.
         """
+
+    def stepped(self) -> None:
+        """Do what follows a step of the optimizer; a training calls it there. What a regularizer keeps changes here."""
 
     def forget(self) -> None:
         """Release what the model's last forward pass left here; a training calls it after it used the model otherwise.

@@ -78,6 +78,11 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         Raises:
             ValueError: The message names the setting and the methods that use it.
         """
+        for method in methods_of(self.method):
+            for name, wanted, why in method.needs:
+                if (given := getattr(self, name)) != wanted:
+                    do = f"give --{name} {wanted}" if isinstance(wanted, str) else f"remove --{name}"
+                    raise ValueError(f"{method.name} cannot work with {name} {given}: {why}; {do}")
         for name, value in self.changed().items():
             if name in methods_of(self.method)[0].without:
                 raise ValueError(f"method {self.method} does not train, so {name} {value} has no effect; remove it")

@@ -60,7 +60,7 @@ class Run:
     | `report.html` | the report of the run |
     | `failure.json` | in a comparison: why the run failed |
     | `auto.json` | with method `auto`: what was tried and planned so far |
-    | `candidates/` | with method `auto`: the runs that were tried |
+    | `candidates/` | with method `auto`: the runs that were tried; with `soup`: those that went into it |
     | `csv/metrics.csv` and others | one folder per tracker ([stochnorm.runs.trackers][]) |
     """
 
@@ -140,7 +140,10 @@ class Run:
         if config.resume:
             self._check_same(config)
         elif self._settings():
-            finished, begun = self.result.is_file(), self.checkpoint.is_file() or self.search.is_file()
+            finished, begun = (
+                self.result.is_file(),
+                any(map(Path.exists, (self.checkpoint, self.search, self.candidates))),
+            )
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
                 raise FileExistsError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.auto.auto import auto
+from stochnorm.training.kept.several import runs_of, several
 from stochnorm.training.train import Result, train
 
 __all__ = ["Result", "finetune"]
@@ -49,5 +50,6 @@ def finetune(
         >>> finetune(FinetuneConfig("photos/", method="stochnorm", p=0.5, steps=300)).test["top1"]  # doctest: +SKIP
         87.5
     """
-    work = auto if config.method == "auto" else train
+    several_runs = several if runs_of(config) > 1 else train
+    work = auto if config.method == "auto" else several_runs
     return work(config, quiet=quiet, test=test, validated=validated)

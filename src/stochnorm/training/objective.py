@@ -59,7 +59,9 @@ class Objective:
         self._head = classifier.head_name
         self._tap = InputTap(classifier.model, [self._head]) if regularizers else None
 
-    def __call__(self, model: nn.Module, inputs: Tensor, targets: Tensor, share: float = 1.0) -> Terms:
+    def __call__(
+        self, model: nn.Module, inputs: Tensor, targets: Tensor, share: float = 1.0, *, again: bool = False
+    ) -> Terms:
         """Return the terms of a batch, or of a part of it.
 
         Args:
@@ -67,6 +69,7 @@ class Objective:
             inputs: (b, 3, s, s), normalized.
             targets: As the task takes them.
             share: Fraction of this process's batch; the gradients of the parts add up to that of the batch.
+            again: Whether this is a further pass on the same images.
         """
         if self.mixing is not None:
             inputs = self.mixing.images(inputs)
@@ -77,7 +80,7 @@ class Objective:
         penalties: dict[str, Tensor] = {}
         if self._tap is not None:
             features = pooled(self._tap.values.pop(self._head))
-            step = Step(inputs, targets, logits, features, share / self.processes)
+            step = Step(inputs, targets, logits, features, share / self.processes, again)
             with self.autocast():
                 penalties = {name: regularizer(step) for name, regularizer in self.regularizers.items()}
             loss = loss + share * sum(penalties.values())
@@ -98,6 +101,11 @@ class Objective:
             return self.task.loss(logits, labels, smoothing=self.smoothing)
 
         return of(targets) if self.mixing is None else self.mixing.value(of, targets)
+
+    def stepped(self) -> None:
+        """Tell the regularizers that the optimizer has made its step."""
+        for regularizer in self.regularizers.values():
+            regularizer.stepped()
 
     def forget(self) -> None:
         """Release what a forward pass of the model left that no step belongs to, such as one for validation."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from stochnorm.data.images.stream import send
 from stochnorm.data.splits import derive_seed
-from stochnorm.nn import schedule, set_p
+from stochnorm.methods.catalogue import methods_of
+from stochnorm.nn import ascended, schedule, set_p
 from stochnorm.nn.masks import JointMasks
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.average import Average
@@ -68,6 +69,7 @@ class TrainingStep:
         self.config, self.fabric, self.objective, self.model, self.make = config, fabric, objective, model, make
         self.rates, self.optimizer = rates, rates.optimizer
         self.masks, self.average, self.network = masks, average, objective.classifier.model
+        self.climb = max(method.climb(method.settings_of(config)) for method in methods_of(config.method))
         task, classes = objective.task, len(objective.classifier.classes)
         self._scored = task.batch_score(torch.zeros(1, classes), torch.zeros(1)) is not None
         names = [*(f"penalty_{name}" for name in objective.regularizers), "loss", *["score"] * self._scored, "total"]
@@ -124,9 +126,7 @@ class TrainingStep:
             if self.masks is not None:
                 self.masks.draw()
             network_input, targets = self.make(*(send(tensor, self.fabric.device) for tensor in part))
-            with self.fabric.no_backward_sync(self.model, enabled=number < parts):
-                terms = self.objective(self.model, network_input, targets, share=len(targets) / images)
-                self.fabric.backward(terms.loss)
+            terms = self._backward(network_input, targets, len(targets) / images, more=number < parts)
             of_part = self._values(terms, targets)
             values = of_part if values is None else values + of_part
         assert values is not None  # a batch has at least one part
@@ -137,8 +137,38 @@ class TrainingStep:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False)
         with self.rates:
             self.optimizer.step()
+        self.objective.stepped()
         if self.average is not None:
             self.average.update()
+
+    def _backward(self, inputs: Tensor, targets: Tensor, share: float, *, more: bool) -> Terms:
+        """Add the gradients of a part of the batch to the parameters'; return its terms.
+
+        With SAM each part has a sharpest point of its own, and so has each process's share of the batch, as in the
+        paper's experiments on several accelerators. The terms, and the moving statistics, are those at the weights.
+
+        Args:
+            inputs: The network's input.
+            targets: Its labels.
+            share: Fraction of the batch.
+            more: Whether another part follows, so that several processes need not yet add their gradients.
+        """
+
+        def run(*, together: bool, again: bool = False) -> Terms:
+            with self.fabric.no_backward_sync(self.model, enabled=not together):
+                terms = self.objective(self.model, inputs, targets, share=share, again=again)
+                self.fabric.backward(terms.loss)
+            return terms
+
+        if not self.climb:
+            return run(together=not more)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        before = [parameter.grad for parameter in parameters]
+        self.optimizer.zero_grad()
+        terms = run(together=False)
+        with ascended(self.network, rho=self.climb, parameters=parameters, before=before):
+            run(together=not more, again=True)
+        return terms
 
     def _values(self, terms: Terms, targets: Tensor) -> Tensor:
         """Return the values of a part, in the order of the sums' names, as sums over its images."""

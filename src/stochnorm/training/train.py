@@ -22,12 +22,13 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
+from stochnorm.training.kept.keep import keep, starting_weights
 from stochnorm.training.loop import Trained, fit
 from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
-__all__ = ["Result", "conclude", "train"]
+__all__ = ["Result", "conclude", "open_run", "train"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,16 @@ def train(
         else:
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated, probe=probe)
-                _open(job, config)
-                conclude(job, fit(job) if trains(config.method) else keep_probe(job))
+                open_run(job, config)
+                start = starting_weights(job)
+                trained = fit(job) if trains(config.method) else keep_probe(job)
+                conclude(job, trained, keep(job, start))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
 
 
-def _open(job: Job, config: FinetuneConfig) -> None:
+def open_run(job: Job, config: FinetuneConfig) -> None:
     """Make the run directory, or check that the images are those of the run to resume; show what trains on what.
 
     The directory keeps the settings as they were given, which the job may have fitted to the images.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stochnorm.methods.catalogue import METHODS
 from stochnorm.report.page.analysis import (
     Bin,
     ClassScore,
@@ -47,6 +48,8 @@ class Details:
     settings: list[Setting]
     method: dict[str, str] = field(default_factory=dict)
     """Changes that the method made to the network."""
+    kept: list[str] = field(default_factory=list)
+    """Which weights are kept, where a method chose them."""
     selected: str = ""
     """The best checkpoint, and why it was chosen."""
     left_out: int = 0
@@ -123,7 +126,10 @@ def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     details.selected = f"step {selected['step']} ({selected['by']})"
     details.auto = result.get("auto", {})
     details.left_out = result.get("left_out", 0)
-    details.method = {k.replace("_", " "): _words(v) for k, v in result.get("method", {}).items() if k != "name"}
+    facts = {k: v for k, v in result.get("method", {}).items() if k != "name"}
+    choosing = [name for name, method in METHODS.items() if method.acts_on == "weights" and name in facts]
+    details.kept = [METHODS[name].tell(facts.pop(name)) for name in choosing]
+    details.method = {k.replace("_", " "): _words(v) for k, v in facts.items()}
     details.method["weights"] = str(result.get("weights", "-"))
     test = result["test"]
     if test and details.multi_label:

@@ -1,0 +1,131 @@
+"""A run of several trainings that differ in their random seed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from stochnorm.data.splits import derive_seed
+from stochnorm.files import atomic_path
+from stochnorm.methods.catalogue import methods_of
+from stochnorm.models.weights import read_state_dict
+from stochnorm.runs.config import FinetuneConfig
+from stochnorm.runs.determinism import repeatable
+from stochnorm.runs.directory import Run
+from stochnorm.runs.hardware import check_device
+from stochnorm.training.display import Display
+from stochnorm.training.job import assemble
+from stochnorm.training.kept.keep import keep, starting_weights
+from stochnorm.training.loop import Trained
+from stochnorm.training.train import Result, conclude, open_run, train
+
+__all__ = ["runs_of", "several"]
+
+
+def runs_of(config: FinetuneConfig) -> int:
+    """Return how many trainings lead to the result of a run."""
+    return max(method.runs(method.settings_of(config)) for method in methods_of(config.method))
+
+
+def several(
+    config: FinetuneConfig,
+    *,
+    quiet: bool = False,
+    test: bool = True,
+    validated: Callable[[dict[str, Any]], None] | None = None,
+) -> Result:
+    """Train with several seeds, and keep what the method makes of the weights; arguments and errors as `finetune`.
+
+    The first training is that of the run's own seed. All are runs in the folder `candidates`; their models are removed
+    at the end. The result is an ordinary run, with the curves of the training that was best on validation images.
+    `validated` is told of the first training.
+    """
+    config.check_used()
+    device = check_device(config.device, config.precision)
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise ValueError(
+            f"method {config.method} trains several times, in one process, got {processes}; start it without torchrun"
+        )
+    display = Display(quiet=quiet)
+    run = Run.of(config)
+    run.check_place(config)
+    with run.held():
+        run.check(config)
+        if config.resume and run.result.is_file():
+            display.note(f"{run.path} is finished; this is its result")
+        else:
+            with repeatable(device, wanted=config.deterministic):
+                try:
+                    _work(config, run, display, test, validated)
+                except KeyboardInterrupt as stop:
+                    raise KeyboardInterrupt(f"stopped; what was trained so far is kept in {run.path}") from stop
+        result = Result(run.path, run.read_result())
+        display.result(result.record, run)
+        return result
+
+
+def _work(
+    config: FinetuneConfig,
+    run: Run,
+    display: Display,
+    test: bool,
+    validated: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    job = assemble(config, run, display, test=test)
+    open_run(job, config)
+    start, count = starting_weights(job), runs_of(config)
+    parts = [_part(config, run, number) for number in range(count)]
+    with display.measuring(f"{count} trainings") as progress:
+        progress(0.0)
+        for number, part in enumerate(parts):
+
+            def tell(record: dict[str, Any], number: int = number) -> None:
+                progress((number + record["step"] / config.steps) / count)
+                if validated is not None and number == 0:
+                    validated(record)
+
+            train(part, quiet=True, test=False, validated=tell, probe=job.probe)  # one start
+    results = [Run.of(part).read_result() for part in parts]
+    facts = keep(job, start, [read_state_dict(Run.of(part).model) for part in parts])
+    best = max(range(count), key=lambda number: _rank(results[number], job.task.score))
+    source = Run.of(parts[best])
+    for old, new in ((source.curves, run.curves), (source.curves_svg, run.curves_svg)):
+        if old.is_file():
+            with atomic_path(new) as half:
+                shutil.copyfile(old, half)
+    history = source.read_metrics()
+    run.write_metrics(history)
+    with job.trackers.recording([]):
+        for record in history:
+            job.trackers.log(record)
+    seconds = sum(result["cost"]["seconds"] for result in results)
+    facts |= {"selected": results[best]["selected"], "cost": results[best]["cost"] | {"seconds": seconds}}
+    conclude(job, Trained(history, results[best]["environment"]["cuda_graph"]), facts)
+    for part in parts:
+        Run.of(part).model.unlink(missing_ok=True)
+
+
+def _part(config: FinetuneConfig, run: Run, number: int) -> FinetuneConfig:
+    """Return the settings of one of the trainings; a part that was begun is resumed."""
+    method = "+".join(m.name for m in methods_of(config.method) if m.acts_on != "weights") or "vanilla"
+    seed = config.seed if number == 0 else derive_seed("several", config.seed, number)
+    path = run.candidates / f"seed-{seed}"
+    part = replace(
+        config,
+        method=method,
+        seed=seed,
+        out=str(path),
+        resume=(path / "config.json").is_file(),
+        overwrite=False,
+        report=False,
+        log="none",
+    )
+    return part.without_unused()
+
+
+def _rank(result: dict[str, Any], score: str) -> tuple[float, float]:
+    validation = result["validation"]
+    return (float("-inf") if validation[score] is None else validation[score]), -validation["loss"]
