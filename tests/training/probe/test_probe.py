@@ -18,7 +18,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.probe.features import features, views_of
-from stochnorm.training.probe.probe import Tried, chosen, fit_probe, folds_of, put_into_head
+from stochnorm.training.probe.probe import Tried, chosen, fit_probe, put_into_head
 
 Make = Callable[..., FinetuneConfig]
 
@@ -171,17 +171,6 @@ def test_a_search_of_the_probe_is_refused(probe: Make, photos: Path) -> None:
     pytest.importorskip("optuna")
     with pytest.raises(ValueError, match="method probe has nothing to search"):
         tune(probe(photos), quiet=True)
-
-
-def test_folds_spread_classes_and_keep_groups() -> None:
-    targets = torch.arange(4).repeat_interleave(10)
-    folds = folds_of(targets, [""] * 40, 5, seed=0)
-    for label in range(4):
-        assert torch.bincount(folds[targets == label]).tolist() == [2] * 5
-    groups = [f"patient {i // 2}" for i in range(40)]
-    grouped = folds_of(targets, groups, 5, seed=0)
-    assert torch.equal(grouped[::2], grouped[1::2])
-    assert not torch.equal(folds, folds_of(targets, [""] * 40, 5, seed=1))
 
 
 def test_the_lowest_loss_is_chosen_among_scores_that_are_not_clearly_worse() -> None:

@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stochnorm.data import Split
-from stochnorm.data.splits import generator
+from stochnorm.data.folds import folds_of
 from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier
 from stochnorm.training.probe.features import features, linear_head
 from stochnorm.training.probe.solver import STRENGTHS, Linear, path
 
-__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "folds_of", "put_into_head"]
+__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "put_into_head"]
 
 FEW = 300
 """Images for training and validation together, below which the strength is chosen by cross-validation."""
@@ -137,28 +137,6 @@ def chosen(tried: Sequence[Tried], images: int) -> int:
     error = 100 * math.sqrt(best / 100 * (1 - best / 100) / images)
     good = [i for i, each in enumerate(tried) if each.score >= best - error]
     return min(good, key=lambda i: tried[i].loss)
-
-
-def folds_of(targets: Tensor, groups: Sequence[str], count: int, seed: int) -> Tensor:
-    """Return the fold of each image, (n,): classes are spread evenly, and images of a group stay together.
-
-    Args:
-        targets: (n,) class numbers, or (n, c) findings.
-        groups: Group of each image, such as its patient; empty for an image by itself.
-        count: Number of folds.
-        seed: Random seed.
-    """
-    kind = targets.tolist() if targets.ndim == 1 else [tuple(row) for row in targets.tolist()]
-    units: dict[tuple[str, int], list[int]] = {}
-    for i, group in enumerate(groups):
-        units.setdefault((group, 0) if group else ("", i + 1), []).append(i)
-    members = list(units.values())
-    shuffled = torch.randperm(len(members), generator=generator("folds", seed)).tolist()
-    dealt = sorted(shuffled, key=lambda u: kind[members[u][0]])  # stable: random within a class
-    folds = torch.empty(len(targets), dtype=torch.int64)
-    for position, unit in enumerate(dealt):
-        folds[members[unit]] = position % count
-    return folds
 
 
 def _fit(
