@@ -210,3 +210,20 @@ def test_the_command_compare_adds_the_probe_by_itself(photos: Path) -> None:
     assert labels(methods="probe,vanilla") == ["probe", "vanilla"]
     probes = [run.config for run in Compare(str(photos), steps=5).grid().runs() if run.variant == "probe"]
     assert all(run.changed().get("steps") is None for run in probes)
+
+
+def test_balance_gives_the_classes_of_the_probe_equal_weight(
+    probe: Make, tmp_path: Path, write_images: Callable[..., list[Path]]
+) -> None:
+    """Two classes that look alike, one with four times as many images: only balanced, the smaller one has half."""
+    for name, images in (("many", 40), ("few", 10)):
+        write_images(tmp_path / "alike" / name, images, (90, 90, 90))
+    recall = {}
+    for balance in (False, True):
+        result = finetune(
+            probe(tmp_path / "alike", tmp_path / f"{balance}", balance=balance, test_fraction=0), quiet=True
+        )
+        answers = list(predict(result.run, sorted((tmp_path / "alike" / "few").iterdir())))
+        recall[balance] = sum(answer.probabilities["few"] for answer in answers) / len(answers)
+    assert recall[False] < 0.4
+    assert recall[True] == pytest.approx(0.5, abs=0.15)

@@ -84,7 +84,7 @@ def fit_probe(
         classifier: Network with the weights as pre-trained, on its device.
         splits: Images by split: train and val.
         fabric: Device and precision.
-        task: The kind of labels, with weights of positive images.
+        task: The kind of labels, with the weights of classes or of positive images that its loss has.
         views: center, flip (the mirror image too) or crops (ten of them), for the fit; validation is by the center.
         batch_size: Images per batch.
         refit: With fewer than `FEW` images, fit the head on training and validation images; else on training images
@@ -183,11 +183,12 @@ class _Regression:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        weight = getattr(task, "pos_weight", None)
-        self.pos_weight = None if weight is None else weight.cpu()
+        weights = [getattr(task, name, None) for name in ("pos_weight", "class_weights")]
+        self.pos_weight, self.class_weights = (None if weight is None else weight.cpu() for weight in weights)
 
     def path(self, x: Tensor, y: Tensor, strengths: Sequence[float] = STRENGTHS) -> Iterator[Linear]:
-        return path(x, y, len(self.task.classes), strengths, pos_weight=self.pos_weight)
+        classes = len(self.task.classes)
+        return path(x, y, classes, strengths, pos_weight=self.pos_weight, class_weights=self.class_weights)
 
     def fit(self, x: Tensor, y: Tensor, strength: float) -> Linear:
         """Return the solution for a strength, along the path to it."""
