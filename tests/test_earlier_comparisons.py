@@ -18,19 +18,19 @@ from stochnorm.runs.directory import Run, run_name
 
 COMPARE = "compare images --backbone test_efficientnet --weights random --image-size 32 --batch-size 8 --steps 6 "
 COMPARE += "--eval-every 2 --precision 32 --device cpu --seeds 2 --workers 1 --out comparison --trials 2 "
-COMPARE += "--methods vanilla,stochnorm+l2sp:l2sp.beta=0.02"
+COMPARE += "--no-probe --methods vanilla,stochnorm+l2sp:l2sp.beta=0.02"
 LABEL = "stochnorm+l2sp, l2sp.beta = 0.02"
 pytestmark = pytest.mark.usefixtures("earlier")
 
 
 def texts(*patterns: str) -> dict[Path, object]:
-    """Return the content of files; of JSON without the order of its keys, of settings with those added since then."""
+    """Return the content of files; of JSON without the order of its keys, of settings what results depend on."""
     return {path: content(path) for pattern in patterns for path in Path().glob(pattern)}
 
 
 def content(path: Path) -> object:
     if path.name == "chosen.json":
-        return FinetuneConfig.load(path)
+        return FinetuneConfig.load(path).result_fields()
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()

@@ -44,7 +44,8 @@ def expected(run: Run) -> dict[str, list[tuple[int, float]]]:
         "images_per_second": "images_per_second", "seconds": "seconds",
     }  # fmt: skip
     values = {name: [(record["step"], record[key]) for record in history] for name, key in names.items()}
-    tested = {name: result["test"][name] for name in ("loss", "top1", "mean_per_class", "ece", "images")}
+    reported = ("loss", "top1", "mean_per_class", "macro_f1", "macro_precision", "majority", "ece", "images")
+    tested = {name: result["test"][name] for name in reported}
     return values | {f"test/{name}": [(result["selected"]["step"], value)] for name, value in tested.items()}
 
 

@@ -33,6 +33,7 @@ def lines(display: Display) -> list[str]:
 def test_the_result_has_whole_titles_and_values(display: Display, metrics: dict[str, Any]) -> None:
     metrics = metrics | {"images": 25596, "loss": 12.345, "ece": 100.0}
     record = {
+        "config": {"method": "stochnorm"},
         "validation": metrics,
         "test": metrics,
         "cost": {"seconds": 60.0, "images_per_second": 30.0},

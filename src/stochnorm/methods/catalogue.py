@@ -109,7 +109,8 @@ def concerns(setting: str, method: str) -> bool:
         >>> concerns("l2sp.alpha", "stochnorm+l2sp"), concerns("l2sp.alpha", "vanilla"), concerns("lr", "vanilla")
         (True, False, True)
     """
-    if any(setting in METHODS[name].without for name in method.split("+")):
+    known = [METHODS[name] for name in method.split("+") if name in METHODS]  # records may be of other versions
+    if any(setting in each.without for each in known):
         return False
     if setting.split(".")[0] == "probe":
         return True  # every method may start at the probe

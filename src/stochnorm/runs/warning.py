@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["show_warnings"]
+__all__ = ["show_warnings", "warnings_once"]
 
 
 @contextmanager
@@ -24,4 +25,18 @@ def show_warnings(show: Callable[..., None]) -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Show a warning once within the block, even if several runs raise it."""
+    show, seen = warnings.showwarning, set()
+
+    def show_new(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if (category, str(message)) not in seen:
+            seen.add((category, str(message)))
+            show(message, category, *place, **options)
+
+    with show_warnings(show_new):
         yield

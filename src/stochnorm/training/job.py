@@ -84,7 +84,13 @@ class Job:
 
 
 def assemble(
-    config: FinetuneConfig, run: Run, display: Display, *, test: bool = True, validated: Validated | None = None
+    config: FinetuneConfig,
+    run: Run,
+    display: Display,
+    *,
+    test: bool = True,
+    validated: Validated | None = None,
+    probe: Probe | None = None,
 ) -> Job:
     """Read the images, build the model, apply the methods, and check that they fit; write nothing.
 
@@ -94,6 +100,7 @@ def assemble(
         display: Where it shows its progress.
         test: Read the test images too; False for a search, which must not.
         validated: Called with the record of each validation.
+        probe: The linear probe of these settings, for a head that starts at it; None: it is fitted.
 
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: As [stochnorm.finetune][].
@@ -139,11 +146,10 @@ def assemble(
     check_splits(splits, source.classes, config, fabric.world_size)
     splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
-    probe: Probe | None = None
 
     def start_head() -> None:
         nonlocal probe
-        probe = fit_probe(
+        probe = probe or fit_probe(
             classifier,
             splits,
             fabric,

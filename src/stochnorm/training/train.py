@@ -23,6 +23,7 @@ from stochnorm.runs.hardware import check_device, environment, is_first_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.loop import Trained, fit
+from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
@@ -55,8 +56,12 @@ def train(
     quiet: bool = False,
     test: bool = True,
     validated: Callable[[dict[str, Any]], None] | None = None,
+    probe: Probe | None = None,
 ) -> Result:
-    """Do one run; arguments and errors are those of [stochnorm.finetune][]."""
+    """Do one run; arguments and errors are those of [stochnorm.finetune][].
+
+    `probe` is the linear probe of these settings, if it was fitted before.
+    """
     config.check_used()
     device = check_device(config.device, config.precision)
     first = is_first_process()
@@ -72,7 +77,7 @@ def train(
             run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
         else:
             with repeatable(device, wanted=config.deterministic):
-                job = assemble(config, run, display, test=test, validated=validated)
+                job = assemble(config, run, display, test=test, validated=validated, probe=probe)
                 _open(job, config)
                 conclude(job, fit(job) if trains(config.method) else keep_probe(job))
         result = Result(run.path, run.read_result())

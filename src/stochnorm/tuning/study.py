@@ -24,6 +24,7 @@ __all__ = [
     "check_same",
     "ended",
     "import_optuna",
+    "offer",
     "open_study",
     "process_lock",
     "put_back",
@@ -107,6 +108,13 @@ def check_same(study: optuna.Study, config: FinetuneConfig, out: Path) -> None:
     ]
     if changed:
         raise ValueError(f"cannot resume the study in {out}: {'; '.join(changed)}; choose another out (--out)")
+
+
+def offer(study: optuna.Study, settings: dict[str, float]) -> None:
+    """Have the next trial take the settings, unless one was offered them; an earlier version offered fewer of them."""
+    before = [trial.system_attrs.get("fixed_params", {}) for trial in study.get_trials(deepcopy=False)]
+    if not any(fixed and fixed.items() <= settings.items() for fixed in before):
+        study.enqueue_trial(settings)
 
 
 def put_back_killed(study: optuna.Study, out: Path) -> None:

@@ -11,8 +11,7 @@ import socket
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from stochnorm.methods.catalogue import trains
 from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
-from stochnorm.runs.warning import show_warnings
+from stochnorm.runs.warning import warnings_once
 from stochnorm.training.display import Display, describe
 from stochnorm.training.finetune import finetune
 from stochnorm.training.images import split_rows
@@ -37,6 +36,7 @@ from stochnorm.tuning.study import (
     check_same,
     ended,
     import_optuna,
+    offer,
     open_study,
     process_lock,
     put_back,
@@ -129,7 +129,7 @@ def tune(
         space(optuna.trial.FixedTrial(searched(config)), config)  # raises for values that cannot be searched from
     out = Path(config.out) if config.out else Run.of(config).path.with_name(Run.of(config).path.name + "-tune")
     display = Display(quiet=quiet)
-    with _warnings_once(), keeping():
+    with warnings_once(), keeping():
         study = _begin(optuna, config, out, storage, prune, display)
         _search(optuna, study, config, out, trials, space, display)
     best = best_of(study)
@@ -170,7 +170,7 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
             check_owner(study, out)
         put_back_killed(study, out)
         check_same(study, config, out)
-        study.enqueue_trial(searched(config), skip_if_exists=True)
+        offer(study, searched(config))
     display.facts(
         {
             "data": config.data,
@@ -245,20 +245,6 @@ def _run(trial: optuna.Trial, chosen: FinetuneConfig, out: Path, pruned: type[Ex
     trial.set_user_attr("images", int(result.validation["images"]))
     trial.study.tell(trial, value)
     return f"validation {result.record['score']} {value:.1f}"
-
-
-@contextmanager
-def _warnings_once() -> Iterator[None]:
-    """Show a warning once, even if several trials raise it."""
-    show, seen = warnings.showwarning, set()
-
-    def show_new(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if (category, str(message)) not in seen:
-            seen.add((category, str(message)))
-            show(message, category, *place, **options)
-
-    with show_warnings(show_new):
-        yield
 
 
 def _words(settings: Mapping[str, Any]) -> str:

@@ -14,15 +14,17 @@ from stochnorm import FinetuneConfig, finetune, predict
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.directory import Run
 from stochnorm.runs.records import read_records
+from stochnorm.training import job
 from stochnorm.training import train as one_run
-from stochnorm.training.auto import auto, search
+from stochnorm.training.auto import auto, probing, search
 from stochnorm.training.auto.budget import Pace
 
 
 @pytest.fixture(autouse=True)
 def pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock decides nothing."""
-    monkeypatch.setattr(search.Search, "_pace", lambda self, candidate: Pace(0.01, 0.1))
+    for measures in ("_measured", "_pace_of"):
+        monkeypatch.setattr(search.Search, measures, lambda self, *_: Pace(0.01, 0.1))
 
 
 @pytest.fixture
@@ -146,9 +148,37 @@ def test_the_page_says_what_was_tried(settings: FinetuneConfig) -> None:
     assert page.count("(chosen)") == 1
 
 
-def test_both_starts_have_a_long_run(settings: FinetuneConfig) -> None:
-    longer = FinetuneConfig(**settings.as_fields() | {"steps": 300, "eval_every": 100, "log": "none"})
-    tried = finetune(longer, quiet=True).record["auto"]["tried"]
-    long = [one for one in tried if one["name"].endswith("-long")]
-    assert sorted(one["settings"]["head"] for one in long) == ["probe", "random"]
-    assert min(one["steps"] for one in long) > max(one["steps"] for one in tried if one not in long)
+def test_the_probe_is_fitted_once(settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[bool] = []
+    fit = probing.fit_probe
+    monkeypatch.setattr(job, "fit_probe", lambda *_, **__: pytest.fail("a candidate fitted the probe again"))
+    monkeypatch.setattr(probing, "fit_probe", lambda *args, **options: [fitted.append(True), fit(*args, **options)][1])
+    result = finetune(settings, quiet=True)
+    warm = [one for one in result.record["auto"]["tried"] if one["settings"].get("head") == "probe"]
+    assert len(warm) > 1
+    assert len(fitted) == 1 + (result.record["auto"]["chosen"] == "probe")
+
+
+def test_every_candidate_from_the_probe_has_weights_between(settings: FinetuneConfig) -> None:
+    tried = finetune(settings, quiet=True).record["auto"]["tried"]
+    warm = {one["name"] for one in tried if one["settings"].get("head") == "probe"}
+    between = [one for one in tried if one["kind"] == "between"]
+    assert {one["name"].split("@")[0] for one in between} == warm
+    assert {one["settings"]["share"] for one in between} == {0.25, 0.5, 0.75}
+    assert len(between) == 3 * len(warm)
+
+
+def test_a_candidate_without_time_is_left_out(settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first candidate shows that a step takes a hundred times as long as planned."""
+    monkeypatch.setattr(search.Search, "_pace_of", lambda self, *_: Pace(1000.0, 0.1))
+    tried = finetune(settings, quiet=True).record["auto"]["tried"]
+    fine_tuned = [one for one in tried if one["kind"] not in {"probe", "between"}]
+    assert [one["reason"] for one in fine_tuned] == ["", *["no time left"] * (len(fine_tuned) - 1)]
+
+
+def test_a_warning_of_all_candidates_is_shown_once(settings: FinetuneConfig) -> None:
+    some = FinetuneConfig(**settings.as_fields() | {"batch_size": 200})
+    with pytest.warns(UserWarning) as caught:
+        finetune(some, quiet=True)
+    texts = [str(each.message) for each in caught]
+    assert len([text for text in texts if "batch_size is" in text]) == len({*texts})

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from stochnorm.training.auto.choose import Scored, auc_error, choose, paired_error
+from stochnorm.training.auto.choose import Scored, auc_error, calibrated_loss, choose, paired_error
 
 PROBE, BETWEEN, FROZEN, VANILLA = 0, 1, 2, 4
 
@@ -17,38 +17,49 @@ def table(**right: str) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([int(c) for c in text * 10]) for name, text in right.items()}
 
 
-def chosen(answers: dict[str, torch.Tensor], kinds: dict[str, int]) -> str:
-    scored = [Scored(name, kinds[name], 100 * float(right.float().mean())) for name, right in answers.items()]
+def chosen(answers: dict[str, torch.Tensor], losses: dict[str, float]) -> str:
+    scored = [
+        Scored(name, kind, 100 * float(right.float().mean()), losses[name])
+        for kind, (name, right) in enumerate(answers.items())
+    ]
     return choose(scored, lambda a, b: paired_error(answers[a], answers[b])).name
 
 
-def test_a_clear_winner_is_chosen() -> None:
+def test_a_clear_winner_is_chosen_whatever_the_losses() -> None:
     answers = table(probe="1111000000", frozen="1111111100")
-    assert chosen(answers, {"probe": PROBE, "frozen": FROZEN}) == "frozen"
+    assert chosen(answers, {"probe": 0.5, "frozen": 2.0}) == "frozen"
 
 
-def test_the_simplest_within_one_standard_error_is_chosen() -> None:
+def test_the_lowest_loss_within_one_standard_error_is_chosen() -> None:
     answers = table(probe="1110000000", frozen="1111111100", vanilla="1111111100")
     answers["vanilla"][-1] = 1  # one image of a hundred more: a standard error of 1 point
-    assert chosen(answers, {"probe": PROBE, "frozen": FROZEN, "vanilla": VANILLA}) == "frozen"
+    assert chosen(answers, {"probe": 0.5, "frozen": 1.0, "vanilla": 1.1}) == "frozen"
+    assert chosen(answers, {"probe": 0.5, "frozen": 1.1, "vanilla": 1.0}) == "vanilla"
 
 
-def test_among_equally_simple_ones_the_best_is_chosen() -> None:
-    answers = table(low="1111100000", high="1111111000", best="1111111000")
-    answers["best"][-1] = 1
-    assert chosen(answers, {"low": BETWEEN, "high": BETWEEN, "best": VANILLA}) == "high"
+def test_of_equal_losses_the_simplest_is_chosen() -> None:
+    scored = [Scored("vanilla", VANILLA, 70.0, 1.0), Scored("between", BETWEEN, 70.0, 1.0)]
+    assert choose(scored, lambda best, name: 1.0).name == "between"
 
 
 def test_nothing_below_the_probe_is_chosen() -> None:
-    """Though it is close to the best and simpler than that: a kind between the probe and the best."""
-    scored = [Scored("probe", PROBE, 70.0), Scored("frozen", FROZEN, 69.5), Scored("vanilla", VANILLA, 72.0)]
-    errors = {"probe": 1.0, "frozen": 5.0}  # the probe is clearly below the best; the frozen one not, though lower
-    assert choose(scored, lambda best, name: errors[name]).name == "vanilla"
+    """Though its loss is the lowest, and it is close to the best."""
+    scored = [Scored("probe", PROBE, 70.0, 1.5), Scored("frozen", FROZEN, 69.5, 0.5), Scored("vanilla", VANILLA, 72, 1)]
+    assert choose(scored, lambda best, name: 5.0).name == "vanilla"
 
 
 def test_the_probe_is_chosen_where_it_is_best() -> None:
-    scored = [Scored("probe", PROBE, 77.0), Scored("frozen", FROZEN, 77.0), Scored("vanilla", VANILLA, 60.0)]
+    scored = [Scored("probe", PROBE, 77.0, 1.0), Scored("frozen", FROZEN, 77.0, 1.2), Scored("vanilla", VANILLA, 60, 2)]
     assert choose(scored, lambda best, name: 3.0) == ("probe", "probe", 0.0)
+
+
+def test_the_calibrated_loss_is_that_of_the_best_temperature() -> None:
+    """Three of four are right with the same margin m / T: the loss is least where the softmax of it is 3 / 4."""
+    logits = torch.tensor([[5.0, 0.0]] * 4)
+    targets = torch.tensor([0, 0, 0, 1])
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert calibrated_loss(logits, targets) == pytest.approx(entropy, rel=1e-3)
+    assert torch.nn.functional.cross_entropy(logits, targets) > 2 * entropy
 
 
 def test_the_error_is_that_of_the_differences() -> None:

@@ -145,13 +145,11 @@ def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str
     on = f"{score} of {count(images, 'validation image')}"
     if len([one for one in tried.values() if not one.reason]) == 1:
         return f"{chosen.title} is all that could be tried; it has {chosen.validation:.1f} % {on}."
-    if choice.name == choice.best and chosen.kind == "probe":
-        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and is the simplest."
     if choice.name == choice.best:
-        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and nothing simpler comes close."
+        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and nothing as good has a lower loss."
     return (
-        f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: the "
-        f"difference is within one standard error ({choice.error:.1f} points), and {chosen.title} is simpler."
+        f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: that is "
+        f"within one standard error ({choice.error:.1f} points), and {chosen.title} has the lower loss."
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.runs.scores import TOP1
-from stochnorm.training.auto.choose import auc_error, paired_error
+from stochnorm.training.auto.choose import auc_error, calibrated_loss, paired_error
 from stochnorm.training.job import Job
 
 __all__ = ["Judge", "Verdict"]
@@ -20,6 +20,8 @@ class Verdict(NamedTuple):
     """How a model does on the validation images."""
 
     score: float
+    loss: float
+    """What decides where scores do not; lower is better."""
     logits: Tensor
     """(n, num_classes)."""
 
@@ -40,13 +42,15 @@ class Judge:
         self._groups = split.groups if any(split.groups) else None
 
     def verdict(self, state: Mapping[str, Tensor]) -> Verdict:
-        """Judge the weights of a model."""
+        """Judge the weights of a model: by accuracy and loss; by the mean AUC alone, which is less a matter of luck."""
         job = self._job
         job.classifier.model.load_state_dict(state)
         logits, metrics = evaluate_split(
             job.classifier, job.splits["val"], job.fabric, batch_size=job.config.batch_size, task=job.task
         )
-        return Verdict(float(metrics[job.task.score]), logits)
+        score = float(metrics[job.task.score])
+        loss = calibrated_loss(logits, self._targets) if job.task.score == TOP1.key else -score
+        return Verdict(score, loss, logits)
 
     def error(self, first: Tensor, second: Tensor) -> float:
         """Return the standard error of the difference of two models' scores, from their logits, percentage points."""

@@ -10,13 +10,29 @@ from stochnorm.files import write_text
 from stochnorm.models.saved import save_classifier
 from stochnorm.runs.directory import Run
 from stochnorm.training.job import Job
-from stochnorm.training.probe.probe import FEW, fit_probe, put_into_head
+from stochnorm.training.probe.probe import FEW, Probe, fit_probe, put_into_head
 
-__all__ = ["refit_probe", "write_probe"]
+__all__ = ["fitted_probe", "refit_probe", "write_probe"]
 
 
-def write_probe(job: Job, run: Run) -> None:
-    """Fit the probe on training images, and write it as a run: model, one validation, result.
+def fitted_probe(job: Job, *, refit: bool = False) -> Probe:
+    """Fit the probe on training images, or with `refit` on validation images too where there are few.
+
+    Args:
+        job: A job whose model is as pre-trained, but for its head.
+        refit: As for [stochnorm.training.probe.probe.fit_probe][].
+
+    Raises:
+        ValueError: The network has no linear head.
+    """
+    config = job.config
+    return fit_probe(
+        job.classifier, job.splits, job.fabric, job.task, batch_size=config.batch_size, refit=refit, seed=config.seed
+    )
+
+
+def write_probe(job: Job, run: Run) -> Probe:
+    """Fit the probe on training images, and write it as a run: model, one validation, result; return it.
 
     Args:
         job: A job without method, whose model is as pre-trained; the probe becomes its head.
@@ -26,8 +42,7 @@ def write_probe(job: Job, run: Run) -> None:
         ValueError: The network has no linear head.
     """
     start = time.monotonic()
-    config, score = job.config, job.task.score
-    probe = fit_probe(job.classifier, job.splits, job.fabric, job.task, batch_size=config.batch_size, seed=config.seed)
+    score, probe = job.task.score, fitted_probe(job)
     put_into_head(job.classifier, probe.head)
     run.path.mkdir(parents=True, exist_ok=True)
     save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
@@ -54,6 +69,7 @@ def write_probe(job: Job, run: Run) -> None:
         "environment": {},
     }
     write_text(run.result, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return probe
 
 
 def refit_probe(job: Job, run: Run) -> dict[str, Any]:
@@ -69,16 +85,7 @@ def refit_probe(job: Job, run: Run) -> dict[str, Any]:
     """
     if job.counts["train"] + job.counts["val"] >= FEW:
         return {}
-    config = job.config
-    probe = fit_probe(
-        job.classifier,
-        job.splits,
-        job.fabric,
-        job.task,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        refit=True,
-    )
+    probe = fitted_probe(job, refit=True)
     put_into_head(job.classifier, probe.head)
     save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
     return {"validation": probe.validation}

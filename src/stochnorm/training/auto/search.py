@@ -1,4 +1,4 @@
-"""The search of `auto`: a probe, a short round of candidates, a long one of the best two, and weights between."""
+"""The search of `auto`: a probe, fine-tuned candidates, and weights between the two."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from torch import Tensor
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
-from stochnorm.training.auto.budget import Pace, first_round, second_round
+from stochnorm.runs.warning import warnings_once
+from stochnorm.training.auto.budget import Pace, plan
 from stochnorm.training.auto.candidates import Candidate, Kind, candidates, cooler, timed
 from stochnorm.training.auto.choose import Choice, Scored, choose
 from stochnorm.training.auto.judge import Judge, Verdict
-from stochnorm.training.auto.probing import write_probe
+from stochnorm.training.auto.probing import fitted_probe, write_probe
 from stochnorm.training.auto.state import State, Tried
 from stochnorm.training.auto.weights import SHARES, between
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job
+from stochnorm.training.probe.probe import Probe
 from stochnorm.training.train import train
 
 __all__ = ["Search"]
 
-_FIRST = 1 / 3  # of the budget, for the first round and what comes before
 _TIMED = {"cuda": 28}  # steps of the run that measures the pace, by device: on a GPU the first ones are slow
 _TIMED_ELSEWHERE = 6
-_VALIDATIONS = {"": 3, "-long": 6}  # per run: each takes time, and chooses among more models than the images can tell
+_VALIDATIONS = 3  # of a run, for its curves; they take time
+_WORTH = 0.5  # of the planned steps: a candidate that has time for fewer is left out
 
 
 class Search:
@@ -54,9 +56,8 @@ class Search:
     ) -> None:
         self._job, self._config, self._run, self._judge = job, job.config, job.run, Judge(job)
         self._state, self._display, self._seconds, self._validated = state, display, seconds, validated
-        config = job.config
-        self._per_pass = max(job.counts["train"] // config.batch_size, 1)
-        self._most = config.steps if "steps" in config.changed_fields() else 10**9
+        self._fitted: Probe | None = None
+        self._judging = 0.0  # seconds that judging one model takes
         self.verdicts: dict[str, Verdict] = {}
         """The judgement of each candidate that was not dropped, by name."""
         self.of: dict[str, tuple[str, float]] = {}
@@ -68,47 +69,25 @@ class Search:
         Args:
             reserve: Returns the seconds to leave for the end, from the seconds that judging one model takes.
         """
-        warm, judging = self._probe()
-        end = self._state.decided("reserve", lambda: min(reserve(judging), self._seconds / 3))
-        found = candidates(self._config, warm=warm)
-        pace = Pace(*self._state.decided("pace", lambda: self._pace(timed(found))))
-        tried, steps = self._state.decided(
-            "first",
-            lambda: first_round(
-                self._seconds * _FIRST - self._state.seconds, pace, len(found), self._per_pass, self._most
-            ),
-        )
-        if not tried:
-            self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
-        queue = found[:tried]
-        for candidate in queue:
-            lower = cooler(candidate)
-            collapsed = not self._try(candidate, steps)
-            if collapsed and candidate in found and lower.name not in {other.name for other in queue}:
-                queue.append(lower)
-        known = {candidate.name: candidate for candidate in queue if candidate.name in self.verdicts}
-        best = self._state.decided("best", lambda: self._best_two(known))
-        for name in best:
-            left = len(best) - best.index(name)
-            longer = self._state.decided(
-                f"{name}-long",
-                lambda left=left: second_round(  # type: ignore[misc]
-                    (self._seconds - end - self._state.seconds) / left, pace, self._per_pass, self._most, steps
-                ),
-            )
-            if longer:
-                self._try(known[name], longer, "-long")
-        self._between([name for name in self.verdicts if known.get(name.removesuffix("-long"), _COLD).warm])
+        with warnings_once():
+            found = candidates(self._config, warm=self._probe())
+            self._end = self._state.decided("reserve", lambda: min(reserve(self._judging), self._seconds / 3))
+            self._pace = Pace(*self._state.decided("pace", lambda: self._measured(timed(found))))
+            count, steps = self._state.decided("plan", lambda: self._plan(len(found)))
+            if not count:
+                self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
+            queue = found[:count]
+            for number, candidate in enumerate(queue):
+                share = max(count - number, 1)
+                fitting = self._state.decided(
+                    f"steps of {candidate.name}",
+                    lambda share=share: self._pace.steps(self._left / share),  # type: ignore[misc]
+                )
+                worth = fitting >= _WORTH * steps
+                if not self._try(candidate, min(fitting, steps) if worth else 0) and worth and candidate in found:
+                    lower = cooler(candidate)
+                    queue += [lower] * (lower.name not in {other.name for other in queue})
         return self._choice()
-
-    def _best_two(self, known: dict[str, Candidate]) -> list[str]:
-        """Return the best candidate, and the best with the other start: a new head needs more steps to show its worth.
-
-        Where all have one start, the best two.
-        """
-        ranked = sorted(known, key=lambda name: -self.verdicts[name].score)
-        others = [name for name in ranked[1:] if known[name].warm != known[ranked[0]].warm]
-        return [*ranked[:1], *(others or ranked[1:])[:1]]
 
     def state_of(self, name: str) -> dict[str, Tensor]:
         """Return the weights of a candidate."""
@@ -121,8 +100,18 @@ class Search:
         """Return the run of a candidate; of weights between, that of the fine-tuned one."""
         return Run(self._run.candidates / self.of.get(name, (name, 1.0))[0])
 
-    def _probe(self) -> tuple[bool, float]:
-        """Fit and judge the probe; return whether there is one, and the seconds that judging a model takes."""
+    @property
+    def _left(self) -> float:
+        """Seconds left for fine-tuning."""
+        return self._seconds - self._end - self._state.seconds
+
+    def _plan(self, count: int) -> tuple[int, int]:
+        per_pass = max(self._job.counts["train"] // self._config.batch_size, 1)
+        most = self._config.steps if "steps" in self._config.changed_fields() else 10**9
+        return plan(self._left, self._pace, count, per_pass, most)
+
+    def _probe(self) -> bool:
+        """Fit and judge the probe; return whether there is one: a network without a linear head has none."""
         name, start = "probe", time.monotonic()
         before = self._state.tried.get(name)
         reason = before.reason if before else ""
@@ -130,64 +119,52 @@ class Search:
             try:
                 with self._display.measuring("linear probe") as progress:
                     progress(0.0)
-                    write_probe(self._job, self.directory(name))
-            except ValueError as error:  # the network has no linear head
+                    self._fitted = write_probe(self._job, self.directory(name))
+            except ValueError as error:
                 reason = str(error)
+        if before:
+            self._judging = self._state.plan.get("judging", 0.0)
         judged = time.monotonic()
-        score = None
         if not reason:
-            self.verdicts[name] = verdict = self._judge.verdict(self.state_of(name))
-            score = verdict.score
-        judging = time.monotonic() - judged
-        if not before:
-            self._state.add(Tried(name, "linear probe", name, {}, 0, time.monotonic() - start, score, reason))
-        self._show(self._state.tried[name])
-        return not reason, judging
-
-    def _settings(self, candidate: Candidate, name: str, steps: int, validations: int) -> FinetuneConfig:
-        path = self._run.candidates / name
-        return replace(
-            self._config,
-            **candidate.settings,
-            steps=steps,
-            eval_every=self._config.eval_every or -(-steps // validations),
-            budget=FinetuneConfig(self._config.data).budget,
-            out=str(path),
-            report=False,
-            resume=(path / "config.json").is_file(),
-            overwrite=False,
-        )
-
-    def _try(self, candidate: Candidate, steps: int, suffix: str = "") -> bool:
-        """Train a candidate and judge it; return whether it may be chosen."""
-        name, before = candidate.name + suffix, self._state.tried.get(candidate.name + suffix)
-        reason, score = "", None
-        start = time.monotonic()
-        if before and before.reason:
-            return False
-        if not before and self._state.seconds > self._seconds:
-            reason = "no time left"
-        elif not before:
-            reason = self._train(candidate, name, steps, suffix)
-        if not reason:
-            self.verdicts[name] = verdict = self._judge.verdict(self.state_of(name))
-            score = verdict.score
-            probe = self.verdicts.get("probe")
-            if probe and score <= self._judge.guessing < probe.score:
-                del self.verdicts[name]
-                reason = f"collapsed: no better than guessing ({self._judge.guessing:.1f} %)"
-        settings = candidate.settings | {"steps": steps}
-        tried = Tried(
-            name, candidate.title, candidate.kind.name, settings, steps, time.monotonic() - start, score, reason
-        )
-        if not before:
-            self._state.add(tried)
-        self._show(self._state.tried[name])
+            self.verdicts[name] = self._judge.verdict(self.state_of(name))
+        self._judging = self._state.decided("judging", lambda: time.monotonic() - judged)
+        self._add(Tried(name, "linear probe", name, {}, 0, time.monotonic() - start, self._score(name), reason))
         return not reason
 
-    def _train(self, candidate: Candidate, name: str, steps: int, suffix: str) -> str:
+    def _try(self, candidate: Candidate, steps: int) -> bool:
+        """Train a candidate and judge it, and weights between the probe and it; return whether it may be chosen."""
+        name, start = candidate.name, time.monotonic()
+        before = self._state.tried.get(name)
+        reason = before.reason if before else "" if steps else "no time left"
+        if not before and not reason:
+            reason = self._train(candidate, steps)
+        if not reason:
+            self.verdicts[name] = verdict = self._judge.verdict(self.state_of(name))
+            probe = self.verdicts.get("probe")
+            if probe and verdict.score <= self._judge.guessing < probe.score:
+                del self.verdicts[name]
+                reason = f"collapsed: no better than guessing ({self._judge.guessing:.1f} %)"
+        settings, seconds = candidate.settings | {"steps": steps}, time.monotonic() - start
+        self._add(
+            Tried(name, candidate.title, candidate.kind.name, settings, steps, seconds, self._score(name), reason)
+        )
+        if not reason and "probe" in self.verdicts:
+            for share in SHARES:
+                self._between(candidate, share)
+        return not reason
+
+    def _between(self, candidate: Candidate, share: float) -> None:
+        """Judge weights between the probe and a candidate."""
+        name, start = f"{candidate.name}@{share:g}", time.monotonic()
+        self.of[name] = (candidate.name, share)
+        self.verdicts[name] = self._judge.verdict(self.state_of(name))
+        title = f"{candidate.title}, {share:.0%} of the change"
+        seconds = time.monotonic() - start
+        self._add(Tried(name, title, Kind.between.name, {"share": share}, 0, seconds, self._score(name)))
+
+    def _train(self, candidate: Candidate, steps: int) -> str:
         """Train a candidate; return why it is dropped, empty if it is not."""
-        config = self._settings(candidate, name, steps, _VALIDATIONS[suffix])
+        config = self._settings(candidate, candidate.name, steps, _VALIDATIONS)
         with self._display.measuring(candidate.title) as progress:
             progress(0.0)
 
@@ -196,50 +173,69 @@ class Search:
                 if self._validated is not None:
                     self._validated(record)
 
+            start = time.monotonic()
             try:
-                train(config, quiet=True, test=False, validated=tell)
+                cost = train(config, quiet=True, test=False, validated=tell, probe=self._start(candidate)).record[
+                    "cost"
+                ]
             except FloatingPointError as error:
                 return str(error).partition(":")[0]
+            self._pace = self._pace_of(steps, cost["images_per_second"], time.monotonic() - start)
         return ""
 
-    def _pace(self, candidate: Candidate) -> Pace:
+    def _start(self, candidate: Candidate) -> Probe | None:
+        """Return the probe that a candidate starts from, which is fitted once, and once more after a stop."""
+        if candidate.warm and self._fitted is None:
+            self._job.classifier.model.load_state_dict(self.state_of("probe"))
+            self._fitted = fitted_probe(self._job)
+        return self._fitted if candidate.warm else None
+
+    def _settings(self, candidate: Candidate, name: str, steps: int, validations: int) -> FinetuneConfig:
+        path = self._run.candidates / name
+        return replace(
+            self._config,
+            **candidate.settings,
+            steps=steps,
+            eval_every=self._config.eval_every or -(-steps // validations),
+            select="last",  # the best of several validations would be chosen twice
+            budget=FinetuneConfig(self._config.data).budget,
+            out=str(path),
+            report=False,
+            resume=(path / "config.json").is_file(),
+            overwrite=False,
+        )
+
+    def _measured(self, candidate: Candidate) -> Pace:
         """Measure the time of a run by a short one."""
         steps = _TIMED.get(self._judge.device.type, _TIMED_ELSEWHERE)
-        config = replace(self._settings(candidate, "timing", steps, 2), resume=False, overwrite=True)
+        config = replace(self._settings(candidate, "timing", steps, 1), resume=False, overwrite=True)
         with self._display.measuring("measuring the pace") as progress:
             progress(0.0)
             start = time.monotonic()
-            cost = train(config, quiet=True, test=False).record["cost"]
-            whole = time.monotonic() - start
-        step = self._config.batch_size / cost["images_per_second"]
-        return Pace(step, max(whole - steps * step, 0.0))
+            cost = train(config, quiet=True, test=False, probe=self._start(candidate)).record["cost"]
+        return self._pace_of(steps, cost["images_per_second"], time.monotonic() - start)
 
-    def _between(self, warm: list[str]) -> None:
-        """Judge the weights between the probe and the best candidate that started from it."""
-        if not warm:
-            return
-        tuned = max(warm, key=lambda name: self.verdicts[name].score)
-        start = time.monotonic()
-        for share in SHARES:
-            name = f"{tuned}@{share:g}"
-            self.of[name] = (tuned, share)
-            self.verdicts[name] = verdict = self._judge.verdict(self.state_of(name))
-            title = f"{share:.0%} of the way from the probe to {self._state.tried[tuned].title}"
-            seconds, start = time.monotonic() - start, time.monotonic()
-            self._state.add(Tried(name, title, Kind.between.name, {"share": share}, 0, seconds, verdict.score))
-            self._show(self._state.tried[name])
+    def _pace_of(self, steps: int, images_per_second: float, whole: float) -> Pace:
+        """Return the pace that a run shows; judging it, and weights between, included."""
+        step = self._config.batch_size / images_per_second
+        return Pace(step, max(whole - steps * step, 0.0) + (1 + len(SHARES)) * self._judging)
 
     def _choice(self) -> Choice:
         scored = [
-            Scored(name, Kind[self._state.tried[name].kind], verdict.score) for name, verdict in self.verdicts.items()
+            Scored(name, Kind[self._state.tried[name].kind], verdict.score, verdict.loss)
+            for name, verdict in self.verdicts.items()
         ]
         return choose(scored, lambda a, b: self._judge.error(self.verdicts[a].logits, self.verdicts[b].logits))
 
-    def _show(self, tried: Tried) -> None:
+    def _score(self, name: str) -> float | None:
+        return self.verdicts[name].score if name in self.verdicts else None
+
+    def _add(self, tried: Tried) -> None:
+        """Keep a candidate, unless it was tried before a stop, and show it."""
+        if tried.name not in self._state.tried:
+            self._state.add(tried)
+        tried = self._state.tried[tried.name]
         score = "     -" if tried.validation is None else f"{tried.validation:5.1f} %"
         steps = f", {tried.steps} steps" if tried.steps else ""
         why = f"; dropped, {tried.reason}" if tried.reason else ""
         self._display.note(f"{score}  {tried.title}{steps}, {tried.seconds:.0f} s{why}")
-
-
-_COLD = Candidate(Kind.vanilla)
