@@ -29,7 +29,7 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(config: Callable[..., FinetuneConfig], photos: Path, tmp_path: Path) -> FinetuneConfig:
-    return config(photos, tmp_path / "run", method="auto", steps=4, eval_every=4)
+    return config(photos, tmp_path / "run", method="auto", steps=4, eval_every=4, lr=0.002)
 
 
 def test_the_result_is_an_ordinary_run(settings: FinetuneConfig, photos: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_run_that_diverges_is_dropped(settings: FinetuneConfig, monkeypatch: p
     tried = finetune(settings, quiet=True).record["auto"]["tried"]
     frozen = [one for one in tried if one["kind"] == "frozen"]
     assert {one["reason"] for one in frozen} == {"the loss is not finite"}
-    assert {one["settings"]["lr"] for one in frozen} == {0.02, 0.002}  # tried again at a tenth
+    assert {one["settings"]["lr"] for one in frozen} == {0.002, 0.0002}  # tried again at a tenth
     assert all(one["validation"] is None for one in frozen)
 
 
@@ -159,13 +159,13 @@ def test_the_probe_is_fitted_once(settings: FinetuneConfig, monkeypatch: pytest.
     assert len(fitted) == 1 + (result.record["auto"]["chosen"] == "probe")
 
 
-def test_every_candidate_from_the_probe_has_weights_between(settings: FinetuneConfig) -> None:
+def test_every_candidate_has_weights_between(settings: FinetuneConfig) -> None:
     tried = finetune(settings, quiet=True).record["auto"]["tried"]
-    warm = {one["name"] for one in tried if one["settings"].get("head") == "probe"}
+    tuned = {one["name"] for one in tried if "steps" in one["settings"]}
     between = [one for one in tried if one["kind"] == "between"]
-    assert {one["name"].split("@")[0] for one in between} == warm
+    assert {one["name"].split("@")[0] for one in between} == tuned
     assert {one["settings"]["share"] for one in between} == {0.25, 0.5, 0.75}
-    assert len(between) == 3 * len(warm)
+    assert len(between) == 3 * len(tuned)
 
 
 def test_a_candidate_without_time_is_left_out(settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +176,9 @@ def test_a_candidate_without_time_is_left_out(settings: FinetuneConfig, monkeypa
     assert [one["reason"] for one in fine_tuned] == ["", *["no time left"] * (len(fine_tuned) - 1)]
 
 
-def test_a_warning_of_all_candidates_is_shown_once(settings: FinetuneConfig) -> None:
-    some = FinetuneConfig(**settings.as_fields() | {"batch_size": 200})
+def test_a_warning_of_all_candidates_is_shown_once(settings: FinetuneConfig, photos: Path) -> None:
+    (photos / "red" / "000.png").write_bytes(b"damaged")
     with pytest.warns(UserWarning) as caught:
-        finetune(some, quiet=True)
-    texts = [str(each.message) for each in caught]
-    assert len([text for text in texts if "batch_size is" in text]) == len({*texts})
+        finetune(settings, quiet=True)
+    texts = [str(each.message) for each in caught if "000.png" in str(each.message)]
+    assert 1 <= len(texts) <= 3  # of the first job, of all candidates, of the test

@@ -17,7 +17,6 @@ _FROZEN = {"method": "frozen"}
 _VANILLA = {"method": "vanilla"}
 # In the order of their promise: where time is short, the last ones are left out.
 _TRIED: tuple[tuple[dict[str, Any], str, float], ...] = (
-    (_FROZEN, "probe", 0.003),
     (_FROZEN, "random", 0.003),
     (_FROZEN, "probe", 0.001),
     (_STOCHNORM, "probe", 0.001),
@@ -66,7 +65,7 @@ class Candidate:
 
     @property
     def warm(self) -> bool:
-        """True if it starts from the probe's head, so that the weights between the two are of use."""
+        """True if it starts from the probe's head."""
         return self.settings.get("head") == "probe"
 
 

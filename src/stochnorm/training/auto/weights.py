@@ -1,7 +1,8 @@
 """Weights between the start and the end of a fine-tuning (WiSE-FT).
 
 Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022. There the start is a zero-shot model; here it is the
-pre-trained backbone with the linear probe as its head.
+pre-trained backbone with the linear probe as its head, even where the fine-tuning began with a new head: both heads are
+linear maps of features that have not moved far.
 """
 
 from __future__ import annotations
