@@ -144,11 +144,7 @@ def test_the_budget_of_auto_is_that_of_the_whole_command(
     assert result.record["config"]["budget"] == "2m"
 
 
-def test_auto_chooses_in_each_fold(settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stochnorm.training.auto import search
-    from stochnorm.training.auto.budget import Pace
-
-    monkeypatch.setattr(search.Search, "_pace", lambda self, candidate: Pace(0.01, 0.1))
+def test_auto_chooses_in_each_fold(settings: FinetuneConfig) -> None:
     result = finetune(replace(settings, method="auto", folds=2, eval_every=4, p=0.5), quiet=True)
     kept = [part["kept"] for part in result.record["folds"]["parts"]]
     assert kept == [Run(result.run / "folds" / k).read_result()["method"]["chosen"] for k in "12"]
