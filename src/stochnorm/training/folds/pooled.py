@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stochnorm.data import Row, encode_labels
+from stochnorm.evaluation.auc_by_fold import auc_by_fold
 from stochnorm.evaluation.result import Evaluation
-from stochnorm.evaluation.tasks import Task
+from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.runs.directory import Run
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.text import count
@@ -24,8 +26,9 @@ _ROUNDED = 5e-7  # half of the last decimal of a probability in a file
 def pool(folds: Sequence[Run], rows: Mapping[str, Row], task: Task, *, multi_label: bool) -> Evaluation:
     """Return the evaluation of all images, each predicted by the fold that has not seen it.
 
-    The metrics are those of the probabilities in the folds' `test_predictions.csv`, six decimals; the loss is the mean
-    over the images of the losses in their results.
+    The metrics are those of the probabilities in the folds' `test_predictions.csv`, six decimals. The loss is the mean
+    over the images of the losses in their results. AUC is that of [stochnorm.evaluation.auc_by_fold.auc_by_fold][], and
+    average precision the mean over the folds.
 
     Args:
         folds: Finished runs, each with its own test images.
@@ -37,14 +40,20 @@ def pool(folds: Sequence[Run], rows: Mapping[str, Row], task: Task, *, multi_lab
         ValueError: A file of a fold is damaged.
     """
     parts = [read_predictions(run.predictions, multi_label=multi_label, probabilities=True) for run in folds]
-    columns = [column for part in parts for column in _columns(part)]
+    columns = [(*column, number) for number, part in enumerate(parts) for column in _columns(part)]
     columns.sort(key=lambda image: image[0])
-    paths, truth, predicted, probabilities = (list(values) for values in zip(*columns, strict=True))
+    paths, truth, predicted, probabilities, of = (list(values) for values in zip(*columns, strict=True))
     found = torch.tensor(probabilities, dtype=torch.float64)
     targets = encode_labels([rows[path].label for path in paths], task.classes, multi_label=multi_label)
-    groups = [rows[path].group for path in paths]
-    metrics = task.metrics(_logits(found, predicted, task), targets, groups=groups if any(groups) else None)
+    groups = [rows[path].group for path in paths] if any(row.group for row in rows.values()) else None
     tests = [run.read_result()["test"] for run in folds]
+    if isinstance(task, MultiLabel):
+        metrics = replace(task, resamples=0).metrics(_logits(found, predicted, task), targets, groups=groups)
+        precisions = [test["average_precision"] for test in tests if test["average_precision"] is not None]
+        metrics |= auc_by_fold(found, targets, torch.tensor(of), groups=groups)
+        metrics["average_precision"] = statistics.fmean(precisions) if precisions else None
+    else:
+        metrics = task.metrics(_logits(found, predicted, task), targets, groups=groups)
     metrics["loss"] = sum(test["loss"] * test["images"] for test in tests) / sum(test["images"] for test in tests)
     return Evaluation("folds", metrics, task.classes, paths, truth, predicted, found, multi_label)
 
