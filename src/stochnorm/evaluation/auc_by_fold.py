@@ -45,7 +45,7 @@ def auc_by_fold(
     """
     positive = targets.bool()
     areas, drawn = [], []
-    for fold in folds.unique().tolist():
+    for fold in sorted(set(folds.tolist())):
         inside = (folds == fold).nonzero().flatten().tolist()
         own, theirs = scores[inside], positive[inside]
         members = None if groups is None else [groups[i] for i in inside]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -96,10 +97,13 @@ def _work(
             "folds": f"{config.folds}, and a model of all images",
         }
     )
-    results = []
-    for name in names:
+    results, spent = [], 0.0
+    for left, name in zip(range(len(names), 0, -1), names, strict=True):
         title = f"fold {name} of {config.folds}" if name != _FINAL else "model of all images"
-        results.append(_one(config, run, name, title, work, display, validated))
+        settings = _settings(config, run, name, spent, left)
+        start = time.monotonic()
+        results.append(_one(settings, title, work, display, validated))
+        spent += max(time.monotonic() - start, results[-1]["cost"]["seconds"])
     record = _result(config, run, source, splits[-1], results)
     write_text(run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
     if config.report:
@@ -145,34 +149,48 @@ def _keep_list(folder: Path, rows: Sequence[Row], config: FinetuneConfig) -> Non
         )
 
 
+def _settings(config: FinetuneConfig, run: Run, name: str, spent: float, left: int) -> FinetuneConfig:
+    """Return the settings of a fold's run.
+
+    Args:
+        config: The settings of the whole.
+        run: The whole.
+        name: Name of the fold.
+        spent: Seconds that the runs before took.
+        left: Number of runs that share the rest of the budget; each has a quarter of an equal share at least.
+    """
+    before = Run(run.folds / name).config
+    budget = FinetuneConfig.budget
+    if config.method == "auto":
+        whole = seconds_of(config.budget)
+        seconds = max((whole - spent) / left, whole / (config.folds + 1) / 4)
+        budget = FinetuneConfig.load(before).budget if before.is_file() else f"{max(seconds, 1.0):.0f}s"
+    return replace(
+        config,
+        folds=0,
+        split_lists=str(run.folds / "lists" / name),
+        rate=100.0,
+        budget=budget,
+        out=str(run.folds / name),
+        report=False,
+        resume=before.is_file(),
+        overwrite=False,
+    )
+
+
 def _one(
-    config: FinetuneConfig,
-    run: Run,
-    name: str,
+    settings: FinetuneConfig,
     title: str,
     work: Callable[..., Result],
     display: Display,
     validated: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
-    """Do the run of a fold, or take it up; return its result."""
-    out = run.folds / name
-    share = f"{seconds_of(config.budget) / (config.folds + 1):.3f}".rstrip("0").rstrip(".") + "s"
-    settings = replace(
-        config,
-        folds=0,
-        split_lists=str(run.folds / "lists" / name),
-        rate=100.0,
-        budget=share if config.method == "auto" else FinetuneConfig.budget,
-        out=str(out),
-        report=False,
-        resume=(out / "config.json").is_file(),
-        overwrite=False,
-    )
+    """Do a run, or take it up; return its result."""
     with display.measuring(title) as progress:
         progress(0.0)
 
         def tell(record: dict[str, Any]) -> None:
-            progress(min(record["step"] / config.steps, 1.0))
+            progress(min(record["step"] / settings.steps, 1.0))
             if validated is not None:
                 validated(record)
 
