@@ -43,7 +43,6 @@ PRESETS: dict[str, Preset] = {
             "warmup": 0.1,
             "lr": 3e-4,
             "weight_decay": 0.05,
-            "clip_grad": 1.0,
             "label_smoothing": 0.1,
             "augment": "rand",
             "mixup": 0.2,
