@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stochnorm.report import write_report
     from stochnorm.runs.config import FinetuneConfig
     from stochnorm.runs.records import Record, read_records
+    from stochnorm.training.find_lr import find_lr
     from stochnorm.training.finetune import Result, finetune
     from stochnorm.tuning.tune import Tuned, tune
 
@@ -76,6 +77,7 @@ __all__ = [
     "convert_batch_instance",
     "diagnose",
     "evaluate",
+    "find_lr",
     "finetune",
     "freeze",
     "hold_statistics",
@@ -120,6 +122,7 @@ _LAZY = {
     "convert_batch_instance": "stochnorm.nn",
     "diagnose": "stochnorm.doctor.diagnose",
     "evaluate": "stochnorm.evaluation.evaluate",
+    "find_lr": "stochnorm.training.find_lr",
     "finetune": "stochnorm.training.finetune",
     "freeze": "stochnorm.nn",
     "hold_statistics": "stochnorm.nn",

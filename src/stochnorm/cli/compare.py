@@ -55,6 +55,7 @@ class Compare(RunOptions, CompareOptions):
     rate: Suppress[float] = 100.0
     data_seed: Suppress[int] = 0
     seed: Suppress[int] = 0
+    folds: Suppress[int] = 0  # of finetune alone
     workers: Suppress[int] = 0
     out: Suppress[str] = ""
     resume: Suppress[bool] = False  # always on

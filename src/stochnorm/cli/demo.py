@@ -17,7 +17,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "probe": {"method": "probe"},
     "auto": {"method": "auto", "budget": "45s", "steps": 300},
 }
-"""What is compared, by its name in tables: settings of a run. The first is the reference. Learning rates are the best of
+"""What is compared, by its name in tables: settings of a run. The first is the reference. Rates are the best of
 0.001, 0.003 and 0.01 on validation images of the first repetition (results/evidence.py demo --steps 80); auto chooses
 its own, and its steps by its budget (300 is the default, no bound)."""
 

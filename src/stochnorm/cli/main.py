@@ -20,6 +20,7 @@ COMMANDS = {
     "finetune": "finetune.Finetune",
     "predict": "predict.Predict",
     "evaluate": "evaluate.Evaluate",
+    "find-lr": "find_lr.FindLr",
     "tune": "tune.Tune",
     "compare": "compare.Compare",
     "paper": "paper.Paper",

@@ -31,6 +31,7 @@ class Tune(RunOptions, TuneOptions):
     """Choose learning rate, strengths and p of a method on validation images; test images are not used."""
 
     method: Annotated[str, arg(help=METHOD_HELP)] = "stochnorm"
+    folds: Suppress[int] = 0  # of finetune alone
     resume: Suppress[bool] = False  # always on
     overwrite: Suppress[bool] = False  # would delete hours of trials; remove the directory instead
     report: Suppress[bool] = True  # for the chosen settings; trials have none

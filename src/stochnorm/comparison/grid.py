@@ -71,7 +71,13 @@ class Grid:
         if twice:
             raise ValueError(f"{', '.join(twice)}: duplicate variant; list each variant once")
         for variant in self.variants:
-            override(self.base, variant.settings).check_used()
+            settings = override(self.base, variant.settings)
+            if settings.folds:
+                raise ValueError(
+                    f"a comparison draws its own splits in each repetition, so folds {settings.folds} has no place in "
+                    "it; remove it, and ask for more repetitions (--seeds)"
+                )
+            settings.check_used()
 
     def runs(self) -> Iterator[GridRun]:
         """Yield all runs, repetition by repetition, so that a stopped grid has complete repetitions."""

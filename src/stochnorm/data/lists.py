@@ -23,8 +23,13 @@ __all__ = ["export_lists", "read_lists"]
 _SPLITS = ("train", "val", "test")
 
 
-def export_lists(rows: Sequence[Row], folder: Path) -> list[Path]:
+def export_lists(rows: Sequence[Row], folder: Path, *, empty: bool = False) -> list[Path]:
     """Write a list for each split that has images, atomically.
+
+    Args:
+        rows: The images.
+        folder: Where to write.
+        empty: Write a list for a split without images too: read back, the data's own split is not kept then.
 
     Returns:
         The written files.
@@ -44,7 +49,7 @@ def export_lists(rows: Sequence[Row], folder: Path) -> list[Path]:
     written = []
     for split, path in files.items():
         paths = [row.path for row in rows if row.split == split]
-        if paths:
+        if paths or empty:
             write_text(path, "".join(f"{p}\n" for p in paths))
             written.append(path)
     return written

@@ -18,11 +18,12 @@ from torchmetrics.functional.classification import (
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
 
-__all__ = ["classification_metrics", "multilabel_metrics"]
+__all__ = ["FEWEST", "classification_metrics", "multilabel_metrics"]
 
 _BINS = 15  # of the expected calibration error
 _AT_ONCE = 100  # images; bounds the memory
-_FEWEST = 5  # positive, and negative, images or groups that a finding needs for a bootstrap interval
+FEWEST = 5
+"""Positive, and negative, images or groups that a finding needs for a bootstrap interval."""
 
 
 def classification_metrics(
@@ -138,7 +139,7 @@ def multilabel_metrics(
     if resamples:
         draws = resampled(len(logits), groups, resamples, seed)
         drawn = torch.cat([auc(logits, positive, counts) for counts in draws], dim=1)
-    enough = torch.stack([groups_with(side, groups) >= _FEWEST for side in (positive, ~positive)]).all(0)
+    enough = torch.stack([groups_with(side, groups) >= FEWEST for side in (positive, ~positive)]).all(0)
     precisions = [
         float(binary_average_precision(p, y)) if area.isfinite() else torch.nan
         for (p, y), area in zip(by_finding, areas, strict=True)

@@ -24,6 +24,7 @@ __all__ = ["BOOKKEEPING", "FinetuneConfig", "added", "flat"]
 BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
+_DIVIDING = ("split_lists", "pool_val", "test_fraction")
 _MOST_EVALUATIONS = 15  # by default
 # The settings of the first version. A later one is in a run's name only where it is not the default.
 _FIRST = (
@@ -71,6 +72,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             raise ValueError("momentum must be below 1 with --optimizer adamw, whose first beta it is, got 1")
         if self.split_lists and self.rate != 100:
             raise ValueError(f"split_lists already names the training images; remove rate {self.rate:g}")
+        if self.folds == 1:
+            raise ValueError("folds must be at least 2, or 0 for no cross-validation, got 1; give --folds 5")
 
     def check_used(self) -> None:
         """Raise ValueError where a setting that the method does not use is not the default.
@@ -84,6 +87,8 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
                     do = f"give --{name} {wanted}" if isinstance(wanted, str) else f"remove --{name}"
                     raise ValueError(f"{method.name} cannot work with {name} {given}: {why}; {do}")
         for name, value in self.changed().items():
+            if self.folds and name in _DIVIDING:
+                raise ValueError(f"folds divides all images itself, so {name} {value} has no effect; remove it")
             if name in methods_of(self.method)[0].without:
                 raise ValueError(f"method {self.method} does not train, so {name} {value} has no effect; remove it")
             if name.startswith("probe.") and not self.fits_probe:

@@ -61,6 +61,7 @@ class Run:
     | `failure.json` | in a comparison: why the run failed |
     | `auto.json` | with method `auto`: what was tried and planned so far |
     | `candidates/` | with method `auto`: the runs that were tried; with `soup`: those that went into it |
+    | `folds/` | with `folds`: the runs `1`, `2`, ..., that of the model for use, `final`, and their lists of images |
     | `csv/metrics.csv` and others | one folder per tracker ([stochnorm.runs.trackers][]) |
     """
 
@@ -79,7 +80,8 @@ class Run:
         self.failure = path / "failure.json"
         self.search = path / "auto.json"
         self.files: tuple[Path, ...] = tuple(vars(self).values())  # all of the above; no other file is ever removed
-        self.candidates = path / "candidates"  # a folder of runs, after `files`
+        self.candidates = path / "candidates"  # folders of runs, after `files`
+        self.folds = path / "folds"
         self.path = path
 
     @classmethod
@@ -140,10 +142,9 @@ class Run:
         if config.resume:
             self._check_same(config)
         elif self._settings():
-            finished, begun = (
-                self.result.is_file(),
-                any(map(Path.exists, (self.checkpoint, self.search, self.candidates))),
-            )
+            finished = self.result.is_file()
+            begun = any(map(Path.exists, (self.checkpoint, self.search, self.candidates)))
+            begun |= any(self.folds.glob("*/config.json"))
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
                 raise FileExistsError(
@@ -160,8 +161,9 @@ class Run:
             return
         for file in set(self.files) - {self.config}:  # it is replaced below, so that this stays a run directory
             file.unlink(missing_ok=True)
-        if self.candidates.is_dir():
-            shutil.rmtree(self.candidates)
+        for folder in (self.candidates, self.folds):
+            if folder.is_dir():
+                shutil.rmtree(folder)
         for tracker in TRACKERS:
             remove_tracker(self.path, tracker)
         self.path.mkdir(parents=True, exist_ok=True)

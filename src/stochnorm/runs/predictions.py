@@ -32,7 +32,7 @@ class Predictions:
     """(n,): the probability of the most probable class, in [0, 1]."""
     classes: list[str]
     probabilities: NDArray[np.float64] | None = None
-    """(n, c); read only with several labels per image."""
+    """(n, c), in [0, 1]; None if they were not read."""
 
     def has(self) -> NDArray[np.bool_]:
         """(n, c): which findings each image has, with several labels per image."""
@@ -76,8 +76,13 @@ def format_confusion(truth: Sequence[str], predicted: Sequence[str], classes: Se
     return text.getvalue()
 
 
-def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
+def read_predictions(path: Path, *, multi_label: bool, probabilities: bool = False) -> Predictions:
     """Read what `format_predictions` wrote with the truth.
+
+    Args:
+        path: The file.
+        multi_label: Whether an image has any number of labels.
+        probabilities: Read those of all classes too; with several labels per image they always are.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -87,7 +92,8 @@ def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
         reader = csv.reader(file)
         columns = next(reader, [])
         width = len(columns)
-        kept = width if multi_label else 4  # most of the file are probabilities that nothing here is made of
+        whole = multi_label or probabilities
+        kept = width if whole else 4  # most of the file are probabilities that nothing here is made of
         rows, damaged = [], False
         for row in reader:
             rows.append(row[:kept])
@@ -97,7 +103,7 @@ def read_predictions(path: Path, *, multi_label: bool) -> Predictions:
     paths, truth, predicted = ([row[i] for row in rows] for i in range(3))
     try:
         confidence = np.array([float(row[3]) for row in rows])
-        probabilities = np.array([[float(p) for p in row[4:]] for row in rows]) if multi_label else None
+        all_of_them = np.array([[float(p) for p in row[4:]] for row in rows]) if whole else None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return Predictions(paths, truth, predicted, confidence, [name[2:-1] for name in columns[4:]], probabilities)
+    return Predictions(paths, truth, predicted, confidence, [name[2:-1] for name in columns[4:]], all_of_them)

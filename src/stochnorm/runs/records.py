@@ -208,7 +208,7 @@ def _from_directory(path: Path) -> list[Record]:
     records = []
     for result in sorted(path.rglob("result.json")):
         run = Run(result.parent)
-        if not {"trials", "candidates"}.isdisjoint(result.relative_to(path).parts):  # of a search: they have no test
+        if _is_part(result, path):
             continue
         home = run.path.parent.parent
         if home not in labels:
@@ -216,6 +216,16 @@ def _from_directory(path: Path) -> list[Record]:
         label = labels[home].get(run.path.name, "")
         records.append(record_of(run, label, scale=labels[home].get("", "")))
     return records
+
+
+def _is_part(result: Path, path: Path) -> bool:
+    """Return whether a result below a path is that of a part of another run: of a search, or a fold."""
+    folders = result.relative_to(path).parts
+    in_search = not {"trials", "candidates"}.isdisjoint(folders)  # they have no test
+    of_run = any(
+        name == "folds" and path.joinpath(*folders[:i], "config.json").is_file() for i, name in enumerate(folders)
+    )
+    return in_search or of_run
 
 
 def _labels(path: Path) -> dict[str, str]:

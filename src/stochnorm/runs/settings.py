@@ -62,6 +62,8 @@ class RunSettings:
     """Fraction of the (sampled) training images held out for validation, if DATA has no validation split."""
     test_fraction: Annotated[float, Range(0, 0.9)] = 0.2
     """Fraction of all images held out for the test, if DATA has no test split; 0 for no test."""
+    folds: Annotated[int, Range(0)] = 0
+    """Cross-validation: number of parts, such as 5, each tested by a model trained on the others; 0 for none."""
     data_seed: int = 0
     """Random seed for the split."""
     split_lists: str = ""

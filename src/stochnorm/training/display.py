@@ -109,7 +109,11 @@ class Display:
             yield _TrainingBars(progress, steps, per_epoch, start)
 
     def result(self, record: dict[str, Any], run: Run) -> None:
-        self.console.print(metrics_table({name: record[name] for name in ("validation", "test") if record[name]}))
+        folds = record.get("folds")
+        named = {"validation": record["validation"], f"{folds['count']} folds" if folds else "test": record["test"]}
+        self.console.print(metrics_table({name: metrics for name, metrics in named.items() if metrics}))
+        if folds:
+            self.note(f"estimate: {folds['estimate']}\nmodel: {folds['model']}")
         if warning := warning_of(record["test"] or record["validation"]):
             self.note(f"warning: {warning}")
         cost = record["cost"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.training.auto.auto import auto
+from stochnorm.training.folds.cross_validate import cross_validate
 from stochnorm.training.kept.several import runs_of, several
 from stochnorm.training.train import Result, train
 
@@ -23,6 +24,7 @@ def finetune(
     """Fine-tune a pre-trained backbone, keep the best validation checkpoint or the last step, and test it once.
 
     Method `auto`, the default, tries several ways within a budget of time and keeps the best on validation images.
+    With `folds` every image is tested by a model that has not seen it, and the model that is kept is one of all images.
 
     Leaves a run directory, see [stochnorm.runs.directory.Run][]. Ctrl-C and SIGTERM write a checkpoint after the
     current step; the same call with `resume=True` continues from it and, on the CPU or with `deterministic`, ends with
@@ -52,4 +54,8 @@ def finetune(
     """
     several_runs = several if runs_of(config) > 1 else train
     work = auto if config.method == "auto" else several_runs
+    if config.folds:
+        if not test:
+            raise ValueError(f"folds {config.folds} test every image, so test=False has no place; set folds=0")
+        return cross_validate(config, work, quiet=quiet, validated=validated)
     return work(config, quiet=quiet, test=test, validated=validated)

@@ -28,7 +28,7 @@ from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.selection import selected
 
-__all__ = ["Result", "conclude", "open_run", "train"]
+__all__ = ["Result", "conclude", "open_run", "train", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None)
         job.run.checkpoint.unlink(missing_ok=True)
         job.trackers.finish(record)
         if job.config.report:
-            _write_page(job.run)
+            write_page(job.run)
     job.fabric.barrier()
 
 
@@ -181,7 +181,7 @@ def _selected_by(job: Job, task: Task) -> str:
     return f"validation {task.score_title}, then loss" if job.config.select == "best" else "last iterate"
 
 
-def _write_page(run: Run) -> None:
+def write_page(run: Run) -> None:
     """Write the page about the run; if that fails, warn, since the result is complete."""
     try:
         from stochnorm.report import write_report

@@ -108,6 +108,11 @@ def tune(
     optuna = import_optuna()
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
+    if config.folds:
+        raise ValueError(
+            f"a search reads no test images, so folds {config.folds} has no effect; remove it, and fine-tune with the "
+            "chosen settings and --folds"
+        )
     if config.method == "auto":
         raise ValueError("method auto searches by itself; name the method to tune, such as --method stochnorm")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

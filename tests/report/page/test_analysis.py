@@ -45,7 +45,11 @@ def test_confusion_and_class_scores_are_those_of_the_metrics(tmp_path: Path) -> 
     scores = class_scores(cells, found.classes)
     assert [s.value for s in scores] == pytest.approx(metrics["per_class"])
     assert [s.images for s in scores] == [20, 20, 20]
-    assert class_scores({(0, 0): 1}, ["seen", "unseen"])[1] == ("unseen", None, None, 0)
+    assert [s.precision for s in scores] == pytest.approx(metrics["per_class_precision"])
+    assert [s.f1 for s in scores] == pytest.approx(metrics["per_class_f1"])
+    assert class_scores({(0, 0): 1}, ["seen", "unseen"])[1] == ("unseen", None, None, 0, None, None)
+    never = class_scores({(0, 0): 1, (1, 0): 1}, ["seen", "never predicted"])
+    assert [(s.value, s.precision, s.f1) for s in never] == [(100, 50, pytest.approx(200 / 3)), (0, 0, 0)]
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (3, 7), (29, 30), (30, 30)])

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from stochnorm import L2SPConfig
+from stochnorm.report.page.analysis import class_scores, confusion
 from stochnorm.report.page.render import format_report
 from stochnorm.report.statistics import differences, tied_with_best
+from stochnorm.runs.directory import Run
+from stochnorm.runs.predictions import read_predictions
 from stochnorm.runs.records import Failure, Record
 
 Rows = dict[tuple[str, str], tuple[str, list[str]]]
@@ -70,6 +73,18 @@ def test_the_page_of_one_run_is_about_that_run(
     assert curves[1]["x"] == list(range(25, 301, 25))
     mistakes = re.findall(r'<p class="said">', page)
     assert len(mistakes) == len(embedded(page, "thumbnails")) == min(12, round(30 * (1 - record.value / 100)))  # type: ignore[operator]
+
+
+def test_each_class_has_precision_recall_and_f1(single: Callable[..., Record], tmp_path: Path) -> None:
+    record = single()
+    page = format_report([record], root=tmp_path / "grid")
+    table = page.partition("Precision, recall and F1 of each class")[2].partition("</details>")[0]
+    found = [re.findall(r'<td data-v="([^"]*)"', row) for row in table.split("<tr>")[2:]]
+    predictions = read_predictions(Run(tmp_path / "grid" / record.run).predictions, multi_label=False)
+    wanted = class_scores(confusion(predictions), predictions.classes)
+    assert [[float(value) for value in row] for row in found] == [
+        [s.images, s.precision, s.value, s.f1] for s in wanted
+    ]
 
 
 def test_without_a_test_split_it_says_so(

@@ -18,7 +18,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.probe.features import features, views_of
-from stochnorm.training.probe.probe import Tried, chosen, fit_probe, folds_of, put_into_head
+from stochnorm.training.probe.probe import Tried, chosen, fit_probe, put_into_head
 
 Make = Callable[..., FinetuneConfig]
 
@@ -173,17 +173,6 @@ def test_a_search_of_the_probe_is_refused(probe: Make, photos: Path) -> None:
         tune(probe(photos), quiet=True)
 
 
-def test_folds_spread_classes_and_keep_groups() -> None:
-    targets = torch.arange(4).repeat_interleave(10)
-    folds = folds_of(targets, [""] * 40, 5, seed=0)
-    for label in range(4):
-        assert torch.bincount(folds[targets == label]).tolist() == [2] * 5
-    groups = [f"patient {i // 2}" for i in range(40)]
-    grouped = folds_of(targets, groups, 5, seed=0)
-    assert torch.equal(grouped[::2], grouped[1::2])
-    assert not torch.equal(folds, folds_of(targets, [""] * 40, 5, seed=1))
-
-
 def test_the_lowest_loss_is_chosen_among_scores_that_are_not_clearly_worse() -> None:
     tried = [Tried(60.0, 2.0), Tried(58.0, 1.0), Tried(30.0, 0.5)]
     assert chosen(tried, images=100) == 1
@@ -221,3 +210,20 @@ def test_the_command_compare_adds_the_probe_by_itself(photos: Path) -> None:
     assert labels(methods="probe,vanilla") == ["probe", "vanilla"]
     probes = [run.config for run in Compare(str(photos), steps=5).grid().runs() if run.variant == "probe"]
     assert all(run.changed().get("steps") is None for run in probes)
+
+
+def test_balance_gives_the_classes_of_the_probe_equal_weight(
+    probe: Make, tmp_path: Path, write_images: Callable[..., list[Path]]
+) -> None:
+    """Two classes that look alike, one with four times as many images: only balanced, the smaller one has half."""
+    for name, images in (("many", 40), ("few", 10)):
+        write_images(tmp_path / "alike" / name, images, (90, 90, 90))
+    recall = {}
+    for balance in (False, True):
+        result = finetune(
+            probe(tmp_path / "alike", tmp_path / f"{balance}", balance=balance, test_fraction=0), quiet=True
+        )
+        answers = list(predict(result.run, sorted((tmp_path / "alike" / "few").iterdir())))
+        recall[balance] = sum(answer.probabilities["few"] for answer in answers) / len(answers)
+    assert recall[False] < 0.4
+    assert recall[True] == pytest.approx(0.5, abs=0.15)

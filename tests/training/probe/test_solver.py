@@ -76,6 +76,24 @@ def test_positive_weights_count_in_the_loss() -> None:
     assert (unweighted(x) - head(x)).abs().max() > 0.1
 
 
+def test_class_weights_count_images_several_times() -> None:
+    """A weight of 2 is an image that is there twice, in the objective as it is written."""
+    x, y = draw()
+    z = (x[:, :5] - x[:, :5].mean(0)) / x[:, :5].std(0, correction=0)
+    weights = torch.tensor([1.0, 2.0, 1.0])
+    (weighted,) = path(z[None], y, 3, (0.3,), class_weights=weights, tolerance=1e-9)
+
+    def slope(weight: Tensor, bias: Tensor) -> Tensor:
+        rows, labels = torch.cat([z, z[y == 1]]), torch.cat([y, y[y == 1]])
+        value = 0.3 * F.cross_entropy(rows @ weight.T + bias, labels, reduction="sum") + weight.square().sum() / 2
+        return torch.cat([part.flatten() for part in torch.autograd.grad(value, (weight, bias))])
+
+    weight, bias = (part.clone().requires_grad_() for part in weighted)
+    assert slope(weight, bias).abs().max() < 1e-3
+    (plain,) = path(z[None], y, 3, (0.3,), tolerance=1e-9)
+    assert slope(*(part.clone().requires_grad_() for part in plain)).abs().max() > 1
+
+
 def test_the_same_view_twice_changes_nothing() -> None:
     x, y = draw()
     (once,), (twice,) = (path(views, y, 3, (0.1,), tolerance=1e-9) for views in (x[None], torch.stack([x, x])))

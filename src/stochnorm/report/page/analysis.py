@@ -40,6 +40,10 @@ class ClassScore(NamedTuple):
     """95 % interval."""
     images: int
     """Number of test images of the class."""
+    precision: float | None = None
+    """Percent of the images predicted as the class that are of it; 0 if none is; None without images of the class."""
+    f1: float | None = None
+    """Harmonic mean of accuracy (recall) and precision, percent; None without images of the class."""
 
 
 class Pair(NamedTuple):
@@ -82,14 +86,20 @@ def confusion(predictions: Predictions) -> dict[tuple[int, int], int]:
 
 
 def class_scores(cells: dict[tuple[int, int], int], classes: Sequence[str]) -> list[ClassScore]:
-    """Return the accuracy of each class with Wilson's interval, from a confusion matrix; in the classes' order."""
+    """Return accuracy, its Wilson interval, precision and F1 of each class, from a confusion matrix; in their order."""
     images: Counter[int] = Counter()
-    for (true, _), count in cells.items():
+    answers: Counter[int] = Counter()
+    for (true, guess), count in cells.items():
         images[true] += count
+        answers[guess] += count
     scores = []
     for i, name in enumerate(classes):
         hits, n = cells.get((i, i), 0), images[i]
-        scores.append(ClassScore(name, 100 * hits / n if n else None, wilson(hits, n) if n else None, n))
+        if not n:
+            scores.append(ClassScore(name, None, None, 0))
+            continue
+        precision, f1 = 100 * hits / max(answers[i], 1), 100 * 2 * hits / (n + answers[i])
+        scores.append(ClassScore(name, 100 * hits / n, wilson(hits, n), n, precision, f1))
     return scores
 
 

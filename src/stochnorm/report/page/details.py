@@ -66,6 +66,8 @@ class Details:
     mistakes: list[Thumbnail] = field(default_factory=list)
     auto: dict[str, Any] = field(default_factory=dict)
     """Of method auto: what was tried, which one was chosen, and why."""
+    folds: dict[str, Any] = field(default_factory=dict)
+    """Of a cross-validation: its parts, their spread, and what the estimate is of."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -125,6 +127,7 @@ def _add_result(details: Details, result: Mapping[str, Any]) -> None:
     selected = result["selected"]
     details.selected = f"step {selected['step']} ({selected['by']})"
     details.auto = result.get("auto", {})
+    details.folds = result.get("folds", {})
     details.left_out = result.get("left_out", 0)
     facts = {k: v for k, v in result.get("method", {}).items() if k != "name"}
     choosing = [name for name, method in METHODS.items() if method.acts_on == "weights" and name in facts]

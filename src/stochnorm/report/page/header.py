@@ -89,6 +89,12 @@ def _what_it_reaches(record: Record) -> str:
     if value is None:
         return f"{trained}; its {score.title} is undefined on this split."
     spread = f" (95 % interval {interval(bounds)})" if bounds else ""
+    if folds := record.settings.get("folds"):
+        return (
+            f"A model trained like this one reaches {value:.1f} % {score.title}{spread}, estimated by {folds}-fold "
+            f"cross-validation: each of {metrics['images']:,} images of {count(record.classes, score.label)} is "
+            "predicted by a model that has not seen it."
+        )
     if record.test is None:
         return f"{trained}, it reaches {value:.1f} % {score.title} on the validation images; there was no test split."
     return f"{trained}, it reaches {value:.1f} % {score.title} on {metrics['images']:,} test images{spread}."
@@ -166,11 +172,12 @@ def _run_figures(records: Sequence[Record]) -> list[KeyFigure]:
     record = records[0]
     title = SCORES[record.score].title
     figures = []
-    for name, metrics in (("Test", record.test), ("Validation", record.validation)):
+    test = f"{record.settings['folds']} folds" if record.settings.get("folds") else "Test"
+    for name, metrics in ((test, record.test), ("Validation", record.validation)):
         if metrics and metrics[record.score] is not None:
             bounds = metrics.get(f"{record.score}_interval")
             spread = f"95 %: {interval(bounds)}" if bounds else f"{metrics['images']:,} images"
-            named = f"{name} {title}" if name == "Test" else name
+            named = name if name == "Validation" else f"{name}, {title}" if name != "Test" else f"{name} {title}"
             figures.append(KeyFigure(named, f"{metrics[record.score]:.1f} %", spread))
     probe = record.probe.get(f"val_{record.score}")
     if probe is not None and record.settings.get("method") != "probe":

@@ -149,6 +149,14 @@ def _scores(details: Details) -> Part:
     return Part(terms={"AUC"} if details.multi_label else ())
 
 
+def _folds(details: Details) -> Part | None:
+    parts = details.folds.get("parts")
+    if not parts:
+        return None
+    score = details.record.score
+    return Part({"parts": parts, "largest": max((part[score] or 0.0 for part in parts), default=0.0) or 1.0})
+
+
 def _tried(details: Details) -> Part | None:
     tried = details.auto.get("tried")
     if not tried:
@@ -208,6 +216,7 @@ _SPREAD, _GAIN, _RATE = "± (standard deviation)", "gain", "sampling rate"
 
 RUN_SECTIONS: tuple[Section[Details], ...] = (
     Section("scores", "", _scores, (_INTERVAL, _RATE, _ECE, "validation score")),
+    Section("folds", "Folds", _folds, (_INTERVAL,)),
     Section("tried", "What was tried", _tried, ("validation score",)),
     Section("curves", "Curves", _curves),
     Section("classes", "Classes", _classes),

@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stochnorm.data import Split
-from stochnorm.data.splits import generator
+from stochnorm.data.folds import folds_of
 from stochnorm.evaluation.tasks import Task
 from stochnorm.models import Classifier
 from stochnorm.training.probe.features import features, linear_head
 from stochnorm.training.probe.solver import STRENGTHS, Linear, path
 
-__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "folds_of", "put_into_head"]
+__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "put_into_head"]
 
 FEW = 300
 """Images for training and validation together, below which the strength is chosen by cross-validation."""
@@ -84,7 +84,7 @@ def fit_probe(
         classifier: Network with the weights as pre-trained, on its device.
         splits: Images by split: train and val.
         fabric: Device and precision.
-        task: The kind of labels, with weights of positive images.
+        task: The kind of labels, with the weights of classes or of positive images that its loss has.
         views: center, flip (the mirror image too) or crops (ten of them), for the fit; validation is by the center.
         batch_size: Images per batch.
         refit: With fewer than `FEW` images, fit the head on training and validation images; else on training images
@@ -139,28 +139,6 @@ def chosen(tried: Sequence[Tried], images: int) -> int:
     return min(good, key=lambda i: tried[i].loss)
 
 
-def folds_of(targets: Tensor, groups: Sequence[str], count: int, seed: int) -> Tensor:
-    """Return the fold of each image, (n,): classes are spread evenly, and images of a group stay together.
-
-    Args:
-        targets: (n,) class numbers, or (n, c) findings.
-        groups: Group of each image, such as its patient; empty for an image by itself.
-        count: Number of folds.
-        seed: Random seed.
-    """
-    kind = targets.tolist() if targets.ndim == 1 else [tuple(row) for row in targets.tolist()]
-    units: dict[tuple[str, int], list[int]] = {}
-    for i, group in enumerate(groups):
-        units.setdefault((group, 0) if group else ("", i + 1), []).append(i)
-    members = list(units.values())
-    shuffled = torch.randperm(len(members), generator=generator("folds", seed)).tolist()
-    dealt = sorted(shuffled, key=lambda u: kind[members[u][0]])  # stable: random within a class
-    folds = torch.empty(len(targets), dtype=torch.int64)
-    for position, unit in enumerate(dealt):
-        folds[members[unit]] = position % count
-    return folds
-
-
 def _fit(
     classifier: Classifier,
     splits: Mapping[str, Split],
@@ -205,11 +183,12 @@ class _Regression:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        weight = getattr(task, "pos_weight", None)
-        self.pos_weight = None if weight is None else weight.cpu()
+        weights = [getattr(task, name, None) for name in ("pos_weight", "class_weights")]
+        self.pos_weight, self.class_weights = (None if weight is None else weight.cpu() for weight in weights)
 
     def path(self, x: Tensor, y: Tensor, strengths: Sequence[float] = STRENGTHS) -> Iterator[Linear]:
-        return path(x, y, len(self.task.classes), strengths, pos_weight=self.pos_weight)
+        classes = len(self.task.classes)
+        return path(x, y, classes, strengths, pos_weight=self.pos_weight, class_weights=self.class_weights)
 
     def fit(self, x: Tensor, y: Tensor, strength: float) -> Linear:
         """Return the solution for a strength, along the path to it."""

@@ -38,6 +38,7 @@ def path(
     strengths: Sequence[float] = STRENGTHS,
     *,
     pos_weight: Tensor | None = None,
+    class_weights: Tensor | None = None,
     tolerance: float = _TOLERANCE,
 ) -> Iterator[Linear]:
     r"""Yield the solution of a logistic regression for each strength C, each beginning at the one before.
@@ -55,6 +56,7 @@ def path(
         classes: c.
         strengths: The values of C, rising; each weakens the penalty.
         pos_weight: (c,): weight of a positive image of a finding; None: 1.
+        class_weights: (c,): weight of an image of a class; None: 1. The sum above is then one of weighted losses.
         tolerance: Largest entry of the gradient of the mean loss at which a solution is complete.
 
     Yields:
@@ -69,6 +71,7 @@ def path(
     labels = targets.repeat(features.shape[0], *[1] * (targets.ndim - 1))
     labels = labels.to(rows) if targets.ndim == 2 else labels
     weighted = None if pos_weight is None else pos_weight.to(rows)
+    by_class = None if class_weights is None else class_weights.to(rows)
     weight = rows.new_zeros(classes, rows.shape[1], requires_grad=True)
     bias = rows.new_zeros(classes, requires_grad=True)
 
@@ -78,7 +81,8 @@ def path(
             """Return the objective, divided by C n."""
             logits = F.linear(rows, weight, bias)
             if labels.ndim == 1:
-                data = F.cross_entropy(logits, labels)
+                # not PyTorch's weighted mean, which divides by the sum of the weights
+                data = F.cross_entropy(logits, labels, by_class, reduction="sum") / len(rows)
             else:
                 data = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weighted) * classes
             return data + weight.square().sum() / (2 * strength * count)
