@@ -101,7 +101,7 @@ def test_a_run_that_diverges_is_dropped(settings: FinetuneConfig, monkeypatch: p
     train = search.train
 
     def diverging(config: FinetuneConfig, **options: Any) -> Any:
-        if config.method == "frozen":
+        if config.method == "frozen+sam":
             raise FloatingPointError("the loss is not finite: training diverged")
         return train(config, **options)
 

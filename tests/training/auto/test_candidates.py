@@ -16,7 +16,7 @@ def test_a_setting_of_the_user_holds_for_all() -> None:
     assert {one.settings["lr"] for one in found} == {0.02}
     assert {one.settings["schedule"] for one in found} == {"onecycle"}
     assert not any("norm_momentum" in one.settings for one in found)
-    assert {one.settings["method"] for one in found} == {"frozen", "stochnorm", "vanilla"}
+    assert {one.settings["method"] for one in found} == {"frozen+sam", "stochnorm", "vanilla"}
 
 
 def test_candidates_have_names_of_their_own() -> None:
@@ -28,9 +28,16 @@ def test_without_a_probe_all_heads_are_new() -> None:
     assert not any(one.warm for one in candidates(FinetuneConfig("photos"), warm=False))
 
 
+def test_without_sam_where_the_network_is_compiled() -> None:
+    found = candidates(FinetuneConfig("photos", compile=True))
+    assert [one.settings["method"] for one in found] == ["frozen", "frozen", "stochnorm", "vanilla", "frozen"]
+    for one in found:
+        FinetuneConfig("photos", compile=True, **one.settings).check_used()
+
+
 def test_cooler_is_a_tenth_of_the_rate() -> None:
     first = candidates(FinetuneConfig("photos"))[0]
-    assert cooler(first).settings == first.settings | {"lr": 0.0003}
+    assert cooler(first).settings == first.settings | {"lr": 0.0001}
 
 
 def test_weights_between_are_a_line() -> None:

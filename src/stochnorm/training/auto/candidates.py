@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
 from stochnorm.runs.config import FinetuneConfig
 
-__all__ = ["Candidate", "Kind", "candidates", "cooler", "timed"]
+__all__ = ["Candidate", "Kind", "candidates", "cooler"]
 
-_RECIPE = {"schedule": "cosine", "warmup": 0.1, "augment": "gentle"}
+_RECIPE = {"schedule": "cosine", "warmup": 0.1}
+_FROZEN = {"method": "frozen+sam"}
 _STOCHNORM = {"method": "stochnorm", "p": 0.1, "norm_momentum": 0.0}
-_FROZEN = {"method": "frozen"}
 _VANILLA = {"method": "vanilla"}
 # In the order of their promise: where time is short, the last ones are left out.
 _TRIED: tuple[tuple[dict[str, Any], str, float], ...] = (
-    (_FROZEN, "random", 0.003),
-    (_FROZEN, "probe", 0.001),
-    (_STOCHNORM, "probe", 0.001),
-    (_VANILLA, "probe", 0.001),
     (_FROZEN, "random", 0.001),
+    (_FROZEN, "probe", 0.001),
+    (_STOCHNORM, "random", 0.001),
+    (_VANILLA, "random", 0.003),
+    (_FROZEN, "random", 0.003),
 )
 
 
@@ -55,8 +54,8 @@ class Candidate:
         """Its name for people.
 
         Example:
-            >>> Candidate(Kind.frozen, {"method": "frozen", "head": "probe", "lr": 0.003}).title
-            'frozen, lr 0.003, from the probe'
+            >>> Candidate(Kind.frozen, {"method": "frozen+sam", "head": "probe", "lr": 0.003}).title
+            'frozen+sam, lr 0.003, from the probe'
         """
         if self.kind is Kind.probe:
             return "linear probe"
@@ -81,6 +80,8 @@ def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
     Example:
         >>> [candidate.name for candidate in candidates(FinetuneConfig("photos/", lr=0.01, head="probe"))]
         ['frozen-probe-0.01', 'stochnorm-probe-0.01', 'vanilla-probe-0.01']
+        >>> candidates(FinetuneConfig("photos/", compile=True))[0].title  # compiled code has no SAM
+        'frozen, lr 0.001, new head'
     """
     given = {name: getattr(config, name) for name in config.changed_fields()}
     found: dict[str, Candidate] = {}
@@ -88,14 +89,12 @@ def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
         wanted = {**_RECIPE, "lr": lr, "head": head if warm else "random"} | given
         kept = {name: wanted[name] for name in (*_RECIPE, "lr", "head")}
         own = {name: value for name, value in settings.items() if name not in given or name == "method"}
-        candidate = Candidate(Kind[settings["method"]], kept | own)
+        name, *_ = own["method"].split("+")
+        if config.compile:
+            own["method"] = name
+        candidate = Candidate(Kind[name], kept | own)
         found.setdefault(candidate.name, candidate)
     return list(found.values())
-
-
-def timed(found: Sequence[Candidate]) -> Candidate:
-    """Return the candidate that the pace is measured by: all of the network trains, from the probe's head if any."""
-    return next(one for one in found if one.kind is Kind.vanilla)
 
 
 def cooler(candidate: Candidate) -> Candidate:

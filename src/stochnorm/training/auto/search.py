@@ -14,7 +14,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.warning import warnings_once
 from stochnorm.training.auto.budget import Pace, plan
-from stochnorm.training.auto.candidates import Candidate, Kind, candidates, cooler, timed
+from stochnorm.training.auto.candidates import Candidate, Kind, candidates, cooler
 from stochnorm.training.auto.choose import Choice, Scored, choose
 from stochnorm.training.auto.judge import Judge, Verdict
 from stochnorm.training.auto.probing import fitted_probe, write_probe
@@ -72,7 +72,7 @@ class Search:
         with warnings_once():
             found = candidates(self._config, warm=self._probe())
             self._end = self._state.decided("reserve", lambda: min(reserve(self._judging), self._seconds / 3))
-            self._pace = Pace(*self._state.decided("pace", lambda: self._measured(timed(found))))
+            self._pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
             count, steps = self._state.decided("plan", lambda: self._plan(len(found)))
             if not count:
                 self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
