@@ -11,26 +11,29 @@ from stochnorm.training.auto.budget import FEWEST_STEPS, Pace, plan
 PACE = Pace(step=0.2, around=3.0)
 
 
+COSTS = [1, 2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("seconds", [5, 10, 30, 100, 500])
 def test_the_plan_fits_its_time(seconds: float) -> None:
-    tried, steps = plan(seconds, PACE, 5, per_pass=10, most=10**9)
-    assert tried * (PACE.around + steps * PACE.step) <= seconds
+    tried, steps = plan(seconds, PACE, COSTS, per_pass=10, most=10**9)
+    assert tried * PACE.around + sum(COSTS[:tried]) * steps * PACE.step <= seconds
     assert tried == 0 or steps >= FEWEST_STEPS
 
 
 def test_a_second_candidate_waits_until_both_have_enough_steps() -> None:
-    plans = {seconds: plan(seconds, PACE, 5, per_pass=10, most=10**9) for seconds in (6, 60, 85, 87, 1000)}
-    assert plans == {6: (0, 0), 60: (1, 285), 85: (1, 410), 87: (2, 202), 1000: (5, 600)}
+    plans = {seconds: plan(seconds, PACE, COSTS, per_pass=10, most=10**9) for seconds in (6, 60, 77, 79, 2000)}
+    assert plans == {6: (0, 0), 60: (1, 285), 77: (1, 370), 79: (2, 121), 2000: (5, 600)}
 
 
-def test_enough_is_ten_passes_of_a_large_set() -> None:
-    assert plan(300, PACE, 5, per_pass=50, most=10**9) == (2, 735)
-    assert plan(200, PACE, 5, per_pass=50, most=10**9) == (1, 985)
+def test_enough_is_five_passes_of_a_large_set() -> None:
+    assert plan(160, PACE, COSTS, per_pass=50, most=10**9) == (2, 256)
+    assert plan(150, PACE, COSTS, per_pass=50, most=10**9) == (1, 735)
 
 
 def test_steps_are_bounded_by_passes_and_by_the_user() -> None:
-    assert plan(1e6, PACE, 5, per_pass=2, most=10**9) == (5, 120)
-    assert plan(1e6, PACE, 5, per_pass=2, most=12) == (5, 12)
+    assert plan(1e6, PACE, COSTS, per_pass=2, most=10**9) == (5, 120)
+    assert plan(1e6, PACE, COSTS, per_pass=2, most=12) == (5, 12)
 
 
 @pytest.mark.parametrize("budget", ["", "10", "ten minutes", "0m", "-5m", "10d"])

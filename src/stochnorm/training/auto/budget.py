@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = ["FEWEST_STEPS", "Pace", "plan"]
 
 FEWEST_STEPS = 20  # a candidate with fewer says nothing
 _PASSES = 60  # over the training images, at most
-_ENOUGH_STEPS, _ENOUGH_PASSES = 200, 10  # with so many, another candidate is of more use than more steps
+_ENOUGH_STEPS, _ENOUGH_PASSES = 120, 5  # with so many, another candidate is of more use than more steps
 
 
 class Pace(NamedTuple):
     """The time that a run takes."""
 
     step: float
-    """Seconds per step."""
+    """Seconds per step of one forward and backward pass."""
     around: float
     """Seconds for what is not training: reading, building the model, validating."""
 
@@ -30,15 +31,15 @@ class Pace(NamedTuple):
         return max(0, math.floor((seconds - self.around) / self.step))
 
 
-def plan(seconds: float, pace: Pace, count: int, per_pass: int, most: int) -> tuple[int, int]:
+def plan(seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: int) -> tuple[int, int]:
     """Return how many of the candidates to try, and with how many steps each.
 
     As many as can have enough steps; where not even one can, one.
 
     Args:
         seconds: Time for all.
-        pace: Time of a run.
-        count: Number of candidates, at least one.
+        pace: Time of a run whose steps cost 1.
+        costs: Cost of a step of each candidate, at least one of them.
         per_pass: Steps per pass over the training images.
         most: Upper bound of the steps.
 
@@ -46,16 +47,15 @@ def plan(seconds: float, pace: Pace, count: int, per_pass: int, most: int) -> tu
         Candidates and steps; no candidate where not even a few steps fit.
 
     Example:
-        >>> plan(420, Pace(1.0, 5), 5, per_pass=10, most=10_000), plan(90, Pace(1.0, 5), 5, 10, 10_000)
-        ((2, 205), (1, 85))
-        >>> plan(10, Pace(1.0, 5), 5, 10, 10_000), plan(7200, Pace(1.0, 5), 5, 10, 10_000)
-        ((0, 0), (5, 600))
+        >>> plan(420, Pace(1.0, 5), [1, 2, 1], per_pass=10, most=10_000), plan(90, Pace(1.0, 5), [1, 2, 1], 10, 10_000)
+        ((2, 136), (1, 85))
+        >>> plan(10, Pace(1.0, 5), [1, 2, 1], 10, 10_000), plan(7200, Pace(1.0, 5), [1, 2, 1], 10, 10_000)
+        ((0, 0), (3, 600))
     """
     bound = min(most, _PASSES * per_pass)
     enough = min(bound, max(_ENOUGH_STEPS, _ENOUGH_PASSES * per_pass))
-    for tried in range(count, 1, -1):
-        steps = min(pace.steps(seconds / tried), bound)
-        if steps >= enough:
+    for tried in range(len(costs), 0, -1):
+        steps = min(Pace(pace.step * sum(costs[:tried]), pace.around * tried).steps(seconds), bound)
+        if steps >= (enough if tried > 1 else min(FEWEST_STEPS, bound)):
             return tried, steps
-    steps = min(pace.steps(seconds), bound)
-    return (1, steps) if steps >= min(FEWEST_STEPS, bound) else (0, 0)
+    return 0, 0

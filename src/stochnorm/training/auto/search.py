@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,15 +73,14 @@ class Search:
             found = candidates(self._config, warm=self._probe())
             self._end = self._state.decided("reserve", lambda: min(reserve(self._judging), self._seconds / 3))
             self._pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
-            count, steps = self._state.decided("plan", lambda: self._plan(len(found)))
+            count, steps = self._state.decided("plan", lambda: self._plan([candidate.cost for candidate in found]))
             if not count:
                 self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
             queue = found[:count]
             for number, candidate in enumerate(queue):
-                share = max(count - number, 1)
                 fitting = self._state.decided(
                     f"steps of {candidate.name}",
-                    lambda share=share: self._pace.steps(self._left / share),  # type: ignore[misc]
+                    lambda left=queue[number:]: self._fitting(left),  # type: ignore[misc]
                 )
                 worth = fitting >= _WORTH * steps
                 if not self._try(candidate, min(fitting, steps) if worth else 0) and worth and candidate in found:
@@ -105,10 +104,15 @@ class Search:
         """Seconds left for fine-tuning."""
         return self._seconds - self._end - self._state.seconds
 
-    def _plan(self, count: int) -> tuple[int, int]:
+    def _fitting(self, left: Sequence[Candidate]) -> int:
+        """Return how many steps fit, if all that are left to try have as many."""
+        costs = sum(candidate.cost for candidate in left)
+        return Pace(self._pace.step * costs, self._pace.around * len(left)).steps(self._left)
+
+    def _plan(self, costs: Sequence[int]) -> tuple[int, int]:
         per_pass = max(self._job.counts["train"] // self._config.batch_size, 1)
         most = self._config.steps if "steps" in self._config.changed_fields() else 10**9
-        return plan(self._left, self._pace, count, per_pass, most)
+        return plan(self._left, self._pace, costs, per_pass, most)
 
     def _probe(self) -> bool:
         """Fit and judge the probe; return whether there is one: a network without a linear head has none."""
@@ -180,7 +184,7 @@ class Search:
                 ]
             except FloatingPointError as error:
                 return str(error).partition(":")[0]
-            self._pace = self._pace_of(steps, cost["images_per_second"], time.monotonic() - start)
+            self._pace = self._pace_of(candidate, steps, cost["images_per_second"], time.monotonic() - start)
         return ""
 
     def _start(self, candidate: Candidate) -> Probe | None:
@@ -213,12 +217,12 @@ class Search:
             progress(0.0)
             start = time.monotonic()
             cost = train(config, quiet=True, test=False, probe=self._start(candidate)).record["cost"]
-        return self._pace_of(steps, cost["images_per_second"], time.monotonic() - start)
+        return self._pace_of(candidate, steps, cost["images_per_second"], time.monotonic() - start)
 
-    def _pace_of(self, steps: int, images_per_second: float, whole: float) -> Pace:
+    def _pace_of(self, candidate: Candidate, steps: int, images_per_second: float, whole: float) -> Pace:
         """Return the pace that a run shows; judging it, and weights between, included."""
         step = self._config.batch_size / images_per_second
-        return Pace(step, max(whole - steps * step, 0.0) + (1 + len(SHARES)) * self._judging)
+        return Pace(step / candidate.cost, max(whole - steps * step, 0.0) + (1 + len(SHARES)) * self._judging)
 
     def _choice(self) -> Choice:
         scored = [
