@@ -162,7 +162,7 @@ def assemble(
         put_into_head(classifier, probe.head)
 
     with display.measuring("DELTA's channel attention") as progress:
-        start = start_head if config.fits_probe else None
+        start = start_head if config.fits_probe and config.method != "auto" else None  # whose candidates start there
         regularizers = prepare(config, classifier, splits["train"], fabric, progress, start)
     return Job(
         config,
