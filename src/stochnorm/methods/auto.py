@@ -16,7 +16,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 class AutoConfig:
     """Settings of the method auto."""
 
-    budget: str = "10m"
+    budget: str = "8m"
     """Method auto: time for all that is tried, such as 90s, 10m or 1h."""
 
 

@@ -153,7 +153,7 @@ def test_auto_chooses_in_each_fold(settings: FinetuneConfig) -> None:
     result = finetune(replace(settings, method="auto", folds=2, eval_every=4, p=0.5), quiet=True)
     kept = [part["kept"] for part in result.record["folds"]["parts"]]
     assert kept == [Run(result.run / "folds" / k).read_result()["method"]["chosen"] for k in "12"]
-    assert result.record["config"]["budget"] == "10m"
+    assert result.record["config"]["budget"] == "8m"
 
 
 def test_several_labels_and_groups(config: Make, photos: Path, tmp_path: Path) -> None:
