@@ -41,7 +41,7 @@ ROWS = {
     "random": list(METHODS),
     "warm": [f"{method}:head=probe" for method in METHODS],
     "held": ["stochnorm:norm_momentum=0:p=0.1", "stochnorm:norm_momentum=0:p=0.1:head=probe"],
-    "auto": ["auto:budget=5m:steps=200"],
+    "auto": ["auto:budget=3m"],
 }
 """Groups of rows by name."""
 FIXED = ("probe", "auto")
