@@ -29,6 +29,7 @@ __all__ = ["Search"]
 
 _TIMED = {"cuda": 28}  # steps of the run that measures the pace, by device: on a GPU the first ones are slow
 _TIMED_ELSEWHERE = 6
+_HARMLESS = 1e-6  # its learning rate, at which nothing diverges
 _VALIDATIONS = 3  # of a run, for its curves; they take time
 _WORTH = 0.5  # of the planned steps: a candidate that has time for fewer is left out
 
@@ -212,7 +213,8 @@ class Search:
     def _measured(self, candidate: Candidate) -> Pace:
         """Measure the time of a run by a short one."""
         steps = _TIMED.get(self._judge.device.type, _TIMED_ELSEWHERE)
-        config = replace(self._settings(candidate, "timing", steps, 1), resume=False, overwrite=True)
+        timing = self._settings(candidate, "timing", steps, 1)
+        config = replace(timing, resume=False, overwrite=True, lr=_HARMLESS)
         with self._display.measuring("measuring the pace") as progress:
             progress(0.0)
             start = time.monotonic()
