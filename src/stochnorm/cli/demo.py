@@ -15,7 +15,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "plain fine-tuning": {"method": "vanilla", "lr": 0.01},
     "StochNorm": {"method": "stochnorm", "lr": 0.003},
     "probe": {"method": "probe"},
-    "auto": {"method": "auto", "budget": "45s", "steps": 300},
+    "auto": {"method": "auto", "budget": "75s", "steps": 300},
 }
 """What is compared, by its name in tables: settings of a run. The first is the reference. Rates are the best of
 0.001, 0.003 and 0.01 on validation images of the first repetition (results/evidence.py demo --steps 80); auto chooses

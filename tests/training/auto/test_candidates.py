@@ -21,7 +21,7 @@ def test_a_setting_of_the_user_holds_for_all() -> None:
 
 def test_candidates_have_names_of_their_own() -> None:
     names = [one.name for one in candidates(FinetuneConfig("photos"))]
-    assert len({*names}) == len(names) == 5
+    assert len({*names}) == len(names) == 6
 
 
 def test_without_a_probe_all_heads_are_new() -> None:

@@ -16,6 +16,7 @@ _HELD = {"method": "stochnorm", "p": 0.1, "norm_momentum": 0.0}
 # crops, since images differ most in what they bear of these.
 _TRIED: tuple[dict[str, Any], ...] = (
     {"method": "frozen", "head": "random", "lr": 0.003, "augment": "gentle"},
+    {"method": "frozen", "head": "random", "lr": 0.001, "augment": "paper"},
     {"method": "frozen+sam", "head": "random", "lr": 0.001, "augment": "paper"},
     {"method": "frozen+sam", "head": "probe", "lr": 0.001, "augment": "gentle"},
     _HELD | {"head": "random", "lr": 0.003, "augment": "gentle"},
@@ -75,7 +76,8 @@ class Candidate:
 def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
     """Return what to fine-tune, the most promising first.
 
-    A setting that the user changed holds for all: a learning rate is the only one that is tried, a head too.
+    A setting that the user changed holds for all: a learning rate is the only one that is tried, a head too. With
+    `compile` there is no SAM.
 
     Args:
         config: The settings of the run.
@@ -84,8 +86,6 @@ def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
     Example:
         >>> [candidate.name for candidate in candidates(FinetuneConfig("photos/", lr=0.01, head="probe"))]
         ['frozen-probe-0.01', 'frozen+sam-probe-0.01', 'stochnorm-probe-0.01', 'vanilla-probe-0.01']
-        >>> candidates(FinetuneConfig("photos/", compile=True))[1].title  # compiled code has no SAM
-        'frozen, lr 0.001, new head'
     """
     given = {name: getattr(config, name) for name in config.changed_fields() if name != "method"}
     found: dict[str, Candidate] = {}
