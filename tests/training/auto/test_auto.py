@@ -176,6 +176,14 @@ def test_a_candidate_without_time_is_left_out(settings: FinetuneConfig, monkeypa
     assert [one["reason"] for one in fine_tuned] == ["", *["no time left"] * (len(fine_tuned) - 1)]
 
 
+def test_time_that_is_left_is_used(settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pace is measured far too slow, so that one candidate is planned; the first one shows the true pace."""
+    monkeypatch.setattr(search.Search, "_measured", lambda self, _: Pace(100.0, 1.0))
+    longer = FinetuneConfig(**settings.as_fields() | {"budget": "20m"})
+    tried = finetune(longer, quiet=True).record["auto"]["tried"]
+    assert len([one for one in tried if "steps" in one["settings"]]) == 5  # all: one rate, so two of six are the same
+
+
 def test_a_warning_of_all_candidates_is_shown_once(settings: FinetuneConfig, photos: Path) -> None:
     (photos / "red" / "000.png").write_bytes(b"damaged")
     with pytest.warns(UserWarning) as caught:

@@ -77,16 +77,17 @@ class Search:
             count, steps = self._state.decided("plan", lambda: self._plan([candidate.cost for candidate in found]))
             if not count:
                 self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
-            queue = found[:count]
-            for number, candidate in enumerate(queue):
+            queue, spare = found[:count], found[count:] if count else []
+            while queue or (spare and self._time_for(spare[0], steps)):
+                candidate = queue.pop(0) if queue else spare.pop(0)
                 fitting = self._state.decided(
                     f"steps of {candidate.name}",
-                    lambda left=queue[number:]: self._fitting(left),  # type: ignore[misc]
+                    lambda left=[candidate, *queue]: self._fitting(left),  # type: ignore[misc]
                 )
                 worth = fitting >= _WORTH * steps
                 if not self._try(candidate, min(fitting, steps) if worth else 0) and worth and candidate in found:
                     lower = cooler(candidate)
-                    queue += [lower] * (lower.name not in {other.name for other in queue})
+                    queue += [lower] * (lower.name not in {one.name for one in (*found, *queue)})
         return self._choice()
 
     def state_of(self, name: str) -> dict[str, Tensor]:
@@ -104,6 +105,10 @@ class Search:
     def _left(self) -> float:
         """Seconds left for fine-tuning."""
         return self._seconds - self._end - self._state.seconds
+
+    def _time_for(self, candidate: Candidate, steps: int) -> bool:
+        """Return whether the planned candidates have left time for another."""
+        return self._state.decided(f"also {candidate.name}", lambda: self._fitting([candidate]) >= steps)
 
     def _fitting(self, left: Sequence[Candidate]) -> int:
         """Return how many steps fit, if all that are left to try have as many."""
