@@ -162,7 +162,10 @@ def _tried(details: Details) -> Part | None:
     if not tried:
         return None
     largest = max((one["validation"] or 0.0 for one in tried), default=0.0) or 1.0
-    return Part({"tried": tried, "largest": largest})
+    named = [
+        one | {"title": one["title"].rpartition(", ")[2]} if one["kind"] == "between" else one for one in tried
+    ]  # below the candidate that they are a part of
+    return Part({"tried": named, "largest": largest})
 
 
 def _curves(details: Details) -> Part | None:

@@ -142,11 +142,11 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
 def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str:
     """Return the reason of the choice in a sentence."""
     chosen, best = tried[choice.name], tried[choice.best]
-    on = f"{score} of {count(images, 'validation image')}"
+    on = f"{score} on {count(images, 'validation image')}"
     if len([one for one in tried.values() if not one.reason]) == 1:
         return f"{chosen.title} is all that could be tried; it has {chosen.validation:.1f} % {on}."
     if choice.name == choice.best:
-        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %, and nothing as good has a lower loss."
+        return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %."
     return (
         f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: that is "
         f"within one standard error ({choice.error:.1f} points), and {chosen.title} has the lower loss."

@@ -249,4 +249,6 @@ class Search:
         score = "     -" if tried.validation is None else f"{tried.validation:5.1f} %"
         steps = f", {tried.steps} steps" if tried.steps else ""
         why = f"; dropped, {tried.reason}" if tried.reason else ""
-        self._display.note(f"{score}  {tried.title}{steps}, {tried.seconds:.0f} s{why}")
+        between = tried.kind == Kind.between.name
+        title = "    " + tried.title.rpartition(", ")[2] if between else tried.title
+        self._display.note(f"{score}  {title}{steps}{'' if between else f', {tried.seconds:.0f} s'}{why}")
