@@ -37,7 +37,7 @@ def test_without_sam_where_the_network_is_compiled() -> None:
 
 def test_cooler_is_a_tenth_of_the_rate() -> None:
     first = candidates(FinetuneConfig("photos"))[0]
-    assert cooler(first).settings == first.settings | {"lr": 0.0003}
+    assert cooler(first).settings == first.settings | {"lr": 0.0001}
 
 
 def test_weights_between_are_a_line() -> None:

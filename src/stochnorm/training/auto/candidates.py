@@ -15,8 +15,8 @@ _HELD = {"method": "stochnorm", "p": 0.1, "norm_momentum": 0.0}
 # In the order of their promise: where time is short, the last ones are left out. The first two differ in rate and
 # crops, since images differ most in what they bear of these.
 _TRIED: tuple[dict[str, Any], ...] = (
-    {"method": "frozen", "head": "random", "lr": 0.003, "augment": "gentle"},
     {"method": "frozen", "head": "random", "lr": 0.001, "augment": "paper"},
+    {"method": "frozen", "head": "random", "lr": 0.003, "augment": "gentle"},
     {"method": "frozen+sam", "head": "random", "lr": 0.001, "augment": "paper"},
     {"method": "frozen+sam", "head": "probe", "lr": 0.001, "augment": "gentle"},
     _HELD | {"head": "random", "lr": 0.003, "augment": "gentle"},
