@@ -55,6 +55,8 @@ class FindLr(RunOptions, FindLrOptions):
     def run(self) -> None:
         config = self.config()
         if self.folder:
+            if Path(self.folder).is_file():
+                raise ValueError(f"{self.folder} is a file; give a folder for lr.json and lr.png")
             Path(self.folder).mkdir(parents=True, exist_ok=True)
 
         from rich.console import Console

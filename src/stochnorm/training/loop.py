@@ -39,6 +39,8 @@ class Trained(NamedTuple):
     """A record per validation. In other processes than the first one they lack the validation metrics."""
     cuda_graph: bool | str
     """True if the steps were replayed from a CUDA graph, else why not."""
+    planned: int | None = None
+    """Steps that were planned; None: those of the settings."""
 
 
 def fit(job: Job) -> Trained:

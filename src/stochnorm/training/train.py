@@ -161,7 +161,11 @@ def _record(
             "step": selected(history, config.select)["step"],
             "by": _selected_by(job, task),
         },
-        **({"stopped_early": last["step"]} if config.patience and last["step"] < config.steps else {}),
+        **(
+            {"stopped_early": last["step"]}
+            if config.patience and last["step"] < (trained.planned or config.steps)
+            else {}
+        ),
         **probe_facts(job, validation),
         "validation": validation,
         "test": test,

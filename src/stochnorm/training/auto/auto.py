@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from stochnorm.runs.hardware import check_device
 from stochnorm.text import count
 from stochnorm.training.auto.choose import Choice
 from stochnorm.training.auto.probing import refit_probe
-from stochnorm.training.auto.search import Search
+from stochnorm.training.auto.search import TIMING, Search
 from stochnorm.training.auto.state import State, Tried
 from stochnorm.training.display import Display
 from stochnorm.training.images import split_rows
@@ -78,8 +79,8 @@ def _work(
 ) -> None:
     job = assemble(config, run, display, test=False)
     if config.resume and run.split.is_file():
-        listed = run.split.read_text(encoding="utf-8").splitlines()
-        if not {*job.manifest.splitlines()} <= {*listed}:
+        listed = run.split.read_text(encoding="utf-8")
+        if _not_tested(listed) != _not_tested(job.manifest):
             raise ValueError(
                 f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv; restore the "
                 "images, or start again with --overwrite"
@@ -95,8 +96,18 @@ def _work(
     def reserve(judging: float) -> float:
         return 3 * judging + tested * (_DECODING + crops * judging / job.counts["val"])
 
-    choice = search.search(reserve)
+    try:
+        choice = search.search(reserve)
+    finally:
+        state.keep()  # the time, if it was stopped
     _finish(job, search, choice, state, display, test)
+
+
+def _not_tested(manifest: str) -> set[tuple[str, ...]]:
+    """Return the rows of a manifest without those of the test, which are read at the end."""
+    titles, *rows = csv.reader(manifest.splitlines())
+    split = titles.index("split")
+    return {tuple(row) for row in rows if row[split] != "test"}
 
 
 def _finish(job: Job, search: Search, choice: Choice, state: State, display: Display, test: bool) -> None:
@@ -121,7 +132,9 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     refitted = refit_probe(final, run) if choice.name == "probe" else {}
     facts = {
         **refitted,
-        "method": record["method"] | {"chosen": chosen.title},
+        "method": record["method"]
+        | {name: refitted[name] for name in refitted if name == "probe"}
+        | {"chosen": chosen.title},
         "selected": record["selected"],
         "auto": {
             "budget": config.budget,
@@ -132,7 +145,14 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
         },
         "cost": record["cost"] | {"seconds": state.seconds},
     }
-    conclude(final, Trained(parent.read_metrics(), record["environment"].get("cuda_graph", False)), facts)
+    history = parent.read_metrics()
+    with final.trackers.recording([]):
+        for line in history:
+            final.trackers.log(line)
+    conclude(
+        final, Trained(history, record["environment"].get("cuda_graph", False), record["config"].get("steps")), facts
+    )
+    shutil.rmtree(run.candidates / TIMING, ignore_errors=True)
     for name in state.tried:
         directory = Run(run.candidates / name)
         directory.model.unlink(missing_ok=True)
@@ -144,7 +164,8 @@ def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str
     chosen, best = tried[choice.name], tried[choice.best]
     on = f"{score} on {count(images, 'validation image')}"
     if len([one for one in tried.values() if not one.reason]) == 1:
-        return f"{chosen.title} is all that could be tried; it has {chosen.validation:.1f} % {on}."
+        others = f"; {count(len(tried) - 1, 'other')} dropped" if len(tried) > 1 else ""
+        return f"{chosen.title} is all that could be tried{others}; it has {chosen.validation:.1f} % {on}."
     if choice.name == choice.best:
         return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %."
     return (

@@ -73,15 +73,16 @@ class Candidate:
         return self.settings.get("head") == "probe"
 
 
-def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
+def candidates(config: FinetuneConfig, *, warm: bool = True, normalized: bool = True) -> list[Candidate]:
     """Return what to fine-tune, the most promising first.
 
     A setting that the user changed holds for all: a learning rate is the only one that is tried, a head too. With
-    `compile` there is no SAM.
+    `compile` there is no SAM. Without BatchNorm there is nothing to freeze, and plain fine-tuning takes its place.
 
     Args:
         config: The settings of the run.
         warm: False for a network that cannot start from a probe.
+        normalized: Whether the network has BatchNorm.
 
     Example:
         >>> [candidate.name for candidate in candidates(FinetuneConfig("photos/", lr=0.01, head="probe"))]
@@ -93,8 +94,12 @@ def candidates(config: FinetuneConfig, *, warm: bool = True) -> list[Candidate]:
         settings: dict[str, Any] = (
             _RECIPE | tried | {name: value for name, value in given.items() if name in _RECIPE | tried}
         )
-        name, *_ = settings["method"].split("+")
-        settings |= {"method": name} if config.compile else {}
+        name, *sam = settings["method"].split("+")
+        if name == "frozen" and not normalized:
+            name = "vanilla"
+        if name == "stochnorm" and not normalized:
+            continue
+        settings["method"] = name if config.compile or not sam else "sam" if name == "vanilla" else f"{name}+sam"
         settings |= {} if warm else {"head": "random"}
         candidate = Candidate(Kind[name], settings)
         found.setdefault(candidate.name, candidate)

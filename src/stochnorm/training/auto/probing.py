@@ -9,6 +9,7 @@ from typing import Any
 from stochnorm.files import write_text
 from stochnorm.models.saved import save_classifier
 from stochnorm.runs.directory import Run
+from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
 from stochnorm.training.probe.probe import FEW, Probe, fit_probe, put_into_head
 
@@ -27,7 +28,14 @@ def fitted_probe(job: Job, *, refit: bool = False) -> Probe:
     """
     config = job.config
     return fit_probe(
-        job.classifier, job.splits, job.fabric, job.task, batch_size=config.batch_size, refit=refit, seed=config.seed
+        job.classifier,
+        job.splits,
+        job.fabric,
+        job.task,
+        views=config.probe.views,
+        batch_size=config.batch_size,
+        refit=refit,
+        seed=config.seed,
     )
 
 
@@ -61,6 +69,7 @@ def write_probe(job: Job, run: Run) -> Probe:
         f"val_{score}": probe.validation[score],
     }
     run.write_metrics([record])
+    plot_curves([record], record, job.task.score_title, run.curves)
     result = {
         "config": {"method": "probe"},
         "method": job.method | {"name": "probe", "probe": probe.facts(score)},
@@ -88,4 +97,4 @@ def refit_probe(job: Job, run: Run) -> dict[str, Any]:
     probe = fitted_probe(job, refit=True)
     put_into_head(job.classifier, probe.head)
     save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
-    return {"validation": probe.validation}
+    return {"validation": probe.validation, "probe": probe.facts(job.task.score)}

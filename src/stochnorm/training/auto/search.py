@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from stochnorm.models.weights import read_state_dict
+from stochnorm.nn.select import normalization_layers
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.warning import warnings_once
-from stochnorm.training.auto.budget import Pace, plan
+from stochnorm.training.auto.budget import FEWEST_STEPS, Pace, plan
 from stochnorm.training.auto.candidates import Candidate, Kind, candidates, cooler
 from stochnorm.training.auto.choose import Choice, Scored, choose
 from stochnorm.training.auto.judge import Judge, Verdict
@@ -25,7 +26,10 @@ from stochnorm.training.job import Job
 from stochnorm.training.probe.probe import Probe
 from stochnorm.training.train import train
 
-__all__ = ["Search"]
+__all__ = ["TIMING", "Search"]
+
+TIMING = "timing"
+"""The run that measures the pace."""
 
 _TIMED = {"cuda": 28}  # steps of the run that measures the pace, by device: on a GPU the first ones are slow
 _TIMED_ELSEWHERE = 6
@@ -71,7 +75,14 @@ class Search:
             reserve: Returns the seconds to leave for the end, from the seconds that judging one model takes.
         """
         with warnings_once():
-            found = candidates(self._config, warm=self._probe())
+            warm, config = self._probe(), self._config
+            if config.head == "probe" and not warm:
+                raise ValueError(self._state.tried["probe"].reason)
+            found = candidates(
+                config,
+                warm=warm and config.statistics == "pretrained",  # the probe is of the network with these
+                normalized=bool(normalization_layers(self._job.classifier.model)),
+            )
             self._end = self._state.decided("reserve", lambda: min(reserve(self._judging), self._seconds / 3))
             self._pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
             count, steps = self._state.decided("plan", lambda: self._plan([candidate.cost for candidate in found]))
@@ -80,12 +91,11 @@ class Search:
             queue, spare = found[:count], found[count:] if count else []
             while queue or (spare and self._time_for(spare[0], steps)):
                 candidate = queue.pop(0) if queue else spare.pop(0)
-                fitting = self._state.decided(
-                    f"steps of {candidate.name}",
-                    lambda left=[candidate, *queue]: self._fitting(left),  # type: ignore[misc]
-                )
-                worth = fitting >= _WORTH * steps
-                if not self._try(candidate, min(fitting, steps) if worth else 0) and worth and candidate in found:
+                some = self._some([candidate, *queue], steps)
+                for late in queue[some - 1 :]:
+                    self._try(late, 0)
+                queue = queue[: some - 1]
+                if not self._try(candidate, self._fitting_of(candidate, queue, steps)) and candidate in found:
                     lower = cooler(candidate)
                     queue += [lower] * (lower.name not in {one.name for one in (*found, *queue)})
         return self._choice()
@@ -110,6 +120,24 @@ class Search:
         """Return whether the planned candidates have left time for another."""
         return self._state.decided(f"also {candidate.name}", lambda: self._fitting([candidate]) >= steps)
 
+    def _some(self, left: Sequence[Candidate], steps: int) -> int:
+        """Return for how many of the candidates there is time, at least one: the last ones are left out."""
+
+        def some() -> int:
+            return max((n for n in range(1, len(left) + 1) if self._fitting(left[:n]) >= _WORTH * steps), default=1)
+
+        return self._state.decided(f"some from {left[0].name}", some)
+
+    def _fitting_of(self, candidate: Candidate, queue: Sequence[Candidate], steps: int) -> int:
+        """Return the steps of a candidate; 0 where there is time for too few."""
+
+        def fitting() -> int:
+            most = min(self._fitting([candidate, *queue]), steps)
+            needed = not self.verdicts  # something has to be there at the end
+            return most if most >= _WORTH * steps else steps * needed
+
+        return self._state.decided(f"steps of {candidate.name}", fitting)
+
     def _fitting(self, left: Sequence[Candidate]) -> int:
         """Return how many steps fit, if all that are left to try have as many."""
         costs = sum(candidate.cost for candidate in left)
@@ -118,7 +146,10 @@ class Search:
     def _plan(self, costs: Sequence[int]) -> tuple[int, int]:
         per_pass = max(self._job.counts["train"] // self._config.batch_size, 1)
         most = self._config.steps if "steps" in self._config.changed_fields() else 10**9
-        return plan(self._left, self._pace, costs, per_pass, most)
+        count, steps = plan(self._left, self._pace, costs, per_pass, most)
+        if not count and "probe" not in self.verdicts:  # something has to be there at the end
+            return 1, min(FEWEST_STEPS, most)
+        return count, steps
 
     def _probe(self) -> bool:
         """Fit and judge the probe; return whether there is one: a network without a linear head has none."""
@@ -154,6 +185,7 @@ class Search:
             if probe and verdict.score <= self._judge.guessing < probe.score:
                 del self.verdicts[name]
                 reason = f"collapsed: no better than guessing ({self._judge.guessing:.1f} %)"
+            steps = self.directory(name).read_result().get("stopped_early", steps)
         settings, seconds = candidate.settings | {"steps": steps}, time.monotonic() - start
         self._add(
             Tried(name, candidate.title, candidate.kind.name, settings, steps, seconds, self._score(name), reason)
@@ -207,6 +239,7 @@ class Search:
             **candidate.settings,
             steps=steps,
             eval_every=self._config.eval_every or -(-steps // validations),
+            log="none",
             select="last",  # the best of several validations would be chosen twice
             budget=FinetuneConfig(self._config.data).budget,
             out=str(path),
@@ -218,7 +251,7 @@ class Search:
     def _measured(self, candidate: Candidate) -> Pace:
         """Measure the time of a run by a short one."""
         steps = _TIMED.get(self._judge.device.type, _TIMED_ELSEWHERE)
-        timing = self._settings(candidate, "timing", steps, 1)
+        timing = self._settings(candidate, TIMING, steps, 1)
         config = replace(timing, resume=False, overwrite=True, lr=_HARMLESS)
         with self._display.measuring("measuring the pace") as progress:
             progress(0.0)
@@ -232,6 +265,9 @@ class Search:
         return Pace(step / candidate.cost, max(whole - steps * step, 0.0) + (1 + len(SHARES)) * self._judging)
 
     def _choice(self) -> Choice:
+        if not self.verdicts:
+            reasons = "; ".join(f"{one.title}: {one.reason}" for one in self._state.tried.values())
+            raise FloatingPointError(f"nothing that was tried can be kept ({reasons}); give a lower --lr")
         scored = [
             Scored(name, Kind[self._state.tried[name].kind], verdict.score, verdict.loss)
             for name, verdict in self.verdicts.items()

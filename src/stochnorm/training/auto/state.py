@@ -68,14 +68,15 @@ class State:
         """Return what was decided; decide it at the first call, so that a resumed search does not decide otherwise."""
         if key not in self.plan:
             self.plan[key] = decide()
-            self._write()
+            self.keep()
         return self.plan[key]  # type: ignore[no-any-return]
 
     def add(self, tried: Tried) -> None:
         """Keep a candidate."""
         self.tried[tried.name] = tried
-        self._write()
+        self.keep()
 
-    def _write(self) -> None:
+    def keep(self) -> None:
+        """Write the file, with the time so far."""
         content = {"seconds": self.seconds, "plan": self.plan, "tried": [asdict(one) for one in self.tried.values()]}
         write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n")
