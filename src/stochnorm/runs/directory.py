@@ -14,6 +14,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from stochnorm.files import write_text
+from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
@@ -193,7 +194,10 @@ class Run:
         return settings if isinstance(settings, dict) and "method" in settings else None
 
     def _check_same(self, config: FinetuneConfig) -> None:
-        """Raise an error unless the run has these settings, except those that do not change the result."""
+        """Raise an error unless the run has these settings, except those that do not change the result.
+
+        Another version may have had other defaults of what the method does not use.
+        """
         if not self.config.is_file():
             raise FileNotFoundError(
                 f"nothing to resume: no run in {self.path}; remove resume=True (--resume) to start one"
@@ -209,7 +213,7 @@ class Run:
         changed = [
             f"{name} was {before.get(name)!r}, now {value!r}"
             for name, value in json.loads(json.dumps(wanted)).items()
-            if before.get(name) != value
+            if before.get(name) != value and concerns(name, config.method)
         ]
         if changed:
             raise ValueError(
