@@ -13,9 +13,9 @@ import argparse
 import csv
 from pathlib import Path
 
-from probe import features
 from torch import Tensor
 
+from probe import features
 from stochnorm import FinetuneConfig
 from stochnorm.data import read_source
 from stochnorm.runs.directory import Run
