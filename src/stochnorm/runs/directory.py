@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from stochnorm.files import write_text
+from stochnorm.files import atomic_path, write_text
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
@@ -154,6 +154,13 @@ class Run:
                 )
         elif self.path.is_dir() and set(self.path.iterdir()) - {self.failure}:
             raise FileExistsError(f"{self.path} holds other files; choose another out (--out)")
+
+    def take(self, other: Run, *names: str) -> None:
+        """Copy files of another run, by the names of their attributes; those that it lacks are left out."""
+        for name in names:
+            if getattr(other, name).is_file():
+                with atomic_path(getattr(self, name)) as half:
+                    shutil.copyfile(getattr(other, name), half)
 
     def open(self, config: FinetuneConfig) -> None:
         """Make the directory and remove the files of an earlier run; with `resume`, change nothing."""

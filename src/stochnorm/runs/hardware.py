@@ -23,7 +23,15 @@ from stochnorm.nn.cpu import depthwise, kernel
 from stochnorm.nn.cuda.memory import peak_memory, reset_peak_memory
 from stochnorm.runs.precision import Precision, resolve
 
-__all__ = ["PeakMemory", "check_device", "environment", "is_first_process", "launch", "precision_of"]
+__all__ = [
+    "PeakMemory",
+    "check_device",
+    "check_one_process",
+    "environment",
+    "is_first_process",
+    "launch",
+    "precision_of",
+]
 
 # The first process evaluates while the others wait; torchrun ends them if it fails.
 _PATIENCE = timedelta(days=1)
@@ -33,6 +41,13 @@ _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 def is_first_process() -> bool:
     """Return whether this is the first, or the only, process of a run."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def check_one_process(rule: str, remedy: str = "start it without torchrun") -> None:
+    """Raise ValueError if this is one of several processes; the message has the rule, their number and the remedy."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        raise ValueError(f"{rule}, got {processes}; {remedy}")
 
 
 def check_device(device: str, precision: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from stochnorm.regularizers.regularizer import trained_groups
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.determinism import repeatable
 from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import check_device
+from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.optimizer import make_optimizer
@@ -55,9 +54,7 @@ def find_lr(
         )
     config = replace(config, resume=False, log="none", compile=False)
     config.check_used()
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        raise ValueError(f"the range test works in one process, got {processes}; start it without torchrun")
+    check_one_process("the range test works in one process")
     rates = rates_between(lowest, highest, steps)
     display = Display(quiet=quiet)
     with repeatable(check_device(config.device, config.precision), wanted=config.deterministic):

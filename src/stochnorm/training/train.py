@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -88,14 +90,16 @@ def train(
         return result
 
 
-def open_run(job: Job, config: FinetuneConfig) -> None:
+def open_run(job: Job, config: FinetuneConfig, *, tested: bool = True) -> None:
     """Make the run directory, or check that the images are those of the run to resume; show what trains on what.
 
-    The directory keeps the settings as they were given, which the job may have fitted to the images.
+    The directory keeps the settings as they were given, which the job may have fitted to the images. `tested` is False
+    for a job that has not read the test images of a run that reads them at its end.
     """
     run = job.run
     if job.fabric.is_global_zero:
-        if config.resume and run.split.is_file() and run.split.read_text(encoding="utf-8") != job.manifest:
+        listed = run.split.read_text(encoding="utf-8") if config.resume and run.split.is_file() else job.manifest
+        if (listed if tested else _without_test(listed)) != job.manifest:
             raise ValueError(
                 f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test images "
                 "could be trained on; restore the images, or start again with --overwrite"
@@ -104,6 +108,15 @@ def open_run(job: Job, config: FinetuneConfig) -> None:
         write_text(run.split, job.manifest)
     job.display.header(job)
     job.fabric.barrier()
+
+
+def _without_test(manifest: str) -> str:
+    """Return a list of images without those of the test."""
+    titles, *rows = csv.reader(manifest.splitlines())
+    split = titles.index("split")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([titles, *(row for row in rows if row[split] != "test")])
+    return text.getvalue()
 
 
 def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None) -> None:

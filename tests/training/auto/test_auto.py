@@ -20,18 +20,6 @@ from stochnorm.training.auto import auto, probing, search
 from stochnorm.training.auto.budget import Pace
 
 
-@pytest.fixture(autouse=True)
-def pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock decides nothing."""
-    for measures in ("_measured", "_pace_of"):
-        monkeypatch.setattr(search.Search, measures, lambda self, *_: Pace(0.01, 0.1))
-
-
-@pytest.fixture
-def settings(config: Callable[..., FinetuneConfig], photos: Path, tmp_path: Path) -> FinetuneConfig:
-    return config(photos, tmp_path / "run", method="auto", steps=4, eval_every=4, lr=0.002)
-
-
 def test_the_result_is_an_ordinary_run(settings: FinetuneConfig, photos: Path) -> None:
     result = finetune(settings, quiet=True)
     tried = {one["name"]: one for one in result.record["auto"]["tried"]}

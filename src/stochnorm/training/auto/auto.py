@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 from stochnorm.data import read_source
-from stochnorm.files import atomic_path, write_text
+from stochnorm.files import write_text
 from stochnorm.methods.auto import seconds_of
 from stochnorm.models.saved import save_classifier
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import check_device
+from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.text import count
 from stochnorm.training.auto.choose import Choice
 from stochnorm.training.auto.probing import refit_probe
 from stochnorm.training.auto.search import TIMING, Search
 from stochnorm.training.auto.state import State, Tried
+from stochnorm.training.composite import in_its_directory
 from stochnorm.training.display import Display
 from stochnorm.training.images import split_rows
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.loop import Trained
-from stochnorm.training.train import Result, conclude
+from stochnorm.training.train import Result, conclude, open_run
 
 __all__ = ["auto"]
 
@@ -46,28 +45,17 @@ def auto(
     """
     config.check_used()
     check_device(config.device, config.precision)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        raise ValueError(
-            f"method auto works in one process, got {processes}; start it without torchrun, or choose a --method, such "
-            "as frozen"
-        )
+    check_one_process(
+        "method auto works in one process", "start it without torchrun, or choose a --method, such as frozen"
+    )
     display = Display(quiet=quiet)
-    run = Run.of(config)
-    run.check_place(config)
-    with run.held():
-        run.check(config)
-        if config.resume and run.result.is_file():
-            display.note(f"{run.path} is finished; this is its result")
-        else:
-            try:
-                _work(config, run, display, test, validated)
-            except KeyboardInterrupt as stop:
-                raise KeyboardInterrupt(f"stopped; what was tried so far is kept in {run.path}") from stop
-        result = Result(run.path, run.read_result())
-        display.result(result.record, run)
-        _show_why(display, result.record["auto"])
-        return result
+
+    def work(run: Run) -> None:
+        _work(config, run, display, test, validated)
+
+    result = in_its_directory(config, display, work, kept="what was tried so far is")
+    _show_why(display, result.record["auto"])
+    return result
 
 
 def _work(
@@ -78,16 +66,7 @@ def _work(
     validated: Callable[[dict[str, Any]], None] | None,
 ) -> None:
     job = assemble(config, run, display, test=False)
-    if config.resume and run.split.is_file():
-        listed = run.split.read_text(encoding="utf-8")
-        if _not_tested(listed) != _not_tested(job.manifest):
-            raise ValueError(
-                f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv; restore the "
-                "images, or start again with --overwrite"
-            )
-    run.open(config)
-    write_text(run.split, job.manifest)
-    display.header(job)
+    open_run(job, config, tested=False)
     state = State(run.search, resume=config.resume)
     search = Search(job, state, display, seconds=seconds_of(config.budget), validated=validated)
     tested = sum(row.split == "test" for row in split_rows(read_source(config.data), config)) if test else 0
@@ -103,13 +82,6 @@ def _work(
     _finish(job, search, choice, state, display, test)
 
 
-def _not_tested(manifest: str) -> set[tuple[str, ...]]:
-    """Return the rows of a manifest without those of the test, which are read at the end."""
-    titles, *rows = csv.reader(manifest.splitlines())
-    split = titles.index("split")
-    return {tuple(row) for row in rows if row[split] != "test"}
-
-
 def _finish(job: Job, search: Search, choice: Choice, state: State, display: Display, test: bool) -> None:
     """Make the run of the choice: its model, its curves, its test."""
     run, config = job.run, replace(job.config, out=str(job.run.path))
@@ -119,14 +91,7 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     save_classifier(
         run.model, job.classifier, {"method": record["config"]["method"], "step": record["selected"]["step"]}
     )
-    for source, target in (
-        (parent.metrics, run.metrics),
-        (parent.curves, run.curves),
-        (parent.curves_svg, run.curves_svg),
-    ):
-        if source.is_file():
-            with atomic_path(target) as half:
-                shutil.copyfile(source, half)
+    run.take(parent, "metrics", "curves", "curves_svg")
     final = assemble(config, run, display, test=test)
     write_text(run.split, final.manifest)
     refitted = refit_probe(final, run) if choice.name == "probe" else {}
@@ -146,9 +111,8 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
         "cost": record["cost"] | {"seconds": state.seconds},
     }
     history = parent.read_metrics()
-    with final.trackers.recording([]):
-        for line in history:
-            final.trackers.log(line)
+    with final.trackers.recording(history):
+        pass
     conclude(
         final, Trained(history, record["environment"].get("cuda_graph", False), record["config"].get("steps")), facts
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,12 +13,13 @@ from stochnorm.data import Row, Source, export_lists, read_lists, read_source
 from stochnorm.data.folds import fold_splits
 from stochnorm.data.splits import assign_splits
 from stochnorm.evaluation.tasks import task_for
-from stochnorm.files import atomic_path, write_text
+from stochnorm.files import write_text
 from stochnorm.methods.auto import seconds_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import check_device
+from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.text import duration
+from stochnorm.training.composite import in_its_directory
 from stochnorm.training.display import Display
 from stochnorm.training.folds.pooled import fold_facts, in_words, pool, spread
 from stochnorm.training.train import Result, write_page
@@ -57,24 +56,13 @@ def cross_validate(
     """
     config.check_used()
     check_device(config.device, config.precision)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        raise ValueError(f"folds work in one process, got {processes}; start without torchrun")
+    check_one_process("folds work in one process", "start without torchrun")
     display = Display(quiet=quiet)
-    run = Run.of(config)
-    run.check_place(config)
-    with run.held():
-        run.check(config)
-        if config.resume and run.result.is_file():
-            display.note(f"{run.path} is finished; this is its result")
-        else:
-            try:
-                _work(config, run, work, display, validated)
-            except KeyboardInterrupt as stop:
-                raise KeyboardInterrupt(f"stopped; finished folds are kept in {run.path}") from stop
-        result = Result(run.path, run.read_result())
-        display.result(result.record, run)
-        return result
+
+    def all_folds(run: Run) -> None:
+        _work(config, run, work, display, validated)
+
+    return in_its_directory(config, display, all_folds, kept="finished folds are")
 
 
 def _work(
@@ -219,10 +207,7 @@ def _result(
 ) -> dict[str, Any]:
     """Put the files of the model for use into the directory, and the predictions of the folds; return the result."""
     final, last = Run(run.folds / _FINAL), results[-1]
-    for file in ("model", "metrics", "curves", "curves_svg", "split"):
-        if getattr(final, file).is_file():
-            with atomic_path(getattr(run, file)) as half:
-                shutil.copyfile(getattr(final, file), half)
+    run.take(final, "model", "metrics", "curves", "curves_svg", "split")
     folds = [Run(run.folds / str(number)) for number in range(1, config.folds + 1)]
     task = task_for(tuple(last["classes"]), source.multi_label)
     pooled = pool(folds, {row.path: row for row in rows}, task, multi_label=source.multi_label)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from stochnorm.data.splits import derive_seed
-from stochnorm.files import atomic_path
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.models.weights import read_state_dict
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.determinism import repeatable
 from stochnorm.runs.directory import Run
-from stochnorm.runs.hardware import check_device
+from stochnorm.runs.hardware import check_device, check_one_process
+from stochnorm.training.composite import in_its_directory
 from stochnorm.training.display import Display
 from stochnorm.training.job import assemble
 from stochnorm.training.kept.keep import keep, starting_weights
@@ -45,26 +43,14 @@ def several(
     """
     config.check_used()
     device = check_device(config.device, config.precision)
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-        raise ValueError(
-            f"method {config.method} trains several times, in one process, got {processes}; start it without torchrun"
-        )
+    check_one_process(f"method {config.method} trains several times, in one process")
     display = Display(quiet=quiet)
-    run = Run.of(config)
-    run.check_place(config)
-    with run.held():
-        run.check(config)
-        if config.resume and run.result.is_file():
-            display.note(f"{run.path} is finished; this is its result")
-        else:
-            with repeatable(device, wanted=config.deterministic):
-                try:
-                    _work(config, run, display, test, validated)
-                except KeyboardInterrupt as stop:
-                    raise KeyboardInterrupt(f"stopped; what was trained so far is kept in {run.path}") from stop
-        result = Result(run.path, run.read_result())
-        display.result(result.record, run)
-        return result
+
+    def work(run: Run) -> None:
+        with repeatable(device, wanted=config.deterministic):
+            _work(config, run, display, test, validated)
+
+    return in_its_directory(config, display, work, kept="what was trained so far is")
 
 
 def _work(
@@ -92,15 +78,10 @@ def _work(
     facts = keep(job, start, [read_state_dict(Run.of(part).model) for part in parts])
     best = max(range(count), key=lambda number: _rank(results[number], job.task.score))
     source = Run.of(parts[best])
-    for old, new in ((source.curves, run.curves), (source.curves_svg, run.curves_svg)):
-        if old.is_file():
-            with atomic_path(new) as half:
-                shutil.copyfile(old, half)
+    run.take(source, "metrics", "curves", "curves_svg")
     history = source.read_metrics()
-    run.write_metrics(history)
-    with job.trackers.recording([]):
-        for record in history:
-            job.trackers.log(record)
+    with job.trackers.recording(history):
+        pass
     seconds = sum(result["cost"]["seconds"] for result in results)
     facts |= {"selected": results[best]["selected"], "cost": results[best]["cost"] | {"seconds": seconds}}
     conclude(job, Trained(history, results[best]["environment"]["cuda_graph"]), facts)
