@@ -1,10 +1,13 @@
-"""Run a function in several processes that form a gloo group; nothing here can wait for ever."""
+"""Run a function, or a command, in several processes that form a group; nothing here can wait for ever."""
 
 from __future__ import annotations
 
 import inspect
 import multiprocessing
+import os
 import runpy
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -55,3 +58,18 @@ def together(
             child.join(wait)
     answers = [folder / f"{rank}.pt" for rank in range(size)]
     return [torch.load(path, weights_only=False) if path.is_file() else None for path in answers]
+
+
+def torchrun(*arguments: object) -> str:
+    """Run a script, or `-m` and a module, in two processes of one thread each; return what they print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from processes import torchrun
 
 _SCRIPT = """
 import atexit
@@ -30,8 +29,5 @@ def test_processes_leave_their_group_at_their_end(tmp_path: Path) -> None:
     """Threads of a gloo group that is not destroyed abort a process, at times, after its work is done."""
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, script], capture_output=True, text=True, env=environment, check=False, timeout=250)
-    assert done.returncode == 0, done.stderr
+    torchrun(script)
     assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["left", "left"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from processes import torchrun
 from stochnorm.runs import precision
 from stochnorm.runs.hardware import launch, precision_of
 from stochnorm.runs.precision import Precision, choice, measure, resolve, resolve_unmeasured
@@ -199,8 +199,5 @@ def test_all_processes_of_a_run_take_the_precision_of_the_first(tmp_path: Path) 
     own = f"os.environ['XDG_CACHE_HOME'] = '{tmp_path}/' + os.environ['RANK']\n"
     show = "name = precision.resolve('cpu', 'auto').name\nprint('own', name, precision_of(launch('cpu', 'auto')))\n"
     script.write_text(_PROCESS + own + show)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, script], capture_output=True, text=True, env=environment, check=False, timeout=250)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")) == ["", "own 32 bf16-mixed", "own bf16 bf16-mixed"]
+    printed = torchrun(script)
+    assert sorted(printed.split("\n")) == ["", "own 32 bf16-mixed", "own bf16 bf16-mixed"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +15,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 import stochnorm.training.job
+from processes import torchrun
 from stochnorm import FinetuneConfig, SAMConfig, finetune
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.stochastic import _StochNorm
@@ -207,15 +205,6 @@ def test_processes_climb_apart_and_step_together(photos: Path, tmp_path: Path, c
     script.write_text(SCRIPT)
     given = asdict(config(photos, tmp_path / "run", method="stochnorm+sam", steps=3, accumulate=2))
     settings.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    done = subprocess.run(
-        [*command, script, settings, tmp_path],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(script, settings, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(first, second, strict=True))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from processes import torchrun
 from stochnorm import FinetuneConfig, finetune
 
 # Fine-tunes, and writes the last masks and the moving statistics of this process's layers.
@@ -42,16 +40,7 @@ def test_processes_of_a_job_share_masks_and_statistics(
     script, settings = tmp_path / "job.py", tmp_path / "settings.json"
     script.write_text(SCRIPT)
     settings.write_text(json.dumps(asdict(config(photos, tmp_path / "run", steps=3, sync_norm=True))))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    done = subprocess.run(
-        [*command, script, settings, tmp_path],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(script, settings, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert len(first) > 5
     assert all(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
-from stochnorm.evaluation.metrics import FEWEST
+from stochnorm.evaluation.metrics import FEWEST, percent
 
 __all__ = ["auc_by_fold"]
 
@@ -56,12 +56,8 @@ def auc_by_fold(
     enough = torch.stack([groups_with(side, groups) >= FEWEST for side in (positive, ~positive)]).all(0)
     return {
         "findings": int(mean.isfinite().sum()),
-        "mean_auc": _percent(mean.nanmean()),
+        "mean_auc": percent(mean.nanmean()),
         "mean_auc_interval": interval(resampled_means.nanmean(0)) if enough.any() else None,
-        "per_class": [_percent(area) for area in mean],
+        "per_class": [percent(area) for area in mean],
         "per_class_interval": [interval(x) if sure else None for x, sure in zip(resampled_means, enough, strict=True)],
     }
-
-
-def _percent(value: Tensor) -> float | None:
-    return None if value.isnan() else 100 * float(value)

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
 
-__all__ = ["FEWEST", "classification_metrics", "multilabel_metrics"]
+__all__ = ["FEWEST", "classification_metrics", "multilabel_metrics", "percent"]
 
 _BINS = 15  # of the expected calibration error
 _AT_ONCE = 100  # images; bounds the memory
@@ -148,11 +148,11 @@ def multilabel_metrics(
         "images": len(logits),
         "loss": float(F.binary_cross_entropy_with_logits(logits.double(), targets.double())),
         "findings": int(areas.isfinite().sum()),
-        "mean_auc": _percent(areas.nanmean()),
+        "mean_auc": percent(areas.nanmean()),
         "mean_auc_interval": interval(drawn.nanmean(0)) if enough.any() else None,
-        "average_precision": _percent(torch.tensor(precisions).nanmean()),
-        "ece": _percent(torch.stack(errors).mean()),
-        "per_class": [_percent(area) for area in areas],
+        "average_precision": percent(torch.tensor(precisions).nanmean()),
+        "ece": percent(torch.stack(errors).mean()),
+        "per_class": [percent(area) for area in areas],
         "per_class_interval": [interval(x) if sure else None for x, sure in zip(drawn, enough, strict=True)],
         "positives": labels.sum(0).tolist(),
     }
@@ -173,6 +173,6 @@ def _values(labels: Tensor) -> str:
     return f"{extent}shape {tuple(labels.shape)}"
 
 
-def _percent(value: Tensor) -> float | None:
+def percent(value: Tensor) -> float | None:
     """Return a fraction in percent; None for nan, which JSON does not have."""
     return None if value.isnan() else 100 * float(value)

@@ -54,7 +54,7 @@ def auto(
         _work(config, run, display, test, validated)
 
     result = in_its_directory(config, display, work, kept="what was tried so far is")
-    _show_why(display, result.record["auto"])
+    display.note(f"chosen: {result.record['auto']['why']}")
     return result
 
 
@@ -136,7 +136,3 @@ def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str
         f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: that is "
         f"within one standard error ({choice.error:.1f} points), and {chosen.title} has the lower loss."
     )
-
-
-def _show_why(display: Display, facts: dict[str, Any]) -> None:
-    display.note(f"chosen: {facts['why']}")

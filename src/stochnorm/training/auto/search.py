@@ -163,8 +163,6 @@ class Search:
                     self._fitted = write_probe(self._job, self.directory(name))
             except ValueError as error:
                 reason = str(error)
-        if before:
-            self._judging = self._state.plan.get("judging", 0.0)
         judged = time.monotonic()
         if not reason:
             self.verdicts[name] = self._judge.verdict(self.state_of(name))
