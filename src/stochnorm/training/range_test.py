@@ -36,7 +36,7 @@ def rates_between(lowest: float, highest: float, steps: int) -> list[float]:
     if not 0 < lowest < highest < math.inf:
         raise ValueError(f"the rates must rise from above 0, got {lowest:g} to {highest:g}; give lowest below highest")
     if steps < _FEWEST:
-        raise ValueError(f"the range test needs at least {_FEWEST} steps, got {steps}")
+        raise ValueError(f"the range test needs at least {_FEWEST} steps, got {steps}; give {_FEWEST} or more")
     return [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
 
 

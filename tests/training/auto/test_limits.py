@@ -10,7 +10,7 @@ import pytest
 
 from stochnorm import FinetuneConfig, finetune
 from stochnorm.runs.directory import Run
-from stochnorm.training.auto import search
+from stochnorm.training.auto import auto, search
 from stochnorm.training.auto.budget import Pace
 from stochnorm.training.auto.candidates import candidates
 
@@ -94,6 +94,25 @@ def test_a_search_does_not_continue_with_other_images(
     (photos / used[0]).unlink()
     with pytest.raises(ValueError, match=r"the images of .* are not those of its split\.csv"):
         finetune(changed(settings, resume=True), quiet=True)
+
+
+def test_a_search_that_is_stopped_in_its_test_is_finished(
+    settings: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list of images has those of the test by then, which the search itself does not read."""
+    conclude = auto.conclude
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auto, "conclude", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(settings, quiet=True)
+    assert ",test" in Run(Path(settings.out)).split.read_text()
+    monkeypatch.setattr(auto, "conclude", conclude)
+    result = finetune(changed(settings, resume=True), quiet=True)
+    assert result.test is not None
+    assert result.test["images"] == 6
 
 
 def test_a_refitted_probe_says_so(settings: FinetuneConfig) -> None:
