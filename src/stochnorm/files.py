@@ -1,4 +1,4 @@
-"""Atomic writing of files, and the folders of caches."""
+"""Atomic writing of files, their stamps, and the folders of caches."""
 
 from __future__ import annotations
 
@@ -8,10 +8,32 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["atomic_path", "cache_directory", "check_target", "write_text"]
+__all__ = ["FileStamp", "atomic_path", "cache_directory", "check_target", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class FileStamp(NamedTuple):
+    """What changes when a file is written or replaced, without reading it. Times are in nanoseconds."""
+
+    size: int
+    modified: int
+    """May be set to any time: copies and archives keep it."""
+    changed: int
+    """Set by the system alone."""
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """Return the stamp of a file.
+
+        Raises:
+            OSError: There is no such file, or it may not be seen.
+        """
+        about = path.stat()
+        return cls(about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
 
 
 def cache_directory(kind: str) -> Path:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
+from stochnorm.data.images.formats import extensions
 from stochnorm.data.manifest import SPLITS, Row, Source
 from stochnorm.text import count, some
 
-__all__ = ["extensions", "files_below", "image_files", "images_in", "read_folder"]
+__all__ = ["files_below", "image_files", "images_in", "read_folder"]
 
 
 def read_folder(root: Path) -> Source:
@@ -162,10 +160,3 @@ def _named(paths: list[Path]) -> list[Path]:
 
 def _images(files: Sequence[Path]) -> list[Path]:
     return [path for path in files if path.suffix.lower() in extensions()]
-
-
-@cache
-def extensions() -> frozenset[str]:
-    """Return the extensions of the image files that Pillow reads."""
-    Image.init()
-    return frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {".pdf"}

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stochnorm.data.folder import extensions, files_below, images_in
+from stochnorm.data.folder import files_below, images_in
+from stochnorm.data.images.formats import extensions
 from stochnorm.data.manifest import Source, findings
 from stochnorm.text import count, some, tally
 

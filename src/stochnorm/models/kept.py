@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
+from stochnorm.files import FileStamp
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.weights import weight_file
 
@@ -57,7 +58,6 @@ def stamp_of(weights: str) -> tuple[object, ...]:
     """Return what changes if the file that `--weights` means is written or replaced; only the name if it is no file."""
     path = weight_file(weights)
     try:
-        about = path.stat()
+        return weights, str(path.resolve()), *FileStamp.of(path)
     except OSError:
         return (weights,)
-    return weights, str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stochnorm.data import DATASETS, Row, findings, format_manifest, read_source
+from stochnorm.data.images.decoding import decode
 from stochnorm.files import atomic_path, write_text
 from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
 from stochnorm.runs.config import FinetuneConfig
@@ -135,9 +136,7 @@ def _patients(rows: Sequence[Row]) -> list[Row]:
 
 
 def _copy(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        small: Image.Image = image.convert("RGB").resize((_SIDE, _SIDE))
-        return small
+    return decode(path)[0].resize((_SIDE, _SIDE))
 
 
 def _generated_classes(*, val: bool) -> Iterator[tuple[Row, Image.Image]]:

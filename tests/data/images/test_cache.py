@@ -20,6 +20,7 @@ from PIL import Image
 import stochnorm.data.images.cache as module
 from stochnorm.data import ImageStore, Preprocessing, Row, read_source
 from stochnorm.data.images.cache import ImageCache
+from stochnorm.data.images.cache_entry import SIZE
 
 SMALL = Preprocessing(image_size=14)
 
@@ -55,7 +56,7 @@ def slot(store: ImageStore, number: int) -> int:
 
 
 def entry(number: int) -> int:
-    return module._PAGE + number * module._ENTRY
+    return module._PAGE + number * SIZE
 
 
 def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
@@ -110,7 +111,7 @@ def test_an_image_that_changed_is_decoded_again(photos: Path, decoded: list[str]
 
 def test_a_slot_that_is_being_replaced_is_not_taken(photos: Path) -> None:
     store = store_of(photos)
-    overwrite(store, entry(3), bytes(module._ENTRY))  # as its writer begins
+    overwrite(store, entry(3), bytes(SIZE))  # as its writer begins
     overwrite(store, slot(store, 3), b"half")
     assert right(store)
 
@@ -132,11 +133,11 @@ def test_a_damaged_byte_is_noticed(photos: Path, decoded: list[str], byte: int) 
 def test_bytes_without_an_entry_and_an_entry_without_bytes_do_not_count(photos: Path, decoded: list[str]) -> None:
     rows = read_source(photos).rows
     whole = store_of(photos)
-    entries = bytes(cache_of(whole)._map[entry(0) : entry(30)])
+    entries = cache_of(whole)._read(30 * SIZE, entry(0))
     cache_of(whole)._path.unlink()
     part = store_of(photos, rows[:10])
     overwrite(part, slot(part, 10), b"\x07" * BYTES)
-    overwrite(part, entry(11), entries[11 * module._ENTRY :])  # all that follow
+    overwrite(part, entry(11), entries[11 * SIZE :])  # all that follow
     decoded.clear()
     again = store_of(photos)
     assert len(decoded) == 20
@@ -191,7 +192,7 @@ def test_a_directory_that_cannot_be_written_is_one_warning(
 def test_a_disk_that_becomes_full_is_one_warning(
     photos: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, max_bytes: float
 ) -> None:
-    write, left, lock = os.pwrite, module._PAGE + 10 * (BYTES + 3 * module._ENTRY), threading.Lock()
+    write, left, lock = os.pwrite, module._PAGE + 10 * (BYTES + 3 * SIZE), threading.Lock()
 
     def pwrite(descriptor: int, data: bytes, place: int) -> int:
         nonlocal left

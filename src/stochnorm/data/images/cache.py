@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
-import struct
 import sys
 import weakref
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,19 +19,17 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from stochnorm.data.images.cache_entry import SIZE, Entry, checksum, digest_of
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.files import cache_directory
+from stochnorm.files import FileStamp, cache_directory
 
 if sys.platform != "win32":
     import fcntl
 
 __all__ = ["ImageCache", "NoCacheError", "cache_limit"]
 
-_VERSION = 1  # to raise when the same file decodes to other bytes, or the layout changes
+_VERSION = 2  # to raise when the same file decodes to other bytes, or the layout changes
 _PAGE = 4096
-_STAMP = struct.Struct("<qq")  # size and modification time of an image's file
-_CHECKSUM = 8  # bytes
-_ENTRY = _STAMP.size + _CHECKSUM
 
 
 class NoCacheError(OSError):
@@ -58,12 +53,14 @@ def cache_limit() -> float:
 
 
 class ImageCache:
-    """The resized images of one source, in a memory-mapped file in the user's cache directory.
+    """The resized images of one source, in a file in the user's cache directory.
 
-    The file has a slot for each image of the source and a table with an entry for each slot: size and modification
-    time of the image's file, and a checksum of the slot. A slot is used only if all of them match, and its entry is
-    written after its bytes. So a killed process, two processes that fill a slot at once, a changed image or a damaged
-    file cost a decoding and never give a wrong image.
+    The file has a slot for each image of the source and a table with an entry for each slot: the stamp of the image's
+    file (size, times of modification and change, inode), a digest of its content where the stamp may lie, and a
+    checksum of the slot. A slot is used only if all of them match, and its entry is written after its bytes. So a
+    killed process, two processes that fill a slot at once, a changed image or a damaged file cost a decoding and never
+    give a wrong image. The file is read by system calls and not mapped: one that is cut or cannot be read costs a
+    decoding, too.
 
     The file is sparse: slots take up space as they are filled. All caches together stay below
     [stochnorm.data.images.cache.cache_limit][] and half of the disk's free space. To make room for a new cache, the
@@ -86,9 +83,9 @@ class ImageCache:
         self.failure: OSError | None = None
         self._root, self._preprocessing = root, preprocessing
         self._numbers = {path: number for number, path in enumerate(paths)}
-        self._entries: dict[str, bytes] = {}  # of the slots that this process has checked or written
+        self._entries: dict[str, Entry] = {}  # of the slots that this process has checked or written
         self._slot = 3 * preprocessing.resize**2
-        self._slots = _PAGE + math.ceil(len(paths) * _ENTRY / _PAGE) * _PAGE
+        self._slots = _PAGE + math.ceil(len(paths) * SIZE / _PAGE) * _PAGE
         self._size = self._slots + len(paths) * self._slot
 
         settings = [_VERSION, PIL.__version__, str(root.resolve()), *preprocessing.kind, list(paths)]
@@ -113,15 +110,18 @@ class ImageCache:
         """
         number, file = self._numbers[path], self._root / path
         try:
-            about = file.stat()  # before the image is read: it may change meanwhile
+            stamp = FileStamp.of(file)  # before the image is read: it may change meanwhile
+            digest = digest_of(file, stamp)
+            entry = self._entry(number)
+            found = entry.is_of(file, stamp, digest) and entry.checksum == checksum(self._bytes(number))
         except OSError:
             return self._preprocessing.read(file)  # raises the error to show
-        stamp = _STAMP.pack(about.st_size, about.st_mtime_ns)
-        entry = self._entry(number)
-        if not entry.startswith(stamp) or entry != stamp + _checksum(self._bytes(number)):
+        if not found:
             image = self._preprocessing.read(file)
+            pixels = image.movedim(0, -1).contiguous().numpy().tobytes()
+            entry = Entry(stamp, digest, checksum(pixels))
             try:
-                entry = self._write(number, stamp, image)
+                self._write(number, entry, pixels)
             except OSError as error:
                 self.failure = error
                 return image
@@ -138,49 +138,51 @@ class ImageCache:
             return None
         number, side = self._numbers[path], self._preprocessing.resize
         pixels = bytearray(self._bytes(number))
-        if self._entry(number) != entry:  # after the bytes were copied: a writer clears the entry first
+        there = self._entry(number)  # after the bytes were copied: a writer clears the entry first
+        if len(pixels) < self._slot or (there.stamp, there.checksum) != (entry.stamp, entry.checksum):
             return None
         return torch.frombuffer(pixels, dtype=torch.uint8).view(side, side, 3).movedim(-1, 0)
 
     def _attach(self, descriptor: int) -> None:
-        """Map the file, and lock it so that it is not removed while this object lives."""
+        """Take an open file, and lock it so that it is not removed while this object lives."""
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._map = memoryview(mmap.mmap(descriptor, self._size, access=mmap.ACCESS_READ))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker process that is not forked must open itself."""
-        return {name: value for name, value in vars(self).items() if name not in ("_descriptor", "_map")}
+        return {name: value for name, value in vars(self).items() if name != "_descriptor"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         try:
             self._attach(os.open(self._path, os.O_RDONLY))
-        except (OSError, ValueError):  # the file is gone, or shorter: images are decoded
+        except OSError:  # the file is gone: images are decoded
             self._entries = {}
 
-    def _entry(self, number: int) -> bytes:
-        start = _PAGE + number * _ENTRY
-        return bytes(self._map[start : start + _ENTRY])
+    def _place(self, number: int) -> int:
+        """Return where the entry of an image is."""
+        return _PAGE + number * SIZE
 
-    def _bytes(self, number: int) -> memoryview:
-        start = self._slots + number * self._slot
-        return self._map[start : start + self._slot]
+    def _entry(self, number: int) -> Entry:
+        return Entry.unpack(self._read(SIZE, self._place(number)).ljust(SIZE, bytes(1)))
 
-    def _write(self, number: int, stamp: bytes, image: Tensor) -> bytes:
-        """Write a slot by system calls, which fail on a full disk; writing to mapped memory would end the process."""
-        pixels = image.movedim(0, -1).contiguous().numpy().tobytes()
-        entry = stamp + _checksum(pixels)
-        place = _PAGE + number * _ENTRY
-        _write_all(self._descriptor, bytes(_ENTRY), place)
+    def _bytes(self, number: int) -> bytes:
+        return self._read(self._slot, self._slots + number * self._slot)
+
+    def _read(self, count: int, place: int) -> bytes:
+        """Read bytes; fewer than asked for if the file ends before, none if it cannot be read."""
+        try:
+            return os.pread(self._descriptor, count, place)
+        except OSError:
+            return b""
+
+    def _write(self, number: int, entry: Entry, pixels: bytes) -> None:
+        """Fill a slot."""
+        place = self._place(number)
+        _write_all(self._descriptor, bytes(SIZE), place)
         _write_all(self._descriptor, pixels, self._slots + number * self._slot)
-        _write_all(self._descriptor, entry, place)
-        return entry
-
-
-def _checksum(pixels: bytes | memoryview) -> bytes:
-    return zlib.crc32(pixels).to_bytes(_CHECKSUM, "little")
+        _write_all(self._descriptor, entry.pack(), place)
 
 
 def _write_all(descriptor: int, data: bytes, place: int) -> None:

@@ -6,20 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-__all__ = ["bordered", "content", "middle", "oriented_size", "turned"]
-
-_ORIENTATION = 0x0112  # tag of EXIF; its values from 5 on exchange width and height
-
-
-def turned(file: Image.Image) -> bool:
-    """Return whether the EXIF orientation of an image exchanges its width and height."""
-    return file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-
-
-def oriented_size(file: Image.Image) -> tuple[int, int]:
-    """Return width and height of an image after its EXIF orientation is applied."""
-    width, height = file.size
-    return (height, width) if turned(file) else (width, height)
+__all__ = ["bordered", "content", "middle"]
 
 
 def content(width: int, height: int, side: int) -> tuple[int, int]:

@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stochnorm.data.images.fitting import bordered, content, middle, oriented_size, turned
+from stochnorm.data.images.decoding import decode, size_of
+from stochnorm.data.images.fitting import bordered, content, middle
 
 __all__ = ["Preprocessing", "stack", "standardize"]
 
@@ -81,36 +81,21 @@ class Preprocessing:
 
     def content(self, path: Path) -> tuple[int, int]:
         """Return height and width of an image inside its border, from the head of its file."""
-        with Image.open(path) as file:
-            return content(*oriented_size(file), self.resize)[::-1]
+        return content(*size_of(path), self.resize)[::-1]
 
     def read(self, path: Path) -> Tensor:
         """Decode an image file and resize it to a square: (3, resize, resize), uint8, RGB.
 
-        EXIF orientation is applied; 16-bit grey is scaled to 8 bits.
-
         Raises:
-            ValueError: The file cannot be read as an image; the message names it.
+            DamagedImageError: The file cannot be read as an image; the message names it. It is a ValueError.
+            OSError: The system cannot read the file.
         """
-        try:
-            with Image.open(path) as file:
-                size = self._size(file)
-                # JPEG: decode large photographs at reduced size
-                file.draft("RGB", size if self.fit == "squash" or not turned(file) else size[::-1])
-                ImageOps.exif_transpose(file, in_place=True)
-                image: Image.Image = _to_8_bits(file) if file.mode.startswith(("I", "F")) else file
-                image = image if image.mode == "RGB" else image.convert("RGB")
-                image = self._square(image, size)
-        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-            reason = str(error).replace(str(path), "").strip(" ':") or type(error).__name__
-            raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
-        return cast(Tensor, v2.functional.pil_to_tensor(image))
+        return cast(Tensor, v2.functional.pil_to_tensor(self._square(*decode(path, self._size))))
 
-    def _size(self, file: Image.Image) -> tuple[int, int]:
+    def _size(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height that an image is scaled to."""
         if self.fit == "squash":
             return self.resize, self.resize
-        width, height = oriented_size(file)
         if self.fit == "pad" or self.for_crops:
             return content(width, height, self.resize)
         shortest = min(width, height)
@@ -188,15 +173,3 @@ def _new_line(values: tuple[float, ...], width: int, device: torch.device) -> Te
 
 
 _cached_line = lru_cache(maxsize=64)(_new_line)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Keep the upper byte of 16-bit grey; stretch the range of wider integers and floats."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("its values are not all finite")  # they would stretch the rest to black
-    if image.mode.startswith("I;16"):
-        values = values / 257
-    else:
-        values = (values - values.min()) * (255 / max(values.max() - values.min(), 1e-12))
-    return Image.fromarray(values.round().astype(np.uint8))

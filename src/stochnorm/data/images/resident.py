@@ -14,6 +14,7 @@ from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.data.images.readable import THREADS
 from stochnorm.data.images.store import ImageStore
 from stochnorm.data.images.stream import pinned
+from stochnorm.files import FileStamp
 from stochnorm.nn.cuda.memory import free_memory
 
 __all__ = ["SHARE", "ResidentImages", "fits", "keep", "release", "resident"]
@@ -154,7 +155,7 @@ def _kind(preprocessing: Preprocessing, device: torch.device) -> tuple[object, .
     return *preprocessing.kind, device
 
 
-def _names(store: ImageStore, indices: Sequence[int]) -> Iterator[tuple[str, str, int, int]]:
-    """Yield what tells images apart: root, path, size and modification time of each one's file."""
+def _names(store: ImageStore, indices: Sequence[int]) -> Iterator[tuple[str, str, FileStamp | None]]:
+    """Yield what tells images apart: root, path and stamp of each one's file."""
     root = str(store.root.resolve())
-    return ((root, store.rows[index].path, *store.stamps[index]) for index in indices)
+    return ((root, store.rows[index].path, store.stamps[index]) for index in indices)

@@ -14,6 +14,7 @@ from stochnorm.data.images.cache import ImageCache, NoCacheError
 from stochnorm.data.images.preprocessing import Preprocessing
 from stochnorm.data.images.readable import THREADS, Track, readable
 from stochnorm.data.manifest import Row
+from stochnorm.files import FileStamp
 
 __all__ = ["ImageStore"]
 
@@ -36,7 +37,7 @@ class ImageStore:
 
     Attributes:
         rows: The readable images.
-        stamps: Size and modification time of each image's file, from before it was read.
+        stamps: Stamp of each image's file, from before it was read; None if it has none.
 
     Raises:
         ValueError: No image can be read; or, with `strict`, one cannot.
@@ -57,7 +58,7 @@ class ImageStore:
         self.root = root
         self.preprocessing = preprocessing
         self.rows: list[Row] = []
-        self.stamps: list[tuple[int, int]] = []
+        self.stamps: list[FileStamp | None] = []
         self._cache: ImageCache | None = None
         if cache in ("auto", "disk"):
             self._cache = self._open(listed or [row.path for row in rows], warn_of_limit=cache == "disk")
@@ -100,14 +101,13 @@ class ImageStore:
                 _warn_of(error)
             return None
 
-    def _obtain(self, row: Row) -> tuple[tuple[int, int], Tensor | None]:
+    def _obtain(self, row: Row) -> tuple[FileStamp | None, Tensor | None]:
         """Read an image, and stamp it; None in place of the image if the file on disk has it."""
         path = self.root / row.path
         try:
-            about = path.stat()
-            stamp = about.st_size, about.st_mtime_ns
+            stamp = FileStamp.of(path)
         except OSError:
-            stamp = -1, -1  # reading it raises the error to show
+            stamp = None  # reading it raises the error to show
         return stamp, self.preprocessing.read(path) if self._cache is None else self._cache.hold(row.path)
 
 

@@ -21,6 +21,7 @@ def thumbnail(path: Path) -> str:
 
     Raises:
         ValueError: There is no such file, or it cannot be read as an image.
+        OSError: The system cannot read the file.
     """
     data = io.BytesIO()
     pixels = _SMALL.center_crop(_SMALL.read(path))
@@ -51,7 +52,7 @@ class Album:
         if place not in self._places:
             try:
                 image = thumbnail(place)
-            except ValueError:
+            except (OSError, ValueError):
                 self._places[place] = None
             else:
                 self._places[place] = len(self.images)
