@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "cache_directory", "check_target", "write_text"]
+__all__ = ["atomic_path", "cache_directory", "check_target", "set_aside", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -57,6 +57,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, other: Path) -> None:
+    """Keep a file under another name too, before `path` is replaced; it takes no room twice."""
+    if path.is_file():
+        other.unlink(missing_ok=True)
+        try:
+            os.link(path, other)
+        except OSError:  # a disk that knows no second name
+            path.replace(other)
 
 
 def write_text(path: Path, text: str) -> None:

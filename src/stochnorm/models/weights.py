@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stochnorm.models.digest import check_digest
 from stochnorm.text import some
 
 __all__ = [
@@ -37,10 +38,10 @@ def read_notes(path: Path) -> dict[str, Any]:
     """Read the metadata of a model that stochnorm saved: backbone, preprocessing, classes; empty for another file."""
     try:
         with safe_open(path, "pt") as file:
-            notes: dict[str, Any] = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
+            notes: Any = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
     except (OSError, SafetensorError, json.JSONDecodeError):
         return {}
-    return notes
+    return notes if isinstance(notes, dict) else {}
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -67,6 +68,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # parsers raise errors of many kinds for other files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a weight file, or damaged ({reason}); use another") from error
+    if path.suffix == ".safetensors":
+        check_digest(path, read_notes(path), content)
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -55,6 +55,7 @@ class Run:
     | `curves.png`, `.svg` | loss and score over the steps |
     | `checkpoint.pt` | the state to resume from; removed when the run is done |
     | `model.safetensors` | the selected model, with class names and preprocessing |
+    | `checkpoint.previous.pt`, `model.previous.safetensors` | those before, in case the last ones are damaged; removed |
     | `test_predictions.csv` | path, label, predicted class and probabilities of each test image |
     | `confusion_matrix.csv` | counts of test images: a row per true class, a column per predicted class |
     | `result.json` | test and validation metrics, counts, cost, environment |
@@ -73,7 +74,9 @@ class Run:
         self.curves = path / "curves.png"
         self.curves_svg = path / "curves.svg"
         self.checkpoint = path / "checkpoint.pt"
+        self.previous_checkpoint = path / "checkpoint.previous.pt"
         self.model = path / "model.safetensors"
+        self.previous_model = path / "model.previous.safetensors"
         self.predictions = path / "test_predictions.csv"
         self.confusion = path / "confusion_matrix.csv"
         self.result = path / "result.json"
@@ -144,7 +147,8 @@ class Run:
             self._check_same(config)
         elif self._settings():
             finished = self.result.is_file()
-            begun = any(map(Path.exists, (self.checkpoint, self.search, self.candidates)))
+            progress = (self.checkpoint, self.previous_checkpoint, self.search, self.candidates)
+            begun = any(map(Path.exists, progress))
             begun |= any(self.folds.glob("*/config.json"))
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
@@ -176,6 +180,11 @@ class Run:
             remove_tracker(self.path, tracker)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
+
+    def forget_progress(self) -> None:
+        """Remove what a run is resumed from: it is finished, or begins again."""
+        for file in (self.checkpoint, self.previous_checkpoint, self.previous_model):
+            file.unlink(missing_ok=True)
 
     def check_place(self, config: FinetuneConfig) -> None:
         """Raise an error if the directory is a file or lies inside the images' folder."""

@@ -28,6 +28,7 @@ from stochnorm.training.kept.keep import keep, starting_weights
 from stochnorm.training.loop import Trained, fit
 from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
+from stochnorm.training.recovery import settle
 from stochnorm.training.selection import selected
 
 __all__ = ["Result", "conclude", "open_run", "train", "write_page"]
@@ -77,8 +78,10 @@ def train(
             run.check(config)
         if config.resume and run.result.is_file():
             display.note(f"{run.path} is finished; this is its result")
-            run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
+            run.forget_progress()  # left by a process that was killed between the two
         else:
+            if first and config.resume:
+                settle(run, config.select)
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated, probe=probe)
                 open_run(job, config)
@@ -136,7 +139,7 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None)
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
-        job.run.checkpoint.unlink(missing_ok=True)
+        job.run.forget_progress()
         job.trackers.finish(record)
         if job.config.report:
             write_page(job.run)

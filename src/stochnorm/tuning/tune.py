@@ -260,8 +260,8 @@ def _drop_beaten(study: optuna.Study, out: Path) -> None:
     for trial in ended(study):
         if trial.user_attrs["run"] != kept:
             run = Run(out / trial.user_attrs["run"])
-            for file in (run.checkpoint, run.model):
-                file.unlink(missing_ok=True)
+            run.forget_progress()
+            run.model.unlink(missing_ok=True)
 
 
 def _report(study: optuna.Study, out: Path) -> None:

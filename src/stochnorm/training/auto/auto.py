@@ -120,7 +120,7 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     for name in state.tried:
         directory = Run(run.candidates / name)
         directory.model.unlink(missing_ok=True)
-        directory.checkpoint.unlink(missing_ok=True)
+        directory.forget_progress()
 
 
 def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str:
