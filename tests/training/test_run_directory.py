@@ -83,7 +83,7 @@ def test_a_run_starts_anew_over_one_without_a_checkpoint_only(
         patch.setattr(TrainingStep, "compute", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             finetune(settings, quiet=True)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv", "images.csv"}
     changed = replace(settings, lr=0.01)
     stop_at(3, changed)
     assert json.loads((tmp_path / "run/config.json").read_text())["lr"] == 0.01

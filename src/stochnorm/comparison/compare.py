@@ -15,6 +15,7 @@ from stochnorm.comparison.queue import perform_all
 from stochnorm.data import read_source
 from stochnorm.files import write_text
 from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.images import check_images
 from stochnorm.runs.records import LABELS, Failure, Record, record_of
 
 __all__ = ["Comparison", "collect", "compare"]
@@ -83,8 +84,12 @@ def compare(
     runs = list(grid.runs())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # each run gives the same warnings
-        for data in dict.fromkeys(run.config.data for run in runs):
-            read_source(data)  # so that an error in the data is raised once, not by every run
+        # Here, so that an error in the data is raised once, not by every run.
+        sources = {data: read_source(data) for data in dict.fromkeys(run.config.data for run in runs)}
+    for run in runs:
+        finished = Run(grid.directory(run, out))
+        if finished.result.is_file():
+            check_images(finished, sources[run.config.data].root)
     _write_labels(out, grid, runs, scale)
     jobs: dict[str, tuple[str, Job]] = {}
     for run in runs:

@@ -51,6 +51,7 @@ class Run:
     |---|---|
     | `config.json` | the settings |
     | `split.csv` | the images and their split, as a manifest |
+    | `images.csv` | size, times and digest of each image: a run is not continued on others of the same names |
     | `metrics.jsonl` | one line per validation: step, epoch, loss, score, speed |
     | `curves.png`, `.svg` | loss and score over the steps |
     | `checkpoint.pt` | the state to resume from; removed when the run is done |
@@ -70,6 +71,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.config = path / "config.json"
         self.split = path / "split.csv"
+        self.images = path / "images.csv"
         self.metrics = path / "metrics.jsonl"
         self.curves = path / "curves.png"
         self.curves_svg = path / "curves.svg"

@@ -25,6 +25,7 @@ from stochnorm.methods.catalogue import trains
 from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
+from stochnorm.runs.images import check_images
 from stochnorm.runs.warning import warnings_once
 from stochnorm.training.display import Display, describe
 from stochnorm.training.finetune import finetune
@@ -168,6 +169,8 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
         study = open_study(optuna, out, storage, prune)
         if storage:
             check_owner(study, out)
+        for trial in ended(study):
+            check_images(Run(out / trial.user_attrs["run"]), source.root)
         put_back_killed(study, out)
         check_same(study, config, out)
         offer(study, searched(config))
