@@ -88,7 +88,9 @@ def test_one_changed_byte_of_the_same_size_and_time_is_seen_and_missing_digests_
     check_images(run, photos)
 
 
-@pytest.mark.parametrize("damage", ["", "path\n", "a,b,c\n1\n", "path,size,mtime,ctime,inode,digest\nx,1,2,3,y,z\n", "\0"])
+@pytest.mark.parametrize(
+    "damage", ["", "path\n", "a,b,c\n1\n", "path,size,mtime,ctime,inode,digest\nx,1,2,3,y,z\n", "\0"]
+)
 def test_a_damaged_list_of_stamps_is_named(tmp_path: Path, damage: str) -> None:
     run = Run(tmp_path)
     run.images.write_text(damage)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stochnorm.errors import ran_out
 from stochnorm.models.digest import check_digest
 from stochnorm.text import some
 
@@ -66,6 +67,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "state_dict() with torch.save or safetensors"
         ) from error
     except Exception as error:  # parsers raise errors of many kinds for other files
+        if ran_out(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a weight file, or damaged ({reason}); use another") from error
     if path.suffix == ".safetensors":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from stochnorm.errors import ran_out
 from stochnorm.files import atomic_path, set_aside
 from stochnorm.runs.directory import Run
 from stochnorm.runs.precision import Precision
@@ -48,6 +49,8 @@ def damage_of(checkpoint: Path) -> str:
         state = read_checkpoint(checkpoint)
         missing = {"step", "history", "sums", "processes", "model", "optimizer"} - state.keys()
     except Exception as error:  # a damaged file can raise anything
+        if ran_out(error):
+            raise
         return (str(error) or type(error).__name__).splitlines()[0]
     return f"{sorted(missing)[0]} is missing" if missing else ""
 
@@ -71,8 +74,10 @@ def begun_with(run: Run, earlier: Callable[[], Precision]) -> Precision | None:
         try:
             kept = read_checkpoint(checkpoint).get("begun_with")
             return earlier() if kept is None else Precision(**kept)
-        except Exception:  # a damaged file can raise anything
-            continue
+        except Exception as error:  # a damaged file can raise anything
+            if ran_out(error):
+                raise
+
     return None
 
 
@@ -90,6 +95,8 @@ def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[
         state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
         processes = state["processes"]
     except Exception as error:  # a damaged file can raise anything
+        if ran_out(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{run.checkpoint} cannot be read ({reason}); start again with --overwrite") from error
     for group in optimizer.param_groups:

@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
-from stochnorm.files import write_text
+from stochnorm.files import locked, write_text
 from stochnorm.methods.catalogue import trains
 from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
@@ -161,7 +159,7 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
     images = Counter(row.split for row in split_rows(source, config))
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.resolve().with_name(f".{out.resolve().name}.lock")  # of processes that start together
-    with FileLock(lock, timeout=300):  # it is held for moments
+    with locked(lock, timeout=300):  # it is held for moments
         if not (out / "trials").is_dir():
             run.check(replace(config, out=str(out)))
         if not storage:

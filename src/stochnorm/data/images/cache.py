@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
 import struct
@@ -19,11 +18,10 @@ from typing import Any
 
 import PIL
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.files import cache_directory
+from stochnorm.files import cache_directory, locked, private_directory, write_all
 
 if sys.platform != "win32":
     import fcntl
@@ -58,7 +56,7 @@ def cache_limit() -> float:
 
 
 class ImageCache:
-    """The resized images of one source, in a memory-mapped file in the user's cache directory.
+    """The resized images of one source, in a file in the user's cache directory.
 
     The file has a slot for each image of the source and a table with an entry for each slot: size and modification
     time of the image's file, and a checksum of the slot. A slot is used only if all of them match, and its entry is
@@ -97,8 +95,8 @@ class ImageCache:
         self._path = directory / f"{key[:32]}.images"
         if sys.platform == "win32":
             raise NoCacheError("images are cached on disk on Linux and macOS only")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(directory / ".lock", timeout=60):  # held for a moment only
+        private_directory(directory)
+        with locked(directory / ".lock", timeout=60):  # held for a moment only
             _make_room(self._path, self._size)
             self._attach(_open(self._path, f"stochnorm images {key}\n".encode(), self._size))
 
@@ -131,27 +129,29 @@ class ImageCache:
     def get(self, path: str) -> Tensor | None:
         """Return an image after `hold`: (3, resize, resize), uint8, channels last in memory.
 
-        None if `hold` did not put it there, or if another run has replaced it because its file has changed.
+        None if `hold` did not put it there, if another run has replaced it because its file has changed, or if another
+        program has cut the cache's file.
         """
         entry = self._entries.get(path)
-        if entry is None:
+        if entry is None or os.fstat(self._descriptor).st_size != self._size:
             return None
         number, side = self._numbers[path], self._preprocessing.resize
         pixels = bytearray(self._bytes(number))
+        if len(pixels) != self._slot:
+            return None
         if self._entry(number) != entry:  # after the bytes were copied: a writer clears the entry first
             return None
         return torch.frombuffer(pixels, dtype=torch.uint8).view(side, side, 3).movedim(-1, 0)
 
     def _attach(self, descriptor: int) -> None:
-        """Map the file, and lock it so that it is not removed while this object lives."""
+        """Keep the file open, and lock it so that it is not removed while this object lives."""
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._map = memoryview(mmap.mmap(descriptor, self._size, access=mmap.ACCESS_READ))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a worker process that is not forked must open itself."""
-        return {name: value for name, value in vars(self).items() if name not in ("_descriptor", "_map")}
+        return {name: value for name, value in vars(self).items() if name not in ("_descriptor",)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -161,39 +161,25 @@ class ImageCache:
             self._entries = {}
 
     def _entry(self, number: int) -> bytes:
-        start = _PAGE + number * _ENTRY
-        return bytes(self._map[start : start + _ENTRY])
+        return os.pread(self._descriptor, _ENTRY, _PAGE + number * _ENTRY)
 
-    def _bytes(self, number: int) -> memoryview:
-        start = self._slots + number * self._slot
-        return self._map[start : start + self._slot]
+    def _bytes(self, number: int) -> bytes:
+        """Read a slot; less of it where the file was cut, which would end a process that had mapped it."""
+        return os.pread(self._descriptor, self._slot, self._slots + number * self._slot)
 
     def _write(self, number: int, stamp: bytes, image: Tensor) -> bytes:
-        """Write a slot by system calls, which fail on a full disk; writing to mapped memory would end the process."""
+        """Write a slot; an error says that the disk is full."""
         pixels = image.movedim(0, -1).contiguous().numpy().tobytes()
         entry = stamp + _checksum(pixels)
         place = _PAGE + number * _ENTRY
-        _write_all(self._descriptor, bytes(_ENTRY), place)
-        _write_all(self._descriptor, pixels, self._slots + number * self._slot)
-        _write_all(self._descriptor, entry, place)
+        write_all(self._descriptor, bytes(_ENTRY), place)
+        write_all(self._descriptor, pixels, self._slots + number * self._slot)
+        write_all(self._descriptor, entry, place)
         return entry
 
 
-def _checksum(pixels: bytes | memoryview) -> bytes:
+def _checksum(pixels: bytes) -> bytes:
     return zlib.crc32(pixels).to_bytes(_CHECKSUM, "little")
-
-
-def _write_all(descriptor: int, data: bytes, place: int) -> None:
-    """Write all of the data, in parts if needed.
-
-    Raises:
-        OSError: The system writes nothing.
-    """
-    while data:  # a nearly full disk takes a part
-        written = os.pwrite(descriptor, data, place)
-        if written < 1:
-            raise OSError(f"none of {len(data)} bytes were written at byte {place}; is the disk full?")
-        data, place = data[written:], place + written
 
 
 def _open(path: Path, header: bytes, size: int) -> int:
@@ -204,11 +190,11 @@ def _open(path: Path, header: bytes, size: int) -> int:
             os.utime(descriptor)  # time of the last use
             return descriptor
         os.close(descriptor)
-        path.unlink()  # never truncated: another process may have mapped it
+        path.unlink()  # never truncated: another process may read it
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.ftruncate(descriptor, size)
-        _write_all(descriptor, header, 0)
+        write_all(descriptor, header, 0)
     except OSError:
         os.close(descriptor)
         path.unlink()
