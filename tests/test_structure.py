@@ -25,12 +25,13 @@ FLOORS = [
     {"regularizers", "data"},
     {"nn"},
     {"plotting"},
-    {"files", "text"},
+    {"outputs"},
+    {"errors", "files", "kinds", "text"},
 ]
 """From the top down. A file imports from its own folder and from lower floors."""
 
 NEVER = {
-    "nn": {"files", "text", "plotting"},
+    "nn": {"errors", "files", "kinds", "outputs", "text", "plotting"},
     "regularizers": {"data", "models", "runs"},
     "data": {"models"},
     "methods": {"runs"},

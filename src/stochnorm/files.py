@@ -1,16 +1,29 @@
-"""Atomic writing of files, their stamps, and the folders of caches."""
+"""Atomic writing of files, their stamps, locks, and the folders of caches."""
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["FileStamp", "atomic_path", "cache_directory", "check_target", "write_text"]
+from filelock import FileLock
+
+__all__ = [
+    "FileStamp",
+    "atomic_path",
+    "cache_directory",
+    "check_target",
+    "locked",
+    "private_directory",
+    "set_aside",
+    "write_all",
+    "write_text",
+]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -42,6 +55,15 @@ def cache_directory(kind: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "stochnorm" / kind
 
 
+def private_directory(path: Path) -> None:
+    """Make a cache's folder, which nobody but the user may look into, whatever the umask is."""
+    for folder in (path.parent, path):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(OSError):  # of an earlier version, or of another user
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o700)
+
+
 def check_target(path: Path) -> None:
     """Check that a file could be written, before long work.
 
@@ -56,8 +78,25 @@ def check_target(path: Path) -> None:
 
 
 @contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Name the file in an error of writing it, and say what to do.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "; free some space" if error.errno in _FULL else ""
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{remedy}") from error
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; it replaces `path` at the end of the block, or is removed on an error.
+
+    A link stays, and the file that it leads to is replaced. A new file has the permissions that the umask leaves, one
+    that is replaced keeps its own.
 
     Raises:
         OSError: The disk is full or not writable; the message names the file.
@@ -65,23 +104,78 @@ def atomic_path(path: Path) -> Iterator[Path]:
     check_target(path)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        remedy = "; free some space" if error.errno in _FULL else ""
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}{remedy}") from error
+        with explained(path):
+            target = path.resolve() if path.is_symlink() else path
+            temporary = _temporary(target)
+            mode = stat.S_IMODE((target if target.is_file() else temporary).stat().st_mode)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)  # some libraries put a file of their own in its place
+            temporary.replace(target)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Make an empty file next to a path. A name that is taken, by a link too, is not used."""
+    for _ in range(100):
+        name = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        with suppress(FileExistsError):
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+            return name
+    raise FileExistsError(errno.EEXIST, "no temporary name is free in its folder")
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock file within the block.
+
+    Args:
+        path: The file; it is made if there is none.
+        timeout: Seconds to wait for it; below 0 without end.
+
+    Raises:
+        filelock.Timeout: Another process holds it.
+        OSError: A link or a folder stands in its place, which is not followed; or it cannot be made.
+    """
+    if path.is_symlink() or path.is_dir():
+        what = "link" if path.is_symlink() else "folder"
+        raise OSError(f"{path} is a {what}, where the file of a lock should be; remove it")
+    with FileLock(path, timeout=timeout, mode=0o666):
+        yield
+
+
+def set_aside(path: Path, other: Path) -> None:
+    """Keep a file under another name too, before `path` is replaced; it takes no room twice."""
+    if path.is_file():
+        other.unlink(missing_ok=True)
+        try:
+            os.link(path, other)
+        except OSError:  # a disk that knows no second name
+            path.replace(other)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_all(descriptor: int, data: bytes, place: int | None = None) -> None:
+    """Write all of the data, in parts if needed.
+
+    Args:
+        descriptor: An open file.
+        data: What to write.
+        place: Where; None: where the file stands, such as a pipe.
+
+    Raises:
+        OSError: The system writes nothing.
+    """
+    while data:  # a nearly full disk takes a part
+        written = os.write(descriptor, data) if place is None else os.pwrite(descriptor, data, place)
+        if written < 1:
+            raise OSError(errno.ENOSPC, f"none of {len(data)} bytes were written; is the disk full?")
+        data, place = data[written:], None if place is None else place + written

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from stochnorm.cli.options import Data, Device
+from stochnorm.cli.options import Data, Device, Overwrite
 
 __all__ = ["Doctor"]
 
-SHOWN = ("all", "out", "csv")  # what is shown and written, not what is measured
+SHOWN = ("all", "out", "csv", "overwrite")  # what is shown and written, not what is measured
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,19 @@ class Doctor:
     """Path of a picture without its ending (.png and .svg are written), or a folder for it; empty for none."""
     csv: str = ""
     """CSV file for the table."""
+    overwrite: Overwrite = False
 
     def run(self) -> None:
-        from stochnorm.doctor.show import picture_path
-        from stochnorm.files import check_target
+        from stochnorm.doctor.show import format_rows, picture_path
+        from stochnorm.outputs import LAYERS, PICTURE, Output
 
-        picture, table = picture_path(self.out) if self.out else None, Path(self.csv) if self.csv else None
-        for target in (picture, table):
-            if target is not None:
-                check_target(target)
+        picture = picture_path(self.out) if self.out else None
+        table = Output(Path(self.csv), LAYERS, self.overwrite) if self.csv else None
+        if table is not None:
+            table.check()
+        if picture is not None:
+            for file in (picture, picture.with_suffix(".svg")):
+                Output(file, PICTURE, self.overwrite).check()
 
         from rich.console import Console
 
@@ -62,7 +66,7 @@ class Doctor:
         console = Console(highlight=False)
         diagnosis.show(console, layers=None if self.all else 8)
         if table is not None:
-            diagnosis.to_csv(table)
+            table.write(format_rows(diagnosis.rows))
         if picture is not None:
             diagnosis.plot(picture)
             console.print(f"picture: {picture}", markup=False, soft_wrap=True)

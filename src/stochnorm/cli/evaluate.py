@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stochnorm.cli.options import Device, RunPath, Strict
+from stochnorm.cli.options import Device, Overwrite, RunPath, Strict
 
 __all__ = ["Evaluate"]
 
@@ -32,6 +32,7 @@ class Evaluate:
     json: str = ""
     """JSON file for the metrics, overall and per class, and for what was evaluated."""
     strict: Strict = False
+    overwrite: Overwrite = False
     batch_size: int = 32
     """Images, or crops, per batch."""
     device: Device = "auto"
@@ -40,10 +41,15 @@ class Evaluate:
     auto: bf16 where the hardware supports it and, on a CPU, takes at most 1.1 times as long as 32; else 32."""
 
     def run(self) -> None:
-        from stochnorm.files import check_target, write_text
+        from stochnorm.outputs import METRICS, PREDICTIONS, Output
 
-        for target in filter(None, (self.csv, self.json)):
-            check_target(Path(target))
+        table = Output(Path(self.csv), PREDICTIONS, self.overwrite)
+        numbers = Output(Path(self.json), METRICS, self.overwrite)
+        for given, output in ((self.csv, table), (self.json, numbers)):
+            if given:
+                output.check()
+        if self.csv and self.json and table.path.resolve() == numbers.path.resolve() and not table.streams:
+            raise ValueError(f"--csv and --json both name {self.csv}; give two files")
 
         from stochnorm.evaluation.evaluate import evaluate
         from stochnorm.training.display import Display
@@ -63,7 +69,7 @@ class Evaluate:
         )
         evaluation.show(display.console)
         if self.csv:
-            write_text(Path(self.csv), evaluation.predictions_csv())
+            table.write(evaluation.predictions_csv())
         if self.json:
             about = {"run": self.model, "data": self.data, "ten_crop": self.ten_crop, "flip": self.flip}
-            write_text(Path(self.json), evaluation.metrics_json(**about))
+            numbers.write(evaluation.metrics_json(**about))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Suppress, arg
 
-from stochnorm.cli.options import Preset, RunOptions
+from stochnorm.cli.options import Overwrite, Preset, RunOptions
 from stochnorm.runs.settings import METHOD_HELP
 
 __all__ = ["FindLr"]
@@ -47,21 +47,27 @@ class FindLr(RunOptions, FindLrOptions):
     ten_crop: Suppress[bool] = False
     out: Suppress[str] = ""
     resume: Suppress[bool] = False
-    overwrite: Suppress[bool] = False
+    overwrite: Overwrite = False
     report: Suppress[bool] = False
     log: Suppress[str] = "none"
     compile: Suppress[bool] = False
 
     def run(self) -> None:
         config = self.config()
+
+        from stochnorm.outputs import PICTURE, RATE, Output
+
         if self.folder:
             if Path(self.folder).is_file():
                 raise ValueError(f"{self.folder} is a file; give a folder for lr.json and lr.png")
+            rate = Output(Path(self.folder, "lr.json"), RATE, self.overwrite)
+            pictures = [Output(Path(self.folder, f"lr.{end}"), PICTURE, self.overwrite) for end in ("png", "svg")]
             Path(self.folder).mkdir(parents=True, exist_ok=True)
+            for output in (rate, *pictures):
+                output.check()
 
         from rich.console import Console
 
-        from stochnorm.files import write_text
         from stochnorm.training.find_lr import find_lr
         from stochnorm.training.range_test import RULE
 
@@ -70,7 +76,7 @@ class FindLr(RunOptions, FindLrOptions):
         console.print("       lr  loss (median of five)", style="dim")
         console.print("\n".join(found.lines()))
         if self.folder:
-            write_text(Path(self.folder, "lr.json"), found.to_json())
+            rate.write(found.to_json())
             found.plot(Path(self.folder, "lr"))
             console.print(f"picture: {Path(self.folder, 'lr.png')}", markup=False)
         if found.suggested is None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import tyro
 
+from stochnorm.cli.standard import lasting
+from stochnorm.errors import reason_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.warning import show_warnings
 
@@ -38,6 +40,9 @@ COMMANDS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command. An error is one line on standard error; STOCHNORM_TRACEBACK=1 shows its traceback instead.
 
+    A command goes on where nobody reads its output any more (`| head`), or where it is closed. Where it cannot be
+    written for another reason, such as a full disk, it goes on too, and that is the error at its end.
+
     Returns:
         The exit status: 0, 1 after an error, 130 after Ctrl-C.
     """
@@ -47,9 +52,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if issubclass(category, UserWarning):
             _print_error(f"warning: {message}", style="yellow")
 
-    with show_warnings(show_warning):
+    with lasting() as output, show_warnings(show_warning):
         try:
             parse(args).run()
+            output.flush()
         except KeyboardInterrupt as stop:
             _print_error(str(stop) or "stopped")
             if str(stop):
@@ -58,9 +64,10 @@ def main(args: Sequence[str] | None = None) -> int:
         except Exception as error:
             if os.environ.get("STOCHNORM_TRACEBACK"):
                 raise
-            expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
-            text = str(error) if expected else f"{type(error).__name__}: {error}"
-            _print_error(f"error: {_one_line(error, text)}", style="red")
+            _print_error(f"error: {reason_of(error)}", style="red")
+            return 1
+        if output.complaint:
+            _print_error(f"error: {output.complaint}", style="red")
             return 1
     return 0
 
@@ -106,9 +113,3 @@ def _resume_command(args: Sequence[str]) -> str:
     # Processes that torchrun started do not know its options.
     start = "torchrun ... -m stochnorm" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "stochnorm"
     return f"{start} {shlex.join(again)}"
-
-
-def _one_line(error: Exception, text: str) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    return " ".join(text.split())

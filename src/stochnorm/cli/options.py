@@ -10,7 +10,18 @@ from tyro.conf import Positional, arg
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.presets import PRESETS, preset_settings
 
-__all__ = ["Data", "Device", "ExecutorName", "Preset", "Reference", "RunOptions", "RunPath", "Strict", "Workers"]
+__all__ = [
+    "Data",
+    "Device",
+    "ExecutorName",
+    "Overwrite",
+    "Preset",
+    "Reference",
+    "RunOptions",
+    "RunPath",
+    "Strict",
+    "Workers",
+]
 
 Data: TypeAlias = Annotated[str, Positional, arg(metavar="DATA", help="Images, in a layout that finetune reads.")]
 Device: TypeAlias = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="Device to compute on.")]
@@ -18,6 +29,7 @@ ExecutorName: TypeAlias = Annotated[
     Literal["local", "ray"],
     arg(help="Processes on this machine, or a Ray cluster (that of RAY_ADDRESS, or a new one on this machine)."),
 ]
+Overwrite: TypeAlias = Annotated[bool, arg(help="Replace files that stochnorm did not write, too.")]
 Preset: TypeAlias = Annotated[
     str, arg(help=f"Named set of default settings: {', '.join(PRESETS)} (stochnorm ls presets); empty for none.")
 ]

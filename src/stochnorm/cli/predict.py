@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from stochnorm.cli.options import RunPath, Strict
+from stochnorm.cli.options import Overwrite, RunPath, Strict
 
 __all__ = ["Predict"]
 
@@ -26,12 +26,14 @@ class Predict:
     flip: bool = False
     """Average the logits of each image and its mirror image, also if the run did not."""
     strict: Strict = False
+    overwrite: Overwrite = False
 
     def run(self) -> None:
-        from stochnorm.files import check_target, write_text
+        from stochnorm.outputs import PREDICTIONS, Output
 
+        written = Output(Path(self.csv), PREDICTIONS, self.overwrite)
         if self.csv:
-            check_target(Path(self.csv))
+            written.check()
 
         from rich.console import Console
         from rich.markup import escape
@@ -53,4 +55,4 @@ class Predict:
             paths, labels = [str(p.path) for p in predictions], [p.label for p in predictions]
             probabilities = [list(p.probabilities.values()) for p in predictions]
             text = format_predictions(paths, labels, probabilities, list(predictions[0].probabilities))
-            write_text(Path(self.csv), text)
+            written.write(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from stochnorm.cli.options import Reference
+from stochnorm.cli.options import Overwrite, Reference
 
 __all__ = ["Report"]
 
@@ -23,6 +23,7 @@ class Report:
     title: str = ""
     """Title of the page; empty for one made from the runs."""
     reference: Reference = "vanilla"
+    overwrite: Overwrite = False
 
     def run(self) -> None:
         if not self.runs:
@@ -33,5 +34,5 @@ class Report:
         from stochnorm.report import report
 
         console = Console(highlight=False, soft_wrap=True)
-        for file in report(self.runs, self.out, title=self.title, reference=self.reference):
+        for file in report(self.runs, self.out, title=self.title, reference=self.reference, overwrite=self.overwrite):
             console.print(str(file), markup=False)

@@ -14,7 +14,10 @@ from stochnorm.comparison.grid import Grid, GridRun
 from stochnorm.comparison.queue import perform_all
 from stochnorm.data import read_source
 from stochnorm.files import write_text
+from stochnorm.kinds import read_json
 from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.images import check_images
+from stochnorm.runs.kinds import FailureKind
 from stochnorm.runs.records import LABELS, Failure, Record, record_of
 
 __all__ = ["Comparison", "collect", "compare"]
@@ -83,8 +86,12 @@ def compare(
     runs = list(grid.runs())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # each run gives the same warnings
-        for data in dict.fromkeys(run.config.data for run in runs):
-            read_source(data)  # so that an error in the data is raised once, not by every run
+        # Here, so that an error in the data is raised once, not by every run.
+        sources = {data: read_source(data) for data in dict.fromkeys(run.config.data for run in runs)}
+    for run in runs:
+        finished = Run(grid.directory(run, out))
+        if finished.result.is_file():
+            check_images(finished, sources[run.config.data].root)
     _write_labels(out, grid, runs, scale)
     jobs: dict[str, tuple[str, Job]] = {}
     for run in runs:
@@ -106,7 +113,7 @@ def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:
         if files.result.is_file():
             records.append(record_of(files, run.variant, name, scale))
         elif files.failure.is_file():
-            reason = json.loads(files.failure.read_text(encoding="utf-8"))["reason"]
+            reason = read_json(files.failure, FailureKind, "remove it")["reason"]
             config = run.config
             data = data_name(config.data)
             failures.append(Failure(run.variant, data, config.backbone, config.rate, run.repeat, name, reason))
@@ -118,7 +125,7 @@ def _write_labels(out: Path, grid: Grid, runs: Sequence[GridRun], scale: str) ->
     out.mkdir(parents=True, exist_ok=True)
     file = out / LABELS
     try:
-        labels = json.loads(file.read_text(encoding="utf-8"))
+        labels = read_json(file, dict[str, str], "")
     except (FileNotFoundError, ValueError):  # none yet, or damaged, which this repairs
         labels = {}
     labels |= {grid.directory(run, out).name: run.variant for run in runs} | {"": scale}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group
@@ -117,13 +115,14 @@ class _Running:
             if stamp == self._seen:
                 return
             lines = self._file.read_text(encoding="utf-8").splitlines()
-        except OSError:
+            history = [] if self._job.trials else Run(self._file.parent).read_metrics()
+        except (OSError, ValueError):
             return
         self._seen = stamp
         if self._job.trials:
             self.fraction, self.note = (len(lines) - 1) / self._job.trials, f"{len(lines) - 1} trials"
-        elif lines:
-            record: dict[str, Any] = json.loads(lines[-1])
+        elif history:
+            record = history[-1]
             self.fraction = record["step"] / self._job.config.steps
             score = record.get(f"val_{record['score']}")
             value = "" if score is None else f"  val {score:.1f}"

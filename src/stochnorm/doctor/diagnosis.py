@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from stochnorm.doctor.advice import advise
-from stochnorm.doctor.show import picture_path, show_statistics, write_rows
+from stochnorm.doctor.show import format_rows, picture_path, show_statistics
 from stochnorm.doctor.statistics import NetworkStatistics
+from stochnorm.files import write_text
 
 __all__ = ["Diagnosis"]
 
@@ -34,7 +35,7 @@ class Diagnosis(NetworkStatistics):
 
     def to_csv(self, path: Path) -> None:
         """Write a line per layer with the fields of `LayerStatistics`; empty where all channels are dead."""
-        write_rows(self.rows, path)
+        write_text(path, format_rows(self.rows))
 
     def plot(self, path: Path) -> None:
         """Draw shift, noise and scale over the layers, as PNG and SVG.

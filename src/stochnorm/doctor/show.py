@@ -15,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stochnorm.doctor.statistics import LayerStatistics, NetworkStatistics
-from stochnorm.files import write_text
 from stochnorm.text import rounded
 
-__all__ = ["picture_path", "show_statistics", "write_rows"]
+__all__ = ["format_rows", "picture_path", "show_statistics"]
 
 
 def show_statistics(
@@ -49,14 +48,14 @@ def show_statistics(
     console.print(f"\n{part}{found.images} images in {found.batches} batches", style="dim")
 
 
-def write_rows(rows: Sequence[LayerStatistics], path: Path) -> None:
-    """Write a CSV file with a line per layer."""
+def format_rows(rows: Sequence[LayerStatistics]) -> str:
+    """Return CSV text with a line per layer."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(LayerStatistics)], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _field(value) for name, value in asdict(row).items()})
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def picture_path(name: str | Path) -> Path:

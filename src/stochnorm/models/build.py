@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
+from stochnorm.errors import ran_out
 from stochnorm.models.backbones import Backbone, find_backbone
 from stochnorm.models.classifier import Classifier
 from stochnorm.models.heads import names_of, new_heads
@@ -208,6 +209,8 @@ def _fault(classifier: Classifier, size: int, *, auxiliary: bool) -> str | None:
         try:
             logits, _ = classifier.outputs(model(images))
         except Exception as error:  # networks raise errors of many kinds for a size they were not made for
+            if ran_out(error):
+                raise
             return _reason(error)
     wanted = (2, len(classifier.classes))
     return None if logits.shape == wanted else f"its output is {tuple(logits.shape)} instead of {wanted}"

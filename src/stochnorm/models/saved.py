@@ -19,10 +19,11 @@ from stochnorm.files import atomic_path
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.build import assemble
 from stochnorm.models.classifier import Classifier
+from stochnorm.models.digest import check_digest, with_digest
 from stochnorm.models.weights import batch_instance_layers, load_weights
 from stochnorm.nn import convert_batch_instance
 
-__all__ = ["hold_classifier", "load_classifier", "read_notes", "save_classifier"]
+__all__ = ["hold_classifier", "load_classifier", "save_classifier"]
 
 
 def save_classifier(path: Path, classifier: Classifier, notes: dict[str, Any]) -> None:
@@ -51,16 +52,26 @@ def hold_classifier(classifier: Classifier, notes: dict[str, Any]) -> Callable[[
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in classifier.model.state_dict().items()
     }
-    return partial(_write, tensors, json.dumps(about))
+    return partial(_write, tensors, about)
 
 
-def _write(tensors: dict[str, Tensor], about: str, path: Path) -> None:
+def _write(tensors: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+    """Write the file, and read it back before it replaces an earlier one."""
     with atomic_path(path) as temporary:
         try:
             # One key, since several are written in random order: the same model gives the same bytes.
-            save_file(tensors, temporary, metadata={"stochnorm": about})
-        except SafetensorError as error:  # a full disk, among others
+            save_file(tensors, temporary, metadata={"stochnorm": with_digest(about, tensors)})
+            check_digest(path, *_read(temporary))
+        except (SafetensorError, ValueError) as error:  # a full disk, among others
             raise OSError(errno.EIO, str(error)) from error
+
+
+def _read(file: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return metadata and tensors of a file; the first is None without metadata of ours."""
+    with safe_open(file, "pt") as content:
+        about = json.loads((content.metadata() or {}).get("stochnorm", "null"))
+        state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
+    return about, state
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -70,18 +81,17 @@ def load_classifier(path: str | Path) -> Classifier:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: [stochnorm.models.saved.save_classifier][] did not write the file.
+        ValueError: [stochnorm.models.saved.save_classifier][] did not write the file, or it is damaged.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such model; choose a run directory")
     try:
-        with safe_open(file, "pt") as content:
-            about = json.loads((content.metadata() or {}).get("stochnorm", "null"))
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, json.JSONDecodeError) as error:
+        about, state = _read(file)
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{file}: not a model saved by stochnorm, or damaged ({error}); {_REMEDY}") from error
+    check_digest(file, about, state)
     if about is None:
         raise ValueError(f"{file}: a weight file without class names; {_REMEDY}")
     try:
@@ -99,13 +109,6 @@ def load_classifier(path: str | Path) -> Classifier:
     classifier.preprocessing = preprocessing
     classifier.multi_label = bool(about.get("multi_label", False))
     return classifier
-
-
-def read_notes(path: Path) -> dict[str, Any]:
-    """Return the metadata of a file that `save_classifier` wrote, its notes among them."""
-    with safe_open(path, "pt") as content:
-        notes: dict[str, Any] = json.loads((content.metadata() or {}).get("stochnorm", "{}"))
-    return notes
 
 
 _REMEDY = "use a run directory or its model.safetensors (for a file of weights alone use --weights)"

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stochnorm.errors import ran_out
+from stochnorm.models.digest import check_digest
 from stochnorm.text import some
 
 __all__ = [
@@ -37,10 +39,10 @@ def read_notes(path: Path) -> dict[str, Any]:
     """Read the metadata of a model that stochnorm saved: backbone, preprocessing, classes; empty for another file."""
     try:
         with safe_open(path, "pt") as file:
-            notes: dict[str, Any] = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
+            notes: Any = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
     except (OSError, SafetensorError, json.JSONDecodeError):
         return {}
-    return notes
+    return notes if isinstance(notes, dict) else {}
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -65,8 +67,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "state_dict() with torch.save or safetensors"
         ) from error
     except Exception as error:  # parsers raise errors of many kinds for other files
+        if ran_out(error):
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a weight file, or damaged ({reason}); use another") from error
+    if path.suffix == ".safetensors":
+        check_digest(path, read_notes(path), content)
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

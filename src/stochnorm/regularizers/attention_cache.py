@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stochnorm.files import atomic_path
+from stochnorm.files import atomic_path, locked, private_directory
 
 __all__ = ["attention_key", "cached_attention"]
 
@@ -58,8 +57,8 @@ def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, 
     path = directory / f"{key}.safetensors"
     with ExitStack() as stack:
         with suppress(OSError):  # writing the file reports it
-            directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(directory / f".{key}.lock"))
+            private_directory(directory)
+            stack.enter_context(locked(directory / f".{key}.lock"))
         weights = _read(path, key)
         if weights is None:
             weights = {layer: weight.cpu().contiguous() for layer, weight in compute().items()}

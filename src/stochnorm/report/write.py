@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from stochnorm.files import check_target, write_text
+from stochnorm.kinds import read_json
+from stochnorm.outputs import PAGE, TABLES, Output
 from stochnorm.report.page.render import format_report
 from stochnorm.report.tables import write_tables
 from stochnorm.runs.directory import Run
+from stochnorm.runs.kinds import FailureKind
 from stochnorm.runs.records import Failure, Record, read_records
 from stochnorm.text import count, some
 
@@ -45,11 +48,18 @@ def write_report(
         OSError: The file cannot be written.
     """
     check_target(path)
-    write_text(path, format_report(records, root=root, title=title, failures=failures, reference=reference))
+    with _readable(f"the {count(len(records), 'record')}"):
+        text = format_report(records, root=root, title=title, failures=failures, reference=reference)
+    write_text(path, text)
 
 
 def report(
-    paths: Iterable[str | Path], out: str | Path = "", *, title: str = "", reference: str = "vanilla"
+    paths: Iterable[str | Path],
+    out: str | Path = "",
+    *,
+    title: str = "",
+    reference: str = "vanilla",
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the page on runs, and their tables (Markdown, LaTeX, CSV) beside it.
 
@@ -58,6 +68,7 @@ def report(
         out: File of the page; empty: ``report.html`` in the first directory, or beside the first file.
         title: Title of the page; empty: made from the methods and data sets.
         reference: Variant with which others are compared.
+        overwrite: Replace files too that are no reports and tables of stochnorm.
 
     Returns:
         The files that were written, the page first.
@@ -65,6 +76,7 @@ def report(
     Raises:
         FileNotFoundError: There is no finished run.
         ValueError: A file is damaged.
+        FileExistsError: A file to write exists and is not of stochnorm.
 
     Example:
         >>> report(["runs/photos"])  # doctest: +SKIP
@@ -81,18 +93,43 @@ def report(
         out = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
     page = Path(out)
     found = list(records.values())
-    check_target(page)
+    written = Output(page, PAGE, overwrite)
+    for output in (written, *(Output(page.parent / name, kind, overwrite) for name, kind in TABLES.items())):
+        output.check()
     notes = [note for path in places for note in _failed(path)]
-    write_text(page, format_report(found, root=Path(), title=title, reference=reference, notes=notes))
+    with _readable(some([str(path) for path in places])):
+        text = format_report(found, root=Path(), title=title, reference=reference, notes=notes)
+    written.write(text)
     return [page, *write_tables(found, page.parent, reference)]
 
 
 def _failed(path: Path) -> list[str]:
     """Name the failed runs of a comparison's directory, in a sentence."""
     reasons = {
-        file.parent.name: json.loads(file.read_text(encoding="utf-8")).get("reason", "no reason given")
+        file.parent.name: _reason(file)
         for file in sorted(path.rglob("failure.json"))
         if not Run(file.parent).result.is_file()
     }
     listed = some([f"{name} ({reason})" for name, reason in reasons.items()])
     return [f"{count(len(reasons), 'run')} in {path} failed, not counted here: {listed}."] if reasons else []
+
+
+def _reason(file: Path) -> str:
+    try:
+        reason: str = read_json(file, FailureKind, "")["reason"]
+    except (OSError, ValueError):
+        return "no reason given"
+    return reason
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Say which files are at fault where a page cannot be made of what they hold."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, TemplateError) as error:
+        raise ValueError(
+            f"{what}: a file there is damaged, or of another version ({type(error).__name__}: {error}); rerun it"
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -10,9 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stochnorm.kinds import check_kinds, parse_json
 from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of, trains
 from stochnorm.methods.ranges import check_ranges
-from stochnorm.runs.kinds import check_kinds
 from stochnorm.runs.presets import preset_settings
 from stochnorm.runs.settings import ImageSettings, RecipeSettings, RunSettings
 from stochnorm.runs.trackers import tracker_names
@@ -137,7 +136,7 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             ValueError: The file is damaged, or has an unknown setting or a value out of its range.
         """
         try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+            settings = parse_json(Path(path).read_text(encoding="utf-8"), dict[str, Any])
             check_kinds(cls, settings)
             return cls.from_dict(settings)
         except (ValueError, TypeError, AttributeError) as error:

@@ -11,11 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from stochnorm.files import atomic_path, write_text
+from stochnorm.files import atomic_path, locked, write_text
+from stochnorm.kinds import parse_json, read_json
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
+from stochnorm.runs.kinds import ResultKind, is_validation
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
 __all__ = ["Run", "RunInUseError", "data_name", "run_name"]
@@ -51,10 +53,12 @@ class Run:
     |---|---|
     | `config.json` | the settings |
     | `split.csv` | the images and their split, as a manifest |
+    | `images.csv` | size, times and digest of each image: a run is not continued on others of the same names |
     | `metrics.jsonl` | one line per validation: step, epoch, loss, score, speed |
     | `curves.png`, `.svg` | loss and score over the steps |
     | `checkpoint.pt` | the state to resume from; removed when the run is done |
     | `model.safetensors` | the selected model, with class names and preprocessing |
+    | `checkpoint.previous.pt`, `model.previous.safetensors` | those before, where the last ones are damaged; removed |
     | `test_predictions.csv` | path, label, predicted class and probabilities of each test image |
     | `confusion_matrix.csv` | counts of test images: a row per true class, a column per predicted class |
     | `result.json` | test and validation metrics, counts, cost, environment |
@@ -69,11 +73,14 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.config = path / "config.json"
         self.split = path / "split.csv"
+        self.images = path / "images.csv"
         self.metrics = path / "metrics.jsonl"
         self.curves = path / "curves.png"
         self.curves_svg = path / "curves.svg"
         self.checkpoint = path / "checkpoint.pt"
+        self.previous_checkpoint = path / "checkpoint.previous.pt"
         self.model = path / "model.safetensors"
+        self.previous_model = path / "model.previous.safetensors"
         self.predictions = path / "test_predictions.csv"
         self.confusion = path / "confusion_matrix.csv"
         self.result = path / "result.json"
@@ -114,10 +121,10 @@ class Run:
             RunInUseError: Another process holds the run.
         """
         self._check_no_file()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), blocking=False)
+        place = self.path.resolve()  # one lock for all names of a directory
+        place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with lock:
+            with locked(place.with_name(f".{place.name}.lock"), timeout=0):
                 for file in self.files:
                     for half in self.path.glob(f".{file.stem}-????????{file.suffix}"):  # of files.atomic_path
                         half.unlink()
@@ -144,7 +151,8 @@ class Run:
             self._check_same(config)
         elif self._settings():
             finished = self.result.is_file()
-            begun = any(map(Path.exists, (self.checkpoint, self.search, self.candidates)))
+            progress = (self.checkpoint, self.previous_checkpoint, self.search, self.candidates)
+            begun = any(map(Path.exists, progress))
             begun |= any(self.folds.glob("*/config.json"))
             if (finished or begun) and not config.overwrite:
                 state = "a finished run" if finished else "an unfinished run; resume it with resume=True (--resume)"
@@ -177,6 +185,11 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
 
+    def forget_progress(self) -> None:
+        """Remove what a run is resumed from: it is finished, or begins again."""
+        for file in (self.checkpoint, self.previous_checkpoint, self.previous_model):
+            file.unlink(missing_ok=True)
+
     def check_place(self, config: FinetuneConfig) -> None:
         """Raise an error if the directory is a file or lies inside the images' folder."""
         self._check_no_file()
@@ -189,16 +202,20 @@ class Run:
 
     def _check_no_file(self) -> None:
         there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
-        if there.is_file():
+        if not there.is_dir() and there.exists():
             raise FileExistsError(f"{there} is a file, not a run directory; choose another out (--out)")
+        if not self.path.resolve().name:
+            raise FileExistsError(
+                f"{self.path} is the root of the disk, not a run directory; choose another out (--out)"
+            )
 
     def _settings(self) -> dict[str, Any] | None:
         """Return the content of `config.json`; None if it is missing, damaged or not of a run."""
         try:
-            settings = json.loads(self.config.read_text(encoding="utf-8"))
+            settings: dict[str, Any] = read_json(self.config, dict[str, Any], "")
         except (OSError, ValueError):
             return None
-        return settings if isinstance(settings, dict) and "method" in settings else None
+        return settings if "method" in settings else None
 
     def _check_same(self, config: FinetuneConfig) -> None:
         """Raise an error unless the run has these settings, except those that do not change the result.
@@ -233,8 +250,18 @@ class Run:
         write_text(self.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in history))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the records of the validations."""
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        """Return the records of the validations.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            history = [parse_json(line, Any) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+            if odd := [number for number, record in enumerate(history, 1) if not is_validation(record)]:
+                raise ValueError(f"line {odd[0]} is no validation")
+        except ValueError as error:
+            raise ValueError(f"{self.metrics} is damaged ({error}); {_REPLACE}") from error
+        return history
 
     def read_result(self) -> dict[str, Any]:
         """Return the content of `result.json`.
@@ -242,10 +269,15 @@ class Run:
         Raises:
             ValueError: The file is damaged.
         """
-        try:
-            result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{self.result} is damaged ({error}); replace the run with overwrite=True (--overwrite)"
-            ) from error
+        result: dict[str, Any] = read_json(self.result, ResultKind, _REPLACE)
+        missing = sorted({"selected", "cost", "environment", "method", "config"} - result.keys())
+        missing += [name for name in ("validation", "test") if "score" in result and name not in result]
+        for name in ("validation", "test"):  # the candidates of `auto` have none
+            if result.get(name) is not None and result.get("score", "") not in result[name]:
+                missing.append(f"{name}.{result.get('score', 'score')}")
+        if missing:
+            raise ValueError(f"{self.result} is damaged ({missing[0]} is missing); {_REPLACE}")
         return result
+
+
+_REPLACE = "replace the run with overwrite=True (--overwrite)"

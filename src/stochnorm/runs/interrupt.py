@@ -1,4 +1,4 @@
-"""Stop between two steps after Ctrl-C or SIGTERM."""
+"""Stop between two steps after Ctrl-C, SIGTERM or the end of the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["agreed", "stop_signal"]
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set; a Ctrl-C after that interrupts at once.
+    """Yield an event that Ctrl-C, SIGTERM and a closed terminal set; a Ctrl-C after that interrupts at once.
 
     A second SIGTERM does not interrupt, because schedulers often send it twice. Outside the main thread, where Python
     receives no signals, the event is never set.
@@ -24,7 +24,10 @@ def stop_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        kinds.append(signal.SIGHUP)
+    handlers = {kind: signal.getsignal(kind) for kind in kinds}
 
     def request(number: int, frame: object) -> None:
         event.set()

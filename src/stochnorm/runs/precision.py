@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock
 from torch import nn
 
-from stochnorm.files import cache_directory, write_text
+from stochnorm.files import cache_directory, locked, private_directory, write_text
 from stochnorm.nn.cpu import depthwise, kernel
 from stochnorm.nn.cpu.accelerate import accelerate_convolutions
 
@@ -104,8 +103,8 @@ def _kept_times(kind: str) -> tuple[float, float]:
             path = cache_directory("precision") / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
             if (times := _read(path)) is not None:
                 return times
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(path.with_suffix(".lock"), timeout=60))
+            private_directory(path.parent)
+            stack.enter_context(locked(path.with_suffix(".lock"), timeout=60))
         except (OSError, RuntimeError):  # no home directory, no cache, or no locks there
             path = None
         times = None if path is None else _read(path)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stochnorm.files import write_text
+from stochnorm.kinds import check_kinds, parse_json, read_json
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.kinds import RecordKind
 
 __all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "record_of", "write_records"]
 
@@ -127,6 +129,7 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
     result = run.read_result()
     try:
         # By the class, so that settings that are newer than the file take their defaults.
+        check_kinds(FinetuneConfig, result["config"])
         config = FinetuneConfig.from_dict(result["config"])
         return Record(
             run=name or str(run.path),
@@ -148,8 +151,10 @@ def record_of(run: Run, variant: str = "", name: str = "", scale: str = "") -> R
             scale=scale,
             probe=result.get("probe", {}),
         )
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{run.result}: {error} is missing; was it written by another version? Rerun it") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run.result}: {error}; was it written by another version? Rerun it") from error
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
@@ -194,11 +199,20 @@ def _content(record: Record) -> dict[str, Any]:
 def _from_file(path: Path) -> list[Record]:
     known = {f.name for f in fields(Record)}
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise ValueError(f"{path}: not a file of records ({error}); name a records.jsonl") from error
+    for number, line in enumerate(lines, start=1):
         try:
-            content = json.loads(line)
+            content = parse_json(line, RecordKind)
+            check_kinds(Record, content)
+            check_kinds(FinetuneConfig, content["settings"])
+            for metrics in (content["validation"], content["test"]):
+                if metrics is not None and content["score"] not in metrics:
+                    raise ValueError(f"{content['score']} is missing")
             records.append(Record(**{name: value for name, value in content.items() if name in known}))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}:{number}: not a record of a run ({error}); remove the line") from error
     return records
 
@@ -231,10 +245,8 @@ def _is_part(result: Path, path: Path) -> bool:
 def _labels(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); rerun the same comparison to repair it") from error
+    labels: dict[str, str] = read_json(path, dict[str, str], "rerun the same comparison to repair it")
+    return labels
 
 
 def _small(metrics: dict[str, Any]) -> dict[str, Any]:

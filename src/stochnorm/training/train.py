@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,22 @@ from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import MultiLabel, Task
 from stochnorm.files import write_text
 from stochnorm.methods.catalogue import trains
-from stochnorm.models.weights import read_state_dict
+from stochnorm.models.weights import read_state_dict, weight_file
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.determinism import repeatable
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, environment, is_first_process
+from stochnorm.runs.images import check_images, images_kept
 from stochnorm.training.display import Display
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.kept.keep import keep, starting_weights
 from stochnorm.training.loop import Trained, fit
 from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
+from stochnorm.training.recovery import settle
 from stochnorm.training.selection import selected
 
-__all__ = ["Result", "conclude", "open_run", "train", "write_page"]
+__all__ = ["Result", "conclude", "opened", "train", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -81,37 +83,47 @@ def train(
             run.check(config)
         if config.resume and run.result.is_file():
             display.note(f"{run.path} is finished; this is its result")
-            run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
+            run.forget_progress()  # left by a process that was killed between the two
         else:
+            if first and config.resume:
+                settle(run, config.select)
             with repeatable(device, wanted=config.deterministic):
                 job = assemble(config, run, display, test=test, validated=validated, probe=probe, together=together)
-                open_run(job, config)
-                start = starting_weights(job)
-                trained = fit(job) if trains(config.method) else keep_probe(job)
-                conclude(job, trained, keep(job, start))
+                with opened(job, config):
+                    start = starting_weights(job)
+                    trained = fit(job) if trains(config.method) else keep_probe(job)
+                    conclude(job, trained, keep(job, start))
         result = Result(run.path, run.read_result())
         display.result(result.record, run)
         return result
 
 
-def open_run(job: Job, config: FinetuneConfig, *, tested: bool = True) -> None:
+@contextmanager
+def opened(job: Job, config: FinetuneConfig, *, tested: bool = True) -> Iterator[None]:
     """Make the run directory, or check that the images are those of the run to resume; show what trains on what.
 
     The directory keeps the settings as they were given, which the job may have fitted to the images. `tested` is False
     for a job that has not read the test images of a run that reads them at its end.
     """
-    run = job.run
-    if job.fabric.is_global_zero:
-        listed = run.split.read_text(encoding="utf-8") if config.resume and run.split.is_file() else job.manifest
-        if (listed if tested else _without_test(listed)) != job.manifest:
-            raise ValueError(
-                f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test images "
-                "could be trained on; restore the images, or start again with --overwrite"
-            )
-        run.open(config)
-        write_text(run.split, job.manifest)
-    job.display.header(job)
-    job.fabric.barrier()
+    run, images = job.run, job.store
+    with ExitStack() as stack:
+        if job.fabric.is_global_zero:
+            listed = run.split.read_text(encoding="utf-8") if config.resume and run.split.is_file() else job.manifest
+            if (listed if tested else _without_test(listed)) != job.manifest:
+                raise ValueError(
+                    f"cannot resume {run.path}: the images of {config.data} are not those of its split.csv, so test "
+                    "images could be trained on; restore the images, or start again with --overwrite"
+                )
+            if config.resume:
+                check_images(run, images.root)
+            run.open(config)
+            write_text(run.split, job.manifest)
+            weights = weight_file(config.weights).absolute()
+            names = [*(row.path for row in images.rows), *([str(weights)] if weights.is_file() else [])]
+            stack.enter_context(images_kept(run, images.root, names))
+        job.display.header(job)
+        job.fabric.barrier()
+        yield
 
 
 def _without_test(manifest: str) -> str:
@@ -145,7 +157,7 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None,
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")
-        job.run.checkpoint.unlink(missing_ok=True)
+        job.run.forget_progress()
         job.trackers.finish(record)
         if job.config.report:
             write_page(job.run)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from stochnorm.files import set_aside
 from stochnorm.models.saved import hold_classifier
 from stochnorm.training.checkpoint import save_checkpoint
 from stochnorm.training.curves import plot_curves
@@ -90,7 +91,7 @@ class Writer:
             yield
         except FloatingPointError:
             if self._unwritten:
-                self._job.run.checkpoint.unlink(missing_ok=True)
+                self._job.run.forget_progress()
                 self._write_results()
                 self._log()
             raise
@@ -102,6 +103,7 @@ class Writer:
         config, run, state = self._job.config, self._job.run, self._state
         history = state["history"]
         if self._save_model is not None:
+            set_aside(run.model, run.previous_model)
             self._save_model(run.model)
             self._save_model = None
         run.write_metrics(history)

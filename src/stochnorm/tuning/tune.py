@@ -16,15 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from stochnorm.data import read_source
 from stochnorm.data.splits import derive_seed
-from stochnorm.files import write_text
+from stochnorm.files import locked, write_text
 from stochnorm.methods.catalogue import trains
 from stochnorm.models.kept import keeping
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
+from stochnorm.runs.images import check_images
 from stochnorm.runs.warning import warnings_once
 from stochnorm.training.display import Display, describe
 from stochnorm.training.finetune import finetune
@@ -160,7 +159,7 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
     images = Counter(row.split for row in split_rows(source, config))
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.resolve().with_name(f".{out.resolve().name}.lock")  # of processes that start together
-    with FileLock(lock, timeout=300):  # it is held for moments
+    with locked(lock, timeout=300):  # it is held for moments
         if not (out / "trials").is_dir():
             run.check(replace(config, out=str(out)))
         if not storage:
@@ -168,6 +167,8 @@ def _begin(optuna: Any, config: FinetuneConfig, out: Path, storage: str, prune: 
         study = open_study(optuna, out, storage, prune)
         if storage:
             check_owner(study, out)
+        for trial in ended(study):
+            check_images(Run(out / trial.user_attrs["run"]), source.root)
         put_back_killed(study, out)
         check_same(study, config, out)
         offer(study, searched(config))
@@ -260,8 +261,8 @@ def _drop_beaten(study: optuna.Study, out: Path) -> None:
     for trial in ended(study):
         if trial.user_attrs["run"] != kept:
             run = Run(out / trial.user_attrs["run"])
-            for file in (run.checkpoint, run.model):
-                file.unlink(missing_ok=True)
+            run.forget_progress()
+            run.model.unlink(missing_ok=True)
 
 
 def _report(study: optuna.Study, out: Path) -> None:

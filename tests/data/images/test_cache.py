@@ -221,7 +221,7 @@ def test_a_write_that_takes_nothing_is_an_error(photos: Path, tmp_path: Path, mo
     with file.open("wb") as opened, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda *_: 0)
         with pytest.raises(OSError, match=r"none of 4 bytes were written at byte 7; is the disk full\?"):
-            module._write_all(opened.fileno(), b"four", 7)
+            module.write_all(opened.fileno(), b"four", 7)
     assert file.read_bytes() == b""
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
     with pytest.warns(UserWarning, match="images are not kept on disk .*none of .* bytes were written"):
@@ -256,7 +256,7 @@ def test_processes_that_fill_a_file_at_once_leave_the_right_bytes(photos: Path, 
 @pytest.mark.parametrize("writes", [5, 6, 7])  # three an image after the header: the entry cleared, bytes, entry
 def test_a_process_killed_while_it_writes_leaves_nothing_wrong(photos: Path, writes: int) -> None:
     def die() -> None:
-        original, done = module._write_all, 0
+        original, done = module.write_all, 0
 
         def write(descriptor: int, data: bytes, place: int) -> None:
             nonlocal done
@@ -266,7 +266,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_wrong(photos: Path, wri
                 os.kill(os.getpid(), signal.SIGKILL)
             original(descriptor, data, place)
 
-        module._write_all = write
+        module.write_all = write
         cache = ImageCache(photos, [row.path for row in read_source(photos).rows], SMALL)
         for path in cache._numbers:
             cache.hold(path)

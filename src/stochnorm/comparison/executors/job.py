@@ -12,6 +12,7 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from stochnorm.errors import ran_out, reason_of
 from stochnorm.files import write_text
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run, RunInUseError
@@ -113,8 +114,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         first = reason.partition(". ")[0]
         return f"{first}: give fewer --workers, so that fewer runs share a GPU, or --accumulate 2"
-    expected = isinstance(error, (ValueError, OSError, ArithmeticError, ImportError))
-    return reason if expected else f"{type(error).__name__}: {reason}"
+    return reason if isinstance(error, OSError) and not ran_out(error) else reason_of(error)
 
 
 def _free_memory() -> None:

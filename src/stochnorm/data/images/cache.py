@@ -16,12 +16,11 @@ from typing import Any
 
 import PIL
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from stochnorm.data.images.cache_entry import SIZE, Entry, checksum, digest_of
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.files import FileStamp, cache_directory
+from stochnorm.files import FileStamp, cache_directory, locked, private_directory, write_all
 
 if sys.platform != "win32":
     import fcntl
@@ -94,8 +93,8 @@ class ImageCache:
         self._path = directory / f"{key[:32]}.images"
         if sys.platform == "win32":
             raise NoCacheError("images are cached on disk on Linux and macOS only")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(directory / ".lock", timeout=60):  # held for a moment only
+        private_directory(directory)
+        with locked(directory / ".lock", timeout=60):  # held for a moment only
             _make_room(self._path, self._size)
             self._attach(_open(self._path, f"stochnorm images {key}\n".encode(), self._size))
 
@@ -131,10 +130,11 @@ class ImageCache:
     def get(self, path: str) -> Tensor | None:
         """Return an image after `hold`: (3, resize, resize), uint8, channels last in memory.
 
-        None if `hold` did not put it there, or if another run has replaced it because its file has changed.
+        None if `hold` did not put it there, if another run has replaced it because its file has changed, or if another
+        program has cut the cache's file.
         """
         entry = self._entries.get(path)
-        if entry is None:
+        if entry is None or os.fstat(self._descriptor).st_size != self._size:
             return None
         number, side = self._numbers[path], self._preprocessing.resize
         pixels = bytearray(self._bytes(number))
@@ -180,22 +180,9 @@ class ImageCache:
     def _write(self, number: int, entry: Entry, pixels: bytes) -> None:
         """Fill a slot."""
         place = self._place(number)
-        _write_all(self._descriptor, bytes(SIZE), place)
-        _write_all(self._descriptor, pixels, self._slots + number * self._slot)
-        _write_all(self._descriptor, entry.pack(), place)
-
-
-def _write_all(descriptor: int, data: bytes, place: int) -> None:
-    """Write all of the data, in parts if needed.
-
-    Raises:
-        OSError: The system writes nothing.
-    """
-    while data:  # a nearly full disk takes a part
-        written = os.pwrite(descriptor, data, place)
-        if written < 1:
-            raise OSError(f"none of {len(data)} bytes were written at byte {place}; is the disk full?")
-        data, place = data[written:], place + written
+        write_all(self._descriptor, bytes(SIZE), place)
+        write_all(self._descriptor, pixels, self._slots + number * self._slot)
+        write_all(self._descriptor, entry.pack(), place)
 
 
 def _open(path: Path, header: bytes, size: int) -> int:
@@ -206,11 +193,11 @@ def _open(path: Path, header: bytes, size: int) -> int:
             os.utime(descriptor)  # time of the last use
             return descriptor
         os.close(descriptor)
-        path.unlink()  # never truncated: another process may have mapped it
+        path.unlink()  # never truncated: another process may read it
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.ftruncate(descriptor, size)
-        _write_all(descriptor, header, 0)
+        write_all(descriptor, header, 0)
     except OSError:
         os.close(descriptor)
         path.unlink()

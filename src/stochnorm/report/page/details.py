@@ -91,7 +91,7 @@ def details_of(record: Record, name: str, root: Path, album: Album, reference: H
     try:
         result = run.read_result()
         _add_result(details, result)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         details.notes.append(f"The directory {record.run} is missing or damaged: no curves and no predictions.")
         return details
     details.history = read_history(run)
@@ -105,7 +105,7 @@ def details_of(record: Record, name: str, root: Path, album: Album, reference: H
     try:
         predictions = read_predictions(run.predictions, multi_label=details.multi_label)
         _add_predictions(details, predictions, result["config"]["data"], album)
-    except (OSError, ValueError, KeyError, IndexError):
+    except (OSError, ValueError, LookupError, TypeError):
         details.notes.append(
             "test_predictions.csv is missing or damaged: no confusion matrix, calibration and mistakes."
         )
@@ -117,9 +117,8 @@ def details_of(record: Record, name: str, root: Path, album: Album, reference: H
 def read_history(run: Run) -> History:
     """Return the validations of a run; none if they are gone or damaged."""
     try:
-        history = run.read_metrics()
-        return [record for record in history if record["val_loss"] is not None and record["step"] >= 0]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [record for record in run.read_metrics() if record["step"] >= 0]
+    except (OSError, ValueError):
         return []
 
 

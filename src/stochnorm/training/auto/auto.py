@@ -24,7 +24,7 @@ from stochnorm.training.display import Display
 from stochnorm.training.images import split_rows
 from stochnorm.training.job import Job, assemble
 from stochnorm.training.loop import Trained
-from stochnorm.training.train import Result, conclude, open_run
+from stochnorm.training.train import Result, conclude, opened
 
 __all__ = ["auto"]
 
@@ -66,7 +66,19 @@ def _work(
     validated: Callable[[dict[str, Any]], None] | None,
 ) -> None:
     job = assemble(config, run, display, test=False)
-    open_run(job, config, tested=False)
+    with opened(job, config, tested=False):
+        _search(job, config, display, test, validated)
+
+
+def _search(
+    job: Job,
+    config: FinetuneConfig,
+    display: Display,
+    test: bool,
+    validated: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """Search, and make the run of the choice."""
+    run = job.run
     state = State(run.search, resume=config.resume)
     search = Search(job, state, display, seconds=seconds_of(config.budget), validated=validated)
     tested = sum(row.split == "test" for row in split_rows(read_source(config.data), config)) if test else 0
@@ -123,7 +135,7 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     for name in state.tried:
         directory = Run(run.candidates / name)
         directory.model.unlink(missing_ok=True)
-        directory.checkpoint.unlink(missing_ok=True)
+        directory.forget_progress()
 
 
 def _of_probe(again: Refitted | None, job: Job) -> dict[str, Any]:

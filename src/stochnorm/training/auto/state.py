@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from stochnorm.files import write_text
+from stochnorm.kinds import check_kinds, parse_json
 
 __all__ = ["State", "Tried"]
 
@@ -34,6 +35,20 @@ class Tried:
     """Why it was dropped; empty if it was not."""
 
 
+class _StateKind(TypedDict):
+    seconds: float
+    plan: dict[str, Any]
+    tried: list[dict[str, Any]]
+
+
+_PLANNED = {"pace": tuple[float, float], "plan": tuple[int, int], "also": bool, "some": int, "steps": int}
+
+
+def _check_planned(name: str, value: Any) -> None:
+    """Raise ValueError where a decision is not of its kind; those of other names are seconds."""
+    parse_json(json.dumps({name: value}), dict[str, _PLANNED.get(name.partition(" ")[0], float)])  # type: ignore[misc]
+
+
 class State:
     """The plan, the candidates that were tried, and the time they took. Each change is written at once.
 
@@ -52,7 +67,11 @@ class State:
         before = 0.0
         if resume and path.is_file():
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = parse_json(path.read_text(encoding="utf-8"), _StateKind)
+                for name, value in content["plan"].items():
+                    _check_planned(name, value)
+                for one in content["tried"]:
+                    check_kinds(Tried, one)
                 self.plan, before = content["plan"], content["seconds"]
                 self.tried = {one["name"]: Tried(**one) for one in content["tried"]}
             except (ValueError, KeyError, TypeError) as error:

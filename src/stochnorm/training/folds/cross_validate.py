@@ -18,6 +18,7 @@ from stochnorm.methods.auto import seconds_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, check_one_process
+from stochnorm.runs.images import check_images
 from stochnorm.text import duration
 from stochnorm.training.composite import in_its_directory
 from stochnorm.training.display import Display
@@ -75,6 +76,9 @@ def _work(
     source = read_source(config.data)
     splits = _splits(source, config)
     names = [*map(str, range(1, config.folds + 1)), _FINAL]
+    for name in names:
+        if Run(run.folds / name).result.is_file():  # the others look for themselves
+            check_images(Run(run.folds / name), source.root)
     run.open(config)
     for name, rows in zip(names, splits, strict=True):
         _keep_list(run.folds / "lists" / name, rows, config)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.methods.catalogue import methods_of
-from stochnorm.models.saved import read_notes, save_classifier
-from stochnorm.models.weights import read_state_dict
+from stochnorm.models.saved import save_classifier
+from stochnorm.models.weights import read_notes, read_state_dict
 from stochnorm.training.job import Job
 
 __all__ = ["keep", "starting_weights"]
@@ -46,7 +46,7 @@ def keep(job: Job, start: Weights, ends: Sequence[Weights] = ()) -> dict[str, An
     methods = [method for method in methods_of(config.method) if method.acts_on == "weights"]
     if not methods or not job.fabric.is_global_zero:
         return {}
-    notes = read_notes(run.model) if run.model.is_file() else {}
+    notes = read_notes(run.model)
     facts: dict[str, Any] = notes.get("kept", {})
     if not facts:
         weights = list(ends) or [read_state_dict(run.model)]

@@ -15,10 +15,10 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.training.composite import in_its_directory
 from stochnorm.training.display import Display
-from stochnorm.training.job import assemble
+from stochnorm.training.job import Job, assemble
 from stochnorm.training.kept.keep import keep, starting_weights
 from stochnorm.training.loop import Trained
-from stochnorm.training.train import Result, conclude, open_run, train
+from stochnorm.training.train import Result, conclude, opened, train
 
 __all__ = ["runs_of", "several"]
 
@@ -61,7 +61,14 @@ def _work(
     validated: Callable[[dict[str, Any]], None] | None,
 ) -> None:
     job = assemble(config, run, display, test=test)
-    open_run(job, config)
+    with opened(job, config):
+        _train_all(job, config, display, validated)
+
+
+def _train_all(
+    job: Job, config: FinetuneConfig, display: Display, validated: Callable[[dict[str, Any]], None] | None
+) -> None:
+    run = job.run
     start, count = starting_weights(job), runs_of(config)
     parts = [_part(config, run, number) for number in range(count)]
     with display.measuring(f"{count} trainings") as progress:
