@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.cuda import batch_instance as kernels
 from stochnorm.nn.cuda.activations import code_of
 from stochnorm.nn.refusal import RefusesSyncBatchNorm
@@ -181,7 +182,7 @@ class _BatchInstanceNorm(_BatchNorm):
     ) -> Tensor:
         """Mix the two normalizations, add the residual, and activate; None is the layer's own activation, if any."""
         tracks = self.training and self.track_running_stats
-        if self.training:
+        if self.training and not is_transformed():
             # The paper clips rho after each update; clipping it before its next use works with every optimizer.
             # With .data, because autograd would see the clipping as a change of a tensor that an earlier pass saved.
             self.rho.data.clamp_(0, 1)
