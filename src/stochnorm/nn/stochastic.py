@@ -14,7 +14,7 @@ from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
 from stochnorm.nn.probability import HasProbability, is_captured
 from stochnorm.nn.recomputation import Step
-from stochnorm.nn.refusal import RefusesSyncBatchNorm
+from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, called_by, recorded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
 
-class _StochNorm(HasProbability, _BatchNorm):
+class _StochNorm(HasProbability, Converted, _BatchNorm):
     """Shared code of the three layers. In eval mode, and at p = 1, the parent class's forward runs unchanged."""
 
     qconfig = RefusesSyncBatchNorm(
@@ -54,7 +54,17 @@ class _StochNorm(HasProbability, _BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.p = p
 
+    def reset_running_stats(self) -> None:
+        if called_by("update_bn") and self._p != 1.0:
+            raise TypeError(
+                "update_bn would normalize by the moving statistics that it has just reset: call "
+                "stochnorm.update_statistics(model, loader) instead"
+            )
+        super().reset_running_stats()  # type: ignore[no-untyped-call]
+
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
+            return cast(Tensor, call)
         if not self.training:
             return super().forward(input)
         if self._is_batch_norm(input):
