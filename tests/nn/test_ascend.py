@@ -92,3 +92,15 @@ def test_frozen_parameters_and_an_error_leave_the_weights_where_they_are() -> No
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="rho must be at least 0, got -1"), ascended(model, rho=-1):
         pass
+
+
+def test_weights_that_autocast_remembers_are_forgotten(device: torch.device) -> None:
+    model, x = nn.Linear(4, 4, bias=False), torch.randn(8, 4)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        first = model(x)
+        first.float().square().sum().backward()
+        with ascended(model, rho=3.0):
+            second = model(x)
+        third = model(x)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, third)

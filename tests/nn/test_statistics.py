@@ -1,18 +1,19 @@
-"""Statistics recomputed from data, against torch's update_bn, and the ones that fine-tuning starts from."""
+"""Statistics recomputed from data, and the ones that fine-tuning starts from."""
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 
 import pytest
 import torch
 import torchvision
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from stochnorm import convert, update_statistics
 from stochnorm.nn import freeze, initialize_statistics
+from stochnorm.nn.select import normalization_layers
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -22,12 +23,74 @@ def batches() -> list[Tensor]:
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
-def test_statistics_are_those_of_update_bn_whatever_p(p: float) -> None:
+def test_each_layer_gets_mean_and_variance_of_all_that_it_saw_whatever_p(p: float) -> None:
     model = torchvision.models.resnet18(num_classes=3)
-    reference = copy.deepcopy(model)
-    update_bn(batches(), reference)
-    update_statistics(convert(model, p=p), [(x, torch.zeros(4)) for x in batches()])
-    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
+    reference, seen = copy.deepcopy(model).train(), defaultdict(list)
+    for layer in normalization_layers(reference):
+        layer.register_forward_pre_hook(lambda layer, inputs: seen[layer].append(inputs[0].detach()))
+    every = [*batches(), batches()[0][:2]]
+    for x in every:
+        reference(x)
+    update_statistics(convert(model, p=p), [(x, torch.zeros(len(x))) for x in every])
+    for ours, theirs in zip(normalization_layers(model), normalization_layers(reference), strict=True):
+        var, mean = torch.var_mean(torch.cat(seen[theirs]).double(), (0, 2, 3))
+        torch.testing.assert_close(ours.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.running_var.double(), var, rtol=1e-4, atol=1e-5)
+        assert ours.num_batches_tracked == len(every)
+
+
+@pytest.mark.parametrize("model", [nn.BatchNorm2d(3), BatchNormAct2d(3)], ids=["torch", "timm"])
+def test_order_and_size_of_the_batches_do_not_matter(model: nn.Module) -> None:
+    """Of images in two groups, which come one after the other, far from 0, or in any order."""
+    images = torch.randn(40, 3, 4, 4) + 100
+    images[20:] += 50
+    var, mean = torch.var_mean(images.double(), (0, 2, 3))
+    for order, size in ((torch.arange(40), 8), (torch.arange(40), 7), (torch.randperm(40), 13), (torch.randperm(40), 1)):
+        model = convert(model, p=0.5)
+        update_statistics(model, images[order].split(size))
+        torch.testing.assert_close(model.running_mean.double(), mean, rtol=1e-6, atol=0)
+        torch.testing.assert_close(model.running_var.double(), var, rtol=1e-5, atol=0)
+
+
+def test_held_statistics_and_those_of_layers_that_did_not_run_stay() -> None:
+    model = convert(nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(3))))
+    for layer in model:
+        nn.init.uniform_(layer.running_mean)
+    model[1].track_running_stats = False
+    before = copy.deepcopy(model.state_dict())
+    model.forward = lambda x: model[1](model[0](x))  # type: ignore[method-assign]
+    update_statistics(model, batches())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (not name.startswith("0.") or "weight" in name or "bias" in name)
+    assert model[1].momentum == 0.1
+
+
+def test_weights_that_autocast_remembers_are_forgotten(device: torch.device) -> None:
+    """Before the statistics, which then are those of the present weights; and behind them, as these have no gradient."""
+    model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        model(batches()[0])
+        with torch.no_grad():
+            model[0].weight.mul_(3)
+        update_statistics(model, batches())
+        output = model(batches()[0])
+    output.float().square().sum().backward()
+    assert model[0].weight.grad is not None
+    got = model[1].running_var.clone()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        update_statistics(model, batches())
+    torch.testing.assert_close(model[1].running_var, got, rtol=0.3, atol=0)
+
+
+def test_a_compiled_model_gets_the_same(request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(torch.compiler.reset)
+    model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="eager")
+    compiled(batches()[0]), twin(batches()[0])
+    update_statistics(compiled, batches())
+    update_statistics(twin, batches())
+    torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=0, atol=0)
 
 
 def test_p_momentum_and_modes_are_as_before() -> None:

@@ -65,6 +65,7 @@ def ascended(
     with torch.no_grad():
         if weights:
             _climb(weights, [g for g in gradients if g is not None], rho)
+    torch.clear_autocast_cache()  # it holds the weights as they were
     for parameter, gradient in zip(moved, before or [None] * len(moved), strict=True):
         parameter.grad = gradient
     try:
@@ -73,6 +74,7 @@ def ascended(
     finally:
         with torch.no_grad():
             torch._foreach_copy_(weights, places)
+        torch.clear_autocast_cache()
 
 
 def _climb(weights: list[Tensor], gradients: list[Tensor], rho: float) -> None:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.cuda import batch_instance as kernels
 from stochnorm.nn.cuda.activations import code_of
-from stochnorm.nn.refusal import RefusesSyncBatchNorm
+from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, recorded
 
 __all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
 
@@ -157,7 +158,7 @@ def _formula(
     return output + instance.to(output.dtype)  # autocast computes some kernels in float32
 
 
-class _BatchInstanceNorm(_BatchNorm):
+class _BatchInstanceNorm(Converted, _BatchNorm):
     """Shared code of the three layers."""
 
     rho: nn.Parameter
@@ -173,6 +174,8 @@ class _BatchInstanceNorm(_BatchNorm):
         self.rho = nn.Parameter(torch.ones(self.num_features, dtype=like.dtype, device=like.device))
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
+            return cast(Tensor, call)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         return self._mixed_forward(input)
 
@@ -181,7 +184,7 @@ class _BatchInstanceNorm(_BatchNorm):
     ) -> Tensor:
         """Mix the two normalizations, add the residual, and activate; None is the layer's own activation, if any."""
         tracks = self.training and self.track_running_stats
-        if self.training:
+        if self.training and not is_transformed():
             # The paper clips rho after each update; clipping it before its next use works with every optimizer.
             # With .data, because autograd would see the clipping as a change of a tensor that an earlier pass saved.
             self.rho.data.clamp_(0, 1)

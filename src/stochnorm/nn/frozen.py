@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.nn.refusal import RefusesSyncBatchNorm
+from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, recorded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -15,18 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["FrozenNorm1d", "FrozenNorm2d", "FrozenNorm3d"]
 
 
-class _FrozenNorm(_BatchNorm):
+class _FrozenNorm(Converted, _BatchNorm):
     """Shared code of the three layers: `training` stays False, so that the parent's forward is that of inference."""
 
     qconfig = RefusesSyncBatchNorm(
         "frozen statistics", "call stochnorm.nn.freeze after it, as frozen statistics need no synchronization"
     )
+    _is_lost_when_frozen = False
     # The mode that train() or eval() last requested; unfreezing restores it.
     _asked = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.train()
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
+            return cast(Tensor, call)
+        return super().forward(input)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)  # children, such as the dropout of timm's layers, follow the mode

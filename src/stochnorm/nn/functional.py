@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stochnorm.nn import aten, traced
+from stochnorm.nn import aten, composed, traced
 from stochnorm.nn.cpu import kernel
 from stochnorm.nn.cuda import check, fused
 from stochnorm.nn.cuda.activations import NONE, code_of
@@ -64,7 +64,7 @@ def stoch_norm(
         `torch.nn.BatchNorm2d`, so an all-True `use_batch` is batch normalization.
 
     Raises:
-        ValueError: The input has fewer than two values per channel, or a per-channel tensor is not of shape (c,) or on
+        ValueError: The input has one value per channel, or a per-channel tensor is not of shape (c,) or on
             another device.
         TypeError: `use_batch` is not bool.
 
@@ -87,13 +87,15 @@ def stoch_norm(
         if tensor is not None and tensor.device != input.device:
             raise ValueError(f"{name} must be on the device of the input, {input.device}, got {tensor.device}")
     new_mean, new_var = running_mean.clone(), running_var.clone()
+    if input.numel() == 0:
+        return F.batch_norm(input, new_mean, new_var, weight, bias, True, momentum, eps), new_mean, new_var
     output, *_ = stoch_norm_(input, new_mean, new_var, weight, bias, use_batch=use_batch, momentum=momentum, eps=eps)
     return output, new_mean, new_var
 
 
 def check_values_per_channel(input: Tensor) -> None:
-    """Raise ValueError, as batch normalization does, if a channel has fewer than two values."""
-    if input.dim() < 2 or input.numel() < 2 * input.size(1):
+    """Raise ValueError, as batch normalization does, if a channel has one value."""
+    if input.dim() < 2 or input.size(0) * input.shape[2:].numel() == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
 
 
@@ -150,12 +152,18 @@ def stoch_norm_(
         rate = momentum
     else:  # on the CPU a number; elsewhere nothing waits for the device
         count = cast(Tensor, batches)
-        rate = 1.0 / float(count) if input.is_cpu and not compiling else count.to(running_mean.dtype).reciprocal()
+        number = input.is_cpu and not compiling and not composed.is_transformed()
+        rate = 1.0 / float(count) if number else count.to(running_mean.dtype).reciprocal()
     if compiling:
         traced_output, traced_statistics = traced.stoch_norm_(
             input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps
         )
         return _behind(traced_output, residual, activation), traced_statistics
+    if composed.is_transformed():
+        normalized, vectors = composed.stoch_norm_(
+            input, running_mean, running_var, weight, bias, use_batch=use_batch, momentum=rate, eps=eps
+        )
+        return _behind(normalized, residual, activation), vectors
     if isinstance(rate, float) and kernel.fits(input, running_mean, running_var, weight, bias):
         within = kernel.range_of(activation) if residual is None else None
         output, statistics = kernel.stoch_norm_(

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from stochnorm.nn.recomputation import steps_to_repeat
 from stochnorm.nn.select import normalization_layers
-from stochnorm.nn.stochastic import _StochNorm, inside_backward
+from stochnorm.nn.stochastic import _StochNorm
 
 __all__ = ["hold_statistics"]
 
@@ -82,7 +83,7 @@ def _once_a_pass(model: nn.Module, layers: list[_StochNorm]) -> list[RemovableHa
         ran = None
 
     def once(layer: nn.Module, _: object) -> None:
-        if ran is None or inside_backward():
+        if ran is None or steps_to_repeat(layer) is not None:
             return
         if layer in ran:
             raise RuntimeError(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["check_p", "draw_mask", "is_captured"]
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["HasProbability", "check_p", "draw_mask", "is_captured"]
 
 
 def check_p(p: float) -> float:
@@ -38,3 +44,64 @@ def draw_mask(channels: int, p: Tensor) -> Tensor:
 def is_captured(input: Tensor) -> bool:
     """Return whether a CUDA graph records the operations on a tensor."""
     return input.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+class HasProbability(nn.Module):
+    """A layer with a probability p, as a number and as a tensor on the device of its statistics."""
+
+    num_features: int
+    weight: Tensor | None
+    running_mean: Tensor | None
+    # p on the layer's device, float32, for compiled code and CUDA graphs, which would keep the value of a number. It is
+    # no buffer: its dtype does not follow the layer's, it is not in the state dict, and DDP does not send it.
+    _p_tensor: Tensor
+
+    @property
+    def p(self) -> float:
+        """The probability that a channel is normalized by batch statistics."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        self._p = check_p(p)
+        if "_p_tensor" in self.__dict__:
+            self._p_tensor.fill_(self._p)
+        else:
+            self._place_p()
+
+    def _place_p(self) -> None:
+        """Make the tensor of p on the device of the statistics, so that it can be changed in place at any time."""
+        like = self.weight if self.running_mean is None else self.running_mean
+        with torch.inference_mode(False):
+            self._p_tensor = torch.full((), self._p, dtype=torch.float32, device=None if like is None else like.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._follow()
+        return self
+
+    def _follow(self) -> None:
+        """Make the tensor of p again if the statistics are on another device."""
+        if self.running_mean is not None and self.running_mean.device != self._p_tensor.device:
+            self._place_p()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._place_p()  # not that of the layer that was copied; earlier versions have none
+
+    def _draw(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from torch's generator on the input's device.
+
+        Returns:
+            The mask, and what was drawn, which tells this draw from others: random numbers or, on GPUs, the mask.
+        """
+        if not (input.is_cuda or torch.compiler.is_compiling()):
+            numbers = torch.rand(self.num_features, device=input.device)
+            return numbers < self._p, numbers
+        p = self._p_tensor
+        if p.device != input.device:  # the layer was moved without Module.to, as by FSDP or load_state_dict
+            p = torch.full((), self._p, device=input.device) if p.is_meta else p.to(input.device)
+            if not torch.compiler.is_compiling():
+                self._p_tensor = p
+        mask = draw_mask(self.num_features, p)
+        return mask, mask

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, TypeVar
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +22,25 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @torch.no_grad()
 def update_statistics(model: ModelT, loader: Iterable[Any], device: torch.device | str | None = None) -> ModelT:
-    """Recompute the moving statistics of every BatchNorm and StochNorm layer as the average over batches, in place.
+    r"""Recompute the moving statistics of every BatchNorm and StochNorm layer from all batches, in place.
 
-    It does for both what `torch.optim.swa_utils.update_bn` does for BatchNorm: use it after weight averaging, or to
-    adapt the statistics to new data. Meanwhile StochNorm layers normalize every channel by batch statistics (p = 1);
-    with p < 1 they would use the statistics that are being recomputed. Unlike in `update_bn`, all other layers run in
-    eval mode, so the statistics are those of inference (no dropout, no stochastic depth). Afterwards p, `momentum` and
-    every module's `training` flag are as before; after an error the statistics are, too.
+    Use it after weight averaging, in place of `torch.optim.swa_utils.update_bn`, or to adapt the statistics to new data.
+    A layer gets the mean and the unbiased variance of all values that it has seen, those between the batches included.
+    They are combined from the batches' numbers of values, means and sums of squares in float64 (Chan, Golub, LeVeque
+    1983), so batches may have any size. (`update_bn` averages the variances within the batches, which misses what lies
+    between them.)
+
+    Meanwhile StochNorm layers normalize every channel by batch statistics (p = 1); with p < 1 they would use the
+    statistics that are being recomputed. So the first normalization of a network gets the same statistics in whatever
+    order the images come. What the later ones see was normalized by batch: shuffle the images, so that every batch is
+    like all of them. All other layers run in eval mode, so the statistics are those of inference (no dropout, no
+    stochastic depth). Afterwards p, `momentum` and every module's `training` flag are as before; after an error the
+    statistics are, too. Layers that did not run keep theirs, and so do those with `track_running_stats=False`, which run
+    in eval mode.
 
     Args:
         model: Any module that takes one batch of inputs.
-        loader: Batches: tensors (b, ...), or lists or tuples whose first item is the inputs. All batches have the same
-            weight.
+        loader: Batches: tensors (b, ...), or lists or tuples whose first item is the inputs.
         device: Device to move each batch to; None does not move it.
 
     Returns:
@@ -42,37 +51,94 @@ def update_statistics(model: ModelT, loader: Iterable[Any], device: torch.device
 
     Example:
         >>> model = stochnorm.convert(nn.Sequential(nn.BatchNorm1d(2)))
-        >>> update_statistics(model, [torch.zeros(4, 2), torch.ones(4, 2)])[0].running_mean
-        tensor([0.5000, 0.5000])
+        >>> update_statistics(model, [torch.zeros(2, 2), torch.ones(6, 2)])[0].running_mean
+        tensor([0.7500, 0.7500])
     """
     layers = _layers(model)
     settings = [(layer, layer.momentum, getattr(layer, "p", None)) for layer in layers]
-    buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
+    before = {layer: [(b, b.clone()) for b in layer.buffers(recurse=False)] for layer in layers}
+    totals = {layer: Total() for layer in layers if layer.track_running_stats}
+    hooks = [layer.register_forward_hook(_adding_to(total)) for layer, total in totals.items()]
     batches = 0
     try:
-        with evaluating(model):
-            for layer in layers:
+        with evaluating(model), _without_compiler():
+            for layer in totals:
                 layer.training = True  # not train(), which would switch on the dropout that timm's layers carry
                 layer.reset_running_stats()
-                layer.momentum = None  # cumulative average
+                layer.momentum = 1.0  # the moving statistics are those of the last batch
                 if isinstance(layer, _StochNorm):
-                    layer.p = 1.0
+                    layer.p, layer._given = 1.0, None
+            torch.clear_autocast_cache()
             for batch in loader:
                 inputs: Tensor = batch[0] if isinstance(batch, (list, tuple)) else batch
                 model(inputs if device is None else inputs.to(device))
                 batches += 1
             if batches == 0:
                 raise ValueError("no batch to compute the statistics from: the loader is empty")
+        for layer, total in totals.items():
+            if total.values:
+                total.write(layer)
+            else:
+                _copy(before[layer])
     except BaseException:
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        for pairs in before.values():
+            _copy(pairs)
         raise
     finally:
+        torch.clear_autocast_cache()  # it holds weights without gradient, which a training pass would use
+        for hook in hooks:
+            hook.remove()
         for layer, momentum, p in settings:
             layer.momentum = momentum
             if isinstance(layer, _StochNorm) and p is not None:
                 layer.p = p
     return model
+
+
+class Total:
+    """Mean and sum of squared deviations of all values of each channel, in float64 where the device has it."""
+
+    values = 0
+    """Number of values per channel."""
+    mean: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+
+    def add(self, values: int, mean: Tensor, var: Tensor) -> None:
+        """Add values with this mean and unbiased variance, (c,)."""
+        dtype = torch.float32 if mean.device.type == "mps" else torch.float64
+        mean, share = mean.to(dtype), values / (self.values + values)
+        delta = mean - self.mean
+        self.mean = self.mean + delta * share
+        self.squares = self.squares + var.to(dtype) * (values - 1) + delta.square() * (self.values * share)
+        self.values += values
+
+    def write(self, layer: _BatchNorm) -> None:
+        """Make these the moving statistics of a layer."""
+        cast(Tensor, layer.running_mean).copy_(cast(Tensor, self.mean))
+        cast(Tensor, layer.running_var).copy_(cast(Tensor, self.squares) / (self.values - 1))
+
+
+def _adding_to(total: Total) -> Callable[[nn.Module, Any, Tensor], None]:
+    """Return a hook that adds the statistics of a layer's batch, which are its moving ones."""
+
+    def add(layer: nn.Module, _: Any, output: Tensor) -> None:
+        if output.numel():
+            norm = cast(_BatchNorm, layer)
+            total.add(output.numel() // output.size(1), cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+
+    return add
+
+
+def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, value in pairs:
+        buffer.copy_(value)
+
+
+def _without_compiler() -> AbstractContextManager[Any]:
+    """Return a context in which a compiled model runs as it is written, so that hooks run."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
 
 
 def initialize_statistics(

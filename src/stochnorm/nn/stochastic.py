@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stochnorm.nn import synchronized
+from stochnorm.nn import recomputation, synchronized
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
-from stochnorm.nn.probability import check_p, draw_mask, is_captured
-from stochnorm.nn.refusal import RefusesSyncBatchNorm
+from stochnorm.nn.probability import HasProbability, is_captured
+from stochnorm.nn.recomputation import Step
+from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, called_by, recorded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-    from typing_extensions import Self
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
 
-def inside_backward() -> bool:
-    """Return whether autograd is running; a forward pass inside it is the recomputation of activation checkpointing."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-class _StochNorm(_BatchNorm):
+class _StochNorm(HasProbability, Converted, _BatchNorm):
     """Shared code of the three layers. In eval mode, and at p = 1, the parent class's forward runs unchanged."""
 
     qconfig = RefusesSyncBatchNorm(
         "StochNorm", "use stochnorm.convert(model, sync=True) for synchronized StochNorm, and no sync_batchnorm"
     )
-    # The last training step: the mask, and mean, variance and batch mean as stoch_norm_ returns them.
-    _last_step: tuple[Tensor, Iterable[Tensor]] | None = None
-    _drew = True  # the last training step drew its mask by itself
+    # The last training step: the mask; mean, variance and batch mean as stoch_norm_ returns them; and the rest of Step.
+    _last_step: tuple[Tensor, Iterable[Tensor], Tensor | None, int | None] | None = None
     _held = False  # see stochnorm.nn.hold_statistics
     _given: Tensor | None = None  # the mask of the next training step, see stochnorm.nn.masks
     _sync: synchronized.Synchronization | None = None  # see stochnorm.nn.synchronized
-    # p on the layer's device, float32, for compiled code and CUDA graphs, which would keep the value of a number. It is
-    # no buffer: its dtype does not follow the layer's, it is not in the state dict, and DDP does not send it.
-    _p_tensor: Tensor
 
     def __init__(
         self,
@@ -62,64 +54,46 @@ class _StochNorm(_BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.p = p
 
-    @property
-    def p(self) -> float:
-        """The probability that a channel is normalized by batch statistics."""
-        return self._p
-
-    @p.setter
-    def p(self, p: float) -> None:
-        self._p = check_p(p)
-        if "_p_tensor" in self.__dict__:
-            self._p_tensor.fill_(self._p)
-        else:
-            self._place_p()
-
-    def _place_p(self) -> None:
-        """Make the tensor of p on the device of the statistics, so that it can be changed in place at any time."""
-        like = self.weight if self.running_mean is None else self.running_mean
-        with torch.inference_mode(False):
-            self._p_tensor = torch.full((), self._p, dtype=torch.float32, device=None if like is None else like.device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._follow()
-        return self
-
-    def _follow(self) -> None:
-        """Make the tensor of p again if the statistics are on another device."""
-        if self.running_mean is not None and self.running_mean.device != self._p_tensor.device:
-            self._place_p()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._place_p()  # not that of the layer that was copied; earlier versions have none
+    def reset_running_stats(self) -> None:
+        if called_by("update_bn") and self._p != 1.0:
+            raise TypeError(
+                "update_bn would normalize by the moving statistics that it has just reset: call "
+                "stochnorm.update_statistics(model, loader) instead"
+            )
+        super().reset_running_stats()  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
+            return cast(Tensor, call)
         if not self.training:
             return super().forward(input)
         if self._is_batch_norm(input):
-            if self._last_step is not None:
-                self._last_step = None  # it belongs to an earlier pass
+            self._forget()
             return super().forward(input)
         return self._stochastic_forward(input)
 
     def _is_batch_norm(self, input: Tensor) -> bool:
         """Return whether a step is one of BatchNorm; never in compiled code and CUDA graphs, as p may change later."""
-        if torch.compiler.is_compiling() or self._given is not None or is_captured(input):
-            return self.running_mean is None  # so that p is 1
-        return self._p == 1.0 and self._group() is None
+        if self.running_mean is None:
+            if self._p == 1.0:
+                return True
+            raise ValueError(
+                f"StochNorm with p={self._p:g} normalizes by moving statistics, and this layer has none any more (as "
+                "after torch.func.replace_all_batch_norm_modules_): keep them and give torch.func.functional_call "
+                "clones of the buffers, or call stochnorm.nn.set_p(model, 1.0)"
+            )
+        if input.numel() == 0 and self._group() is None:
+            return True  # it has no statistics, and nothing to normalize
+        if self._p != 1.0 or torch.compiler.is_compiling() or self._given is not None or is_captured(input):
+            return False
+        return self._group() is None and not recomputation.steps_to_repeat(self)  # of a pass before p became 1
 
-    def _draw(self, input: Tensor) -> Tensor:
-        """Return a mask, drawn from torch's generator on the input's device."""
-        if not (input.is_cuda or torch.compiler.is_compiling()):
-            return torch.rand(self.num_features, device=input.device) < self._p
-        p = self._p_tensor
-        if p.device != input.device:  # the layer was moved without Module.to, as by FSDP or load_state_dict
-            p = torch.full((), self._p, device=input.device) if p.is_meta else p.to(input.device)
-            if not torch.compiler.is_compiling():
-                self._p_tensor = p
-        return draw_mask(self.num_features, p)
+    def _forget(self) -> None:
+        """Drop the last step, which belongs to an earlier pass, and a mask that is not used."""
+        if self._last_step is not None and not self._held:
+            self._last_step = None
+        if self._given is not None:
+            self._given = None
 
     def _stochastic_forward(
         self, input: Tensor, residual: Tensor | None = None, activation: nn.Module | None = None
@@ -137,33 +111,35 @@ class _StochNorm(_BatchNorm):
             check_values_per_channel(input)
         if input.size(1) != self.num_features:
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
+        steps = recomputation.steps_to_repeat(self)
+        if steps is not None:
+            return self._recompute(steps, input, residual, activation)
         if self._held:
-            return self._repeat(input, residual, activation)[0]
-        if inside_backward():
-            if self._drew:  # so that dropout behind the layer takes the same numbers as in the pass
-                self._draw(input)
-            return self._recompute(input, residual, activation)
-        use_batch = self._draw(input) if self._given is None else self._given
+            step = self._last()
+            output, statistics = self._repeat(step, input, residual, activation)
+            recomputation.keep(self, Step(step.mask, *statistics, None, step.version))
+            return output
+        given = self._given
+        use_batch, drawn = self._draw(input) if given is None else (given, None)
         if use_batch.device != input.device:
             raise RuntimeError(
                 f"the given mask is on {use_batch.device}, the input on {input.device}: make JointMasks again"
             )
+        mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        momentum, batches = self.momentum, self.num_batches_tracked
+        if not self.track_running_stats:  # switched off afterwards, to hold the statistics
+            mean, var, momentum, batches = mean.clone(), var.clone(), 0.0, None
         output, statistics, use_batch = self._run(
-            input,
-            cast(Tensor, self.running_mean),
-            cast(Tensor, self.running_var),
-            residual,
-            activation,
-            use_batch=use_batch,
-            momentum=self.momentum,
-            batches=self.num_batches_tracked,
+            input, mean, var, residual, activation, use_batch=use_batch, momentum=momentum, batches=batches
         )
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or is_transformed():
             self._last_step = None  # keep nothing, so that no older step is repeated
         else:  # nn.Module.__setattr__ is slow
-            object.__setattr__(self, "_last_step", (use_batch, statistics))
-            object.__setattr__(self, "_drew", self._given is None)
-        if self._given is not None:
+            last = (use_batch, statistics, drawn, None if given is None else given._version)
+            object.__setattr__(self, "_last_step", last)
+            if recomputation.may_recompute():
+                recomputation.keep(self, self._last())
+        if given is not None:
             self._given = None
         return output
 
@@ -198,36 +174,37 @@ class _StochNorm(_BatchNorm):
         """Return the processes to synchronize with, if any."""
         return None if self._sync is None else self._sync.active()
 
-    def _repeat(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> tuple[Tensor, Tensor]:
-        """Repeat the last step: same mask, the moving statistics from before it, no update.
-
-        Returns:
-            The output, and the batch mean.
-        """
+    def _last(self) -> Step:
+        """Return the last training step."""
         if self._last_step is None:
-            raise RuntimeError(
-                "a StochNorm layer must repeat its last training step (for activation checkpointing or inside "
-                "hold_statistics), but it has none: run a forward pass in training mode first, with p below 1 and "
-                "without torch.compile, which keeps no steps"
-            )
-        use_batch, (mean, var, _) = self._last_step
-        output, (_, _, batch_mean), _ = self._run(
-            input, mean.clone(), var.clone(), residual, activation, use_batch=use_batch, momentum=0.0, batches=None
-        )
-        return output, batch_mean
+            raise RuntimeError(recomputation.NOTHING)
+        mask, statistics, drawn, version = self._last_step
+        return Step(mask, *statistics, drawn, version)
 
-    def _recompute(self, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
-        """Repeat the last step for activation checkpointing; raise RuntimeError if the input is another one."""
-        output, batch_mean = self._repeat(input, residual, activation)
-        if is_captured(input):
-            return output  # a CUDA graph cannot ask the GPU for the result of a comparison
-        _, (_, var, expected) = cast("tuple[Tensor, Iterable[Tensor]]", self._last_step)
-        if ((batch_mean - expected).abs() > 1e-3 * (var + self.eps).sqrt()).any():
-            raise RuntimeError(
-                "activation checkpointing recomputed a StochNorm layer on other inputs than its last forward pass; the "
-                "moving statistics of the earlier pass are lost, so the gradient would be wrong. Run backward after "
-                "each forward pass, or exclude this layer from checkpointing"
-            )
+    def _repeat(
+        self, step: Step, input: Tensor, residual: Tensor | None, activation: nn.Module | None
+    ) -> tuple[Tensor, Iterable[Tensor]]:
+        """Repeat a step: same mask, the moving statistics from before it, no update; return output and statistics."""
+        step.check_mask()
+        mean, var = step.mean.clone(), step.var.clone()
+        return self._run(input, mean, var, residual, activation, use_batch=step.mask, momentum=0.0, batches=None)[:2]
+
+    def _recompute(
+        self, steps: list[Step], input: Tensor, residual: Tensor | None, activation: nn.Module | None
+    ) -> Tensor:
+        """Repeat, of several steps, the one that the pass is the recomputation of; draw again if it drew."""
+        ways = recomputation.Ways(steps)
+        ways.narrow_by_draw(lambda: self._draw(input)[1], input)
+        if is_captured(input):  # a graph cannot ask the GPU for the result of a comparison
+            return self._repeat(ways.only(compare=False), input, residual, activation)[0]
+        if len(ways.steps) > 1:
+            with torch.no_grad():  # the checkpoint counts what is saved
+                _, (_, _, batch_mean) = self._repeat(ways.steps[0], input, None, None)
+            ways.narrow_by_mean(batch_mean, self.eps)
+        step = ways.only()
+        output, (_, _, batch_mean) = self._repeat(step, input, residual, activation)
+        ways.narrow_by_mean(batch_mean, self.eps)
+        recomputation.keep(self, step)  # a checkpoint within the recomputed one repeats it once more
         return output
 
     def _activation(self) -> nn.Module | None:
@@ -255,9 +232,11 @@ BatchNorm's keys. *Stochastic Normalization*, Kou et al., NeurIPS 2020, Algorith
 
 Each training step draws the mask from torch's default generator on the input's device, so `torch.manual_seed` makes it
 reproducible. Under `torch.compile` the mask has the same law, but other bits, and a new p compiles nothing again. The
-gradient uses the moving statistics from before the step's update. Under activation checkpointing the recomputation
-reuses the step's mask and statistics and updates nothing. Under DistributedDataParallel every process draws its own
-mask and uses its own batch, as BatchNorm does, unless `stochnorm.convert(model, sync=True)` synchronized the layer.
+gradient uses the moving statistics from before the step's update. Under activation checkpointing a recomputation
+reuses the mask and statistics of its own pass, however many passes were made, and updates nothing. (At p = 1 the layer
+is BatchNorm, which updates its moving statistics there once more.) Under DistributedDataParallel every process draws
+its own mask and uses its own batch, as BatchNorm does, unless `stochnorm.convert(model, sync=True)` synchronized the
+layer.
 
 Args:
     num_features: Number of channels c.
@@ -265,19 +244,20 @@ Args:
     momentum: Weight of the batch statistics in the moving ones (the paper's alpha, 0.1 there). None keeps their
         cumulative average.
     affine: Learn a scale and a shift per channel.
-    track_running_stats: Must be True unless p = 1.
+    track_running_stats: Must be True unless p = 1. If the attribute is set to False later, the moving statistics are
+        used as before, but no longer updated.
     p: Probability in [0, 1], 0.5 in the paper. It can be set at any time.
     device: Device of the parameters and buffers.
     dtype: Dtype of the parameters and buffers.
 
 Shape:
-    - Input: {shape}; at least 2 values per channel in training.
+    - Input: {shape}; in training not 1 value per channel. An empty batch counts as a step and changes no statistics.
     - Output: the input's shape, dtype and memory format.
 
 Raises:
     ValueError: p outside [0, 1], p < 1 without tracked statistics, or one value per channel in training.
-    RuntimeError: Checkpointing recomputes an earlier pass than the last one. (While a CUDA graph is captured, this is
-        not checked.)
+    RuntimeError: Checkpointing recomputes the layer on another input than in the pass, or where several passes cannot be
+        told apart: same input, different masks or statistics, and `preserve_rng_state=False` or the same random numbers.
 
 Example:
     >>> layer = StochNorm{n}d(3, p=0.5)

@@ -33,7 +33,7 @@ class Family(NamedTuple):
 STOCH = Family(
     _StochNorm,
     (StochNorm1d, StochNorm2d, StochNorm3d),
-    ("_p", "_p_tensor", "_last_step", "_drew", "_held", "_given", "_sync"),
+    ("_p", "_p_tensor", "_last_step", "_held", "_given", "_sync"),
 )
 BATCH_INSTANCE = Family(_BatchInstanceNorm, (BatchInstanceNorm1d, BatchInstanceNorm2d, BatchInstanceNorm3d), ("rho",))
 FROZEN = Family(_FrozenNorm, (FrozenNorm1d, FrozenNorm2d, FrozenNorm3d), ("_asked",))
@@ -86,9 +86,8 @@ def to_batch_norm(module: _BatchNorm) -> None:
 
 
 def _plain_class(kind: type[_BatchNorm], family: Family) -> type[_BatchNorm]:
-    """Return the class that a layer was made from: the next one after the mixin in the method resolution order."""
-    plain: type[_BatchNorm] = kind.__mro__[kind.__mro__.index(family.mixin) + 1]
-    return plain
+    """Return the class that a layer was made from: the next BatchNorm after the mixin in the order of its classes."""
+    return next(plain for plain in kind.__mro__[kind.__mro__.index(family.mixin) + 1 :] if issubclass(plain, _BatchNorm))
 
 
 def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn import functional as F
 
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.cpu.compiled import load, threads
 
 __all__ = ["DepthwiseConv2d"]
@@ -46,7 +47,8 @@ class DepthwiseConv2d(nn.Conv2d):
         """Return the dtype to compute in, as in `nn.Conv2d`; None if the kernel does not support the input."""
         weight, bias = self.weight, self.bias
         if not (
-            type(input) in (Tensor, Parameter)
+            not is_transformed()
+            and type(input) in (Tensor, Parameter)
             and type(weight) in (Tensor, Parameter)
             and input.is_cpu
             and weight.is_cpu
@@ -54,7 +56,6 @@ class DepthwiseConv2d(nn.Conv2d):
             and input.size(1) == self.in_channels
             and input.is_contiguous(memory_format=torch.channels_last)
             and not torch.compiler.is_compiling()
-            and not torch._C._are_functorch_transforms_active()
             and not torch._C._len_torch_dispatch_stack()
             and torch._C._get_tracing_state() is None
         ):

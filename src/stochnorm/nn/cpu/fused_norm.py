@@ -26,6 +26,7 @@ class FusedBatchNormAct2d(BatchNormAct2d):
         within = kernel.range_of(self.act)
         if (
             within is None
+            or not isinstance(x, Tensor)  # but what torch.fx follows
             or not (self.training and self.track_running_stats and self.momentum is not None)
             or not isinstance(self.drop, nn.Identity)
             or x.dim() != 4

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.cpu.compiled import load, threads
 from stochnorm.nn.double_backward import twice_differentiable_backward
 
@@ -54,6 +55,7 @@ def fits(input: Tensor, *vectors: Tensor | None) -> bool:
         type(input) in (Tensor, Parameter)
         and torch._C._has_storage(input)  # batched tensors of vmap have none
         and not torch._C._len_torch_dispatch_stack()
+        and not is_transformed()
         and torch._C._get_tracing_state() is None
     )
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.cuda import trust
 from stochnorm.nn.cuda.place import current_gpu, place_of
 
@@ -54,6 +55,7 @@ def fits(input: Tensor, residual: Tensor | None, *vectors: Tensor | None) -> boo
         type(input) in (Tensor, Parameter)
         and torch._C._has_storage(input)  # batched tensors of vmap have none
         and not torch._C._len_torch_dispatch_stack()
+        and not is_transformed()
         and torch._C._get_tracing_state() is None
         and (
             residual is None

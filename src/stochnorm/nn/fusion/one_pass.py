@@ -106,8 +106,7 @@ def _by_statistics(
     if isinstance(layer, _StochNorm):
         if not layer._is_batch_norm(input):
             return layer._stochastic_forward(input, residual, activation)
-        if layer._last_step is not None:
-            layer._last_step = None  # as in its own forward pass
+        layer._forget()  # as in its own forward pass
     if layer.momentum is None and layer.num_batches_tracked is None:
         return None
     if not _fits(input, residual):
