@@ -53,13 +53,12 @@ class Doctor:
             if target is not None:
                 check_target(target)
 
-        from rich.console import Console
-
         from stochnorm.doctor.diagnose import diagnose
+        from stochnorm.terminal import Terminal
 
         settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in SHOWN}
         diagnosis = diagnose(**settings)
-        console = Console(highlight=False)
+        console = Terminal()
         diagnosis.show(console, layers=None if self.all else 8)
         if table is not None:
             diagnosis.to_csv(table)

@@ -44,12 +44,11 @@ class Paper:
     def run(self) -> None:
         names = NAMES if self.name == "all" else (self.name,)
         if self.estimate:
-            from rich.console import Console
-
             from stochnorm.paper.estimate import estimate, show_estimate
+            from stochnorm.terminal import Terminal
 
             result = estimate(names, scale=self.scale, repeats=self.repeats, workers=self.workers)
-            show_estimate(Console(highlight=False), result)
+            show_estimate(Terminal(), result)
             return
 
         from stochnorm.paper.reproduce import reproduce

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -16,6 +14,7 @@ from rich.text import Text
 
 from stochnorm.doctor.statistics import LayerStatistics, NetworkStatistics
 from stochnorm.files import write_text
+from stochnorm.spreadsheet import format_csv
 from stochnorm.text import rounded
 
 __all__ = ["picture_path", "show_statistics", "write_rows"]
@@ -51,12 +50,8 @@ def show_statistics(
 
 def write_rows(rows: Sequence[LayerStatistics], path: Path) -> None:
     """Write a CSV file with a line per layer."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(LayerStatistics)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _field(value) for name, value in asdict(row).items()})
-    write_text(path, text.getvalue())
+    columns = [field.name for field in fields(LayerStatistics)]
+    write_text(path, format_csv([columns, *(map(_field, asdict(row).values()) for row in rows)]))
 
 
 def picture_path(name: str | Path) -> Path:

@@ -132,7 +132,7 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
         raise ValueError(f"{run.path}: not a run directory, so there are no test images; give labelled images as DATA")
     data = FinetuneConfig.load(run.config).data
     source = read_source(data)
-    names = [row.path for row in list_manifest(run.split).rows if row.split == "test"]
+    names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
     if not names:
         raise ValueError(f"{run.path}: the run has no test images; give new labelled images as DATA")
     there = {row.path: row for row in source.rows}

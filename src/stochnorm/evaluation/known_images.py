@@ -27,7 +27,7 @@ def warn_of_known_images(run: Run, source: Source, rows: Sequence[Row], data: st
     """
     try:
         root = list_images(FinetuneConfig.load(run.config).data).root
-        known = [root / row.path for row in list_manifest(run.split).rows if row.split != "test"]
+        known = [root / row.path for row in list_manifest(run.split, exact=True).rows if row.split != "test"]
         copies = _copies([source.root / row.path for row in rows], known)
     except (OSError, ValueError) as error:
         text = f"cannot check whether images of {data} were used for training or selection ({error})"

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from stochnorm.comparison.compare import Comparison, compare
 from stochnorm.comparison.grid import Grid
 from stochnorm.data import DATASETS, verify
@@ -24,6 +22,7 @@ from stochnorm.paper.outcome import Outcome, Place, format_csv, format_markdown,
 from stochnorm.paper.small import BACKBONES, SMALL, small_set
 from stochnorm.plotting import save_figure
 from stochnorm.runs.records import LABELS, Failure, Record, write_records
+from stochnorm.terminal import Terminal
 from stochnorm.text import some
 
 __all__ = ["Scale", "find_data", "grids", "reproduce", "write_outcome"]
@@ -83,7 +82,7 @@ def reproduce(
     notes += _failed(failures)
     lines = lines_of(experiment, records, _places(experiment, data, scale))
     outcome = Outcome(experiment, lines, scale, tuple(notes))
-    console = Console(quiet=quiet, highlight=False)
+    console = Terminal(quiet=quiet)
     show(console, outcome)
     for file in write_outcome(outcome, records, folder):
         console.print(str(file), markup=False, style="dim", soft_wrap=True)

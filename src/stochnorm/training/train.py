@@ -112,7 +112,7 @@ def open_run(job: Job, config: FinetuneConfig, *, tested: bool = True) -> None:
 
 def _without_test(manifest: str) -> str:
     """Return a list of images without those of the test."""
-    titles, *rows = csv.reader(manifest.splitlines())
+    titles, *rows = csv.reader(io.StringIO(manifest, newline=""))
     split = titles.index("split")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([titles, *(row for row in rows if row[split] != "test")])
