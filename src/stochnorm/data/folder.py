@@ -26,13 +26,14 @@ def read_folder(root: Path) -> Source:
     """Read `root/<class>/**/image` or `root/{train,val,test}/<class>/**/image`.
 
     The second layout is used if `root/train` holds folders and no images itself (so that a class may be called
-    "train"). Files that are not images by their extension, hidden images and broken links are skipped with a
-    warning; other hidden files, and what systems leave (`Thumbs.db`, `__MACOSX`, `@eaDir`), without. Linked folders are followed, except to a folder that contains the link.
+    "train"). Files that are not images by their extension, hidden images and broken links are skipped with a warning;
+    other hidden files, and what systems leave (`Thumbs.db`, `__MACOSX`, `@eaDir`), without. Linked folders are
+    followed, except to a folder that contains the link.
 
     Raises:
         ValueError: There are no class folders, images next to them, an empty class folder, a class of val or test
-            images only, two class folders whose names look the same, a folder next to train/ that is not a split, a run directory among the images, or a file name
-            that is not UTF-8 or has a line break.
+            images only, two class folders whose names look the same, a folder next to train/ that is not a split, a
+            run directory among the images, or a file name that is not UTF-8 or has a line break.
     """
     _check_runs(root)
     folders = _subfolders(root)
