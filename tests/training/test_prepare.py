@@ -98,7 +98,7 @@ def test_target_statistics_know_the_variance_between_classes_that_are_sorted() -
     with torch.no_grad():
         true = stem(network)[0](inputs).var((0, 2, 3))
     share: Tensor = stem(network)[1].running_var / true
-    assert share.min() > 0.8
+    assert share.min() > 0.6
     assert share.max() < 1.01
 
 

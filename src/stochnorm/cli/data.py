@@ -64,6 +64,8 @@ class Lists:
     """Fraction of all images held out for testing, where DATA has no test split."""
     data_seed: int = 0
     """Random seed for the split."""
+    test_seed: int | None = None
+    """Random seed for the test images, where DATA has no test split; None for --data-seed."""
     pool_val: bool = False
     """Pool the validation images of DATA with the training images before sampling."""
 

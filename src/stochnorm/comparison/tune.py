@@ -30,7 +30,8 @@ def tune_variants(
     """Return the grid with settings that a search on validation images chose for each variant, with equal budgets.
 
     The search covers learning rate, strengths and p ([stochnorm.tuning.space.search_space][]) at the smallest rate,
-    with the images of the first repetition. It reads no test image. Searches live in `out/tune/`; the same call resumes
+    with the images of the first repetition. It reads no test image: those of the first repetition are those of all
+    ([stochnorm.compare][]). Searches live in `out/tune/`; the same call resumes
     them.
 
     Args:

@@ -24,7 +24,7 @@ __all__ = ["BOOKKEEPING", "FinetuneConfig", "added", "flat"]
 BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
-_DIVIDING = ("split_lists", "pool_val", "test_fraction")
+_DIVIDING = ("split_lists", "pool_val", "test_fraction", "test_seed")
 _MOST_EVALUATIONS = 15  # by default
 # The settings of the first version. A later one is in a run's name only where it is not the default.
 _FIRST = (

@@ -66,6 +66,8 @@ class RunSettings:
     """Cross-validation: number of parts, such as 5, each tested by a model trained on the others; 0 for none."""
     data_seed: int = 0
     """Random seed for the split."""
+    test_seed: int | None = None
+    """Random seed for the test images, if DATA has no test split; None for --data-seed."""
     split_lists: str = ""
     """Folder with train.txt[, val.txt][, test.txt], or one list of training images: a published split, not a sample."""
     pool_val: bool = False

@@ -36,6 +36,7 @@ def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
         val_fraction=config.val_fraction,
         test_fraction=0 if config.split_lists else config.test_fraction,
         seed=config.data_seed,
+        test_seed=config.test_seed,
         multi_label=source.multi_label,
         pool_val=config.pool_val,
     )
