@@ -32,6 +32,9 @@ class Paper:
     or a file, or a folder with one file per backbone, such as resnet50-0676ba61.pth."""
     repeats: int = 0
     """Runs per cell; 0 for five as in the paper, two at small scale."""
+    trials: int | None = None
+    """Trials of a search for the strengths of the regularizers on a fifth of the training images, as the paper selects
+    them; 0: the strengths of the released code, and all images train; None: 8, at small scale no search."""
     workers: Workers = 0
     executor: ExecutorName = "local"
     out: str = ""
@@ -63,6 +66,7 @@ class Paper:
                     weights=self.weights,
                     out=self.out,
                     repeats=self.repeats,
+                    trials=self.trials,
                     workers=self.workers,
                     executor_name=self.executor,
                 )

@@ -96,7 +96,7 @@ def assign_splits(
         rows: The images.
         rate: Percentage in (0, 100].
         val_fraction: Fraction of the sampled training images held out for validation, if the source has no validation
-            split.
+            split; 0: none.
         test_fraction: Fraction of all images held out for the test, if the source has no test split.
         seed: Random seed of all draws.
         test_seed: Random seed of the test split instead; None: `seed`.
@@ -125,7 +125,7 @@ def assign_splits(
     strata = [""] * len(units) if multi_label else _rarest_labels(labelled, units, multi_label)
     sampled = sorted(i for unit in sample_per_class(strata, rate, seed) for i in units[unit])
     labelled = [labelled[i] for i in sampled] + [row for row in labelled if row.split != "train"]
-    if "val" not in splits:
+    if "val" not in splits and val_fraction > 0:
         cut(val_fraction, "val", seed)
     return sorted(labelled)
 

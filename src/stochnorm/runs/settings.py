@@ -58,8 +58,9 @@ class RunSettings:
 
     rate: Annotated[float, Range(0, 100, above=True)] = 100.0
     """Percentage of the training images to use: ceil(rate % of n) of each class with n."""
-    val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.2
-    """Fraction of the (sampled) training images held out for validation, if DATA has no validation split."""
+    val_fraction: Annotated[float, Range(0, 0.9)] = 0.2
+    """Fraction of the (sampled) training images held out for validation, if DATA has no validation split;
+    0, with --select last, to train on all of them."""
     test_fraction: Annotated[float, Range(0, 0.9)] = 0.2
     """Fraction of all images held out for the test, if DATA has no test split; 0 for no test."""
     folds: Annotated[int, Range(0)] = 0

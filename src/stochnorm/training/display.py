@@ -114,7 +114,7 @@ class Display:
         self.console.print(metrics_table({name: metrics for name, metrics in named.items() if metrics}))
         if folds:
             self.note(f"estimate: {folds['estimate']}\nmodel: {folds['model']}")
-        if warning := warning_of(record["test"] or record["validation"]):
+        if warning := warning_of(record["test"] or record["validation"] or {}):
             self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
@@ -224,7 +224,7 @@ def _probe(job: Job) -> str:
 
 def _noise(images: int, classes: int) -> str:
     """Return a warning where the validation images are too few to tell much, else nothing."""
-    if images >= _ENOUGH * classes:
+    if images >= _ENOUGH * classes or not images:
         return ""
     points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
     return (

@@ -44,7 +44,7 @@ class Result:
 
     @property
     def validation(self) -> dict[str, Any]:
-        """Metrics of the kept model on validation images, which select it unless `select` is last."""
+        """Metrics of the kept model on validation images, which select it unless `select` is last; empty without."""
         return self.record["validation"]  # type: ignore[no-any-return]
 
     @property
@@ -131,8 +131,10 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None)
         job.classifier.model.load_state_dict(read_state_dict(job.run.model))
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
         batch_size = job.config.batch_size
-        _, validation = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
-        validation = honest_validation(job, validation)
+        validation: dict[str, Any] = {}
+        if job.counts["val"]:
+            _, found = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
+            validation = honest_validation(job, found)
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")

@@ -112,6 +112,8 @@ def tune(
             f"a search reads no test images, so folds {config.folds} has no effect; remove it, and fine-tune with the "
             "chosen settings and --folds"
         )
+    if not config.val_fraction:
+        raise ValueError("a search chooses by validation images, so val_fraction must be above 0, got 0")
     if config.method == "auto":
         raise ValueError("method auto searches by itself; name the method to tune, such as --method stochnorm")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
