@@ -46,6 +46,7 @@ def test_the_directories_of_comparisons_and_searches_are_named_by_their_settings
             assert run_name(config) == path.name
 
 
+@pytest.mark.filterwarnings("ignore:.*drew test images for each repetition, and is continued so")
 def test_the_same_comparison_runs_nothing(earlier: Callable[..., Any]) -> None:
     done = earlier("comparison/runs/*/*")
     searched = texts("comparison/tune/*/trials.csv", "comparison/tune/*/chosen.json")

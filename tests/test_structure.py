@@ -26,12 +26,13 @@ FLOORS = [
     {"nn"},
     {"plotting"},
     {"outputs"},
-    {"errors", "files", "kinds", "text"},
+    {"terminal"},
+    {"errors", "files", "kinds", "spreadsheet", "text"},
 ]
 """From the top down. A file imports from its own folder and from lower floors."""
 
 NEVER = {
-    "nn": {"errors", "files", "kinds", "outputs", "text", "plotting"},
+    "nn": {"errors", "files", "kinds", "outputs", "spreadsheet", "terminal", "text", "plotting"},
     "regularizers": {"data", "models", "runs"},
     "data": {"models"},
     "methods": {"runs"},
@@ -126,9 +127,9 @@ def test_the_graph_is_read(graph: dict[str, set[str]]) -> None:
     assert sum(map(len, graph.values())) > 300
 
 
-def test_the_root_holds_five_modules() -> None:
+def test_the_root_holds_seven_modules() -> None:
     assert {path.name for path in SOURCE.glob("*.py")} == {
-        "__init__.py", "__main__.py", "files.py", "plotting.py", "text.py",
+        "__init__.py", "__main__.py", "files.py", "plotting.py", "spreadsheet.py", "terminal.py", "text.py",
     }  # fmt: skip
 
 
@@ -141,3 +142,12 @@ def test_files_are_short() -> None:
 def test_floors_are_disjoint() -> None:
     assert sum(map(len, FLOORS)) == len(set.union(*FLOORS))
     assert all(not upper & lower for upper, lower in pairwise(FLOORS))
+
+
+def test_everything_is_printed_through_the_terminal_that_shows_control_characters_as_escapes() -> None:
+    """A worker's answers, and the question to a process of its own, are JSON and numbers."""
+    silent = "terminal.py", "comparison/executors/worker.py", "comparison/executors/shares.py"
+    loud = {"print", "Console"}
+    for path in set(files()) - {SOURCE / name for name in silent}:
+        calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        assert not loud & {call.id for call in calls if isinstance(call, ast.Name)}, path

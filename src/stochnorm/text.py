@@ -1,7 +1,8 @@
-"""Lists, counts, numbers, p-values and durations in words, for messages, tables and pages."""
+"""Names, lists, counts, numbers, p-values and durations in words, for messages, tables and pages."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "duration",
     "format_p",
     "interval",
+    "printable",
     "rough_duration",
     "rounded",
     "signed",
@@ -23,15 +25,42 @@ __all__ = [
 DASH = "\N{EN DASH}"
 """Shown instead of a missing number."""
 
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # parts of words and of emoji
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Write what a terminal would obey or hide as its escape: control characters, marks that turn the direction of
+    writing, and what no encoding has. Spaces of any kind and the joiners of letters stay.
+
+    Args:
+        text: A name, or a message with names.
+        keep: Control characters that stay, such as line breaks.
+
+    Example:
+        >>> print(printable("bad\\x1b]0;owned\\a.png"), printable("gpj\\u202e.exe"))
+        bad\\x1b]0;owned\\x07.png gpj\\u202e.exe
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(letter) if _hidden(letter) and letter not in keep else letter for letter in text)
+
+
+def _hidden(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in _JOINERS
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """List the first names, for a message.
+    """List the first names, for a message, as [stochnorm.text.printable][] shows them.
 
     Example:
         >>> some(["a", "b"]), some(["a", "b", "c", "d"], 3)
         ('a, b', 'a, b, c and 1 more')
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def count(n: int, what: str) -> str:

@@ -58,8 +58,8 @@ def test_manifests_of_spreadsheets_are_read(photos: Path) -> None:
     text = "Path , LABEL,Split,,\r\nred/000.png,red,TRAIN,,\r\n\r\nblue/000.png, blue ,Test,,\r\n"
     (photos / "list.csv").write_bytes(text.encode("utf-8-sig"))
     assert read_source(photos / "list.csv").rows == [
-        Row("red/000.png", "red", "train"),
         Row("blue/000.png", "blue", "test"),
+        Row("red/000.png", "red", "train"),
     ]
 
 
@@ -72,7 +72,7 @@ def test_labels_that_look_joined_otherwise_are_warned_of(photos: Path, mark: str
 
 def test_missing_images_of_a_manifest_are_counted_and_named(photos: Path) -> None:
     (photos / "list.csv").write_text("path,label\nred/000.png,red\nred/x.png,red\nblue/y.png,blue\n")
-    with pytest.raises(FileNotFoundError, match=r"2 of 3 listed images do not exist .*red/x.png, blue/y.png"):
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 listed images do not exist .*blue/y.png, red/x.png"):
         read_source(photos / "list.csv")
 
 
@@ -89,14 +89,14 @@ def test_linked_images_keep_the_name_the_manifest_gives_them(tmp_path: Path, pho
         (folder / f"{label}.png").symlink_to(photos / label / "000.png")
     (folder / "list.csv").write_text("path,label\nred.png,red\n./x/../blue.png,blue\n")
     source = read_source(folder / "list.csv")
-    assert source.rows == [Row("red.png", "red"), Row("blue.png", "blue")]
+    assert source.rows == [Row("blue.png", "blue"), Row("red.png", "red")]
 
 
 def test_multi_label_manifests_with_groups_read_back(photos: Path) -> None:
     rows = [
+        Row("blue/000.png", "Edema", "test", "8, junior"),
         Row("red/000.png", "Mass|Edema", "train", "7"),
         Row("red/001.png", "", "train", "7"),
-        Row("blue/000.png", "Edema", "test", "8, junior"),
     ]
     (photos / "list.csv").write_text(format_manifest(rows, multi_label=True))
     source = read_source(photos / "list.csv")

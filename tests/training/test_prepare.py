@@ -80,12 +80,40 @@ def test_the_references_of_delta_and_l2sp_are_the_pre_trained_network() -> None:
     assert not torch.equal(stem(network)[1].running_mean, stem(inherited)[1].running_mean)
 
 
-def test_target_statistics_are_those_of_the_training_images() -> None:
-    network, train = classifier(), split(9)
-    prepared(network, "vanilla", train, statistics="target")
-    means = first_means(network, train, 8)  # of the ninth alone there would be no batch
-    torch.testing.assert_close(stem(network)[1].running_mean, means, rtol=1e-4, atol=1e-5)
-    assert (means - first_means(network, train, 9)).abs().max() > 1e-4
+def test_target_statistics_are_those_of_all_training_images() -> None:
+    network, train = classifier(), split(10)
+    prepared(network, "vanilla", train, statistics="target", batch_size=5)
+    torch.testing.assert_close(stem(network)[1].running_mean, first_means(network, train, 10), rtol=1e-4, atol=1e-5)
+
+
+def test_target_statistics_know_the_variance_between_classes_that_are_sorted() -> None:
+    """Two classes, dark and light, one after the other: in batches of one class there is a third of the variance."""
+    network, train = classifier(), split(48)
+    store: Any = train.store
+    store[:24] //= 4
+    store[24:] = 192 + store[24:] // 4
+    prepared(network, "vanilla", train, statistics="target", batch_size=8)
+    preprocessing = network.preprocessing
+    inputs = preprocessing.normalize(preprocessing.center_crop(store))
+    with torch.no_grad():
+        true = stem(network)[0](inputs).var((0, 2, 3))
+    share: Tensor = stem(network)[1].running_var / true
+    assert share.min() > 0.6
+    assert share.max() < 1.01
+
+
+def test_no_image_is_left_out_of_target_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine in batches of four, or of 13 in batches of two or three, would leave one, which is no batch."""
+    seen: list[int] = []
+
+    def watch(model: Any, how: str, loader: Any) -> None:
+        seen.extend(len(images) for images, _ in loader)
+
+    monkeypatch.setattr("stochnorm.training.prepare.initialize_statistics", watch)
+    for count, batch_size, expected in ((9, 4, [5, 4]), (13, 3, [5, 5, 3]), (12, 4, [4, 4, 4])):
+        seen.clear()
+        prepared(classifier(), "vanilla", split(count), statistics="target", batch_size=batch_size)
+        assert seen == expected
 
 
 def test_zero_one_statistics_forget_what_was_inherited() -> None:

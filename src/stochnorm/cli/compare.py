@@ -75,15 +75,14 @@ class Compare(RunOptions, CompareOptions):
                 f"--reference must be one of the methods, got {self.reference!r}; choose from {', '.join(labels)}"
             )
 
-        from rich.console import Console
-
         from stochnorm.comparison.compare import compare
         from stochnorm.comparison.publish import publish
         from stochnorm.comparison.tune import tune_variants
         from stochnorm.report.tables import show_results
         from stochnorm.runs.directory import data_name
+        from stochnorm.terminal import Terminal
 
-        console = Console(highlight=False, soft_wrap=True)
+        console = Terminal(soft_wrap=True)
         out = Path(self.grid_out or f"runs/compare-{data_name(self.data)}")
         workers, threads = self.grid_workers, self.threads
         if self.trials:
@@ -94,7 +93,7 @@ class Compare(RunOptions, CompareOptions):
             grid, out, workers=workers, threads=threads, processes=self.processes, executor_name=self.executor
         )
         if comparison.records:
-            show_results(Console(highlight=False), comparison.records, comparison.failures, reference=self.reference)
+            show_results(Terminal(), comparison.records, comparison.failures, reference=self.reference)
             for file in publish(comparison, reference=self.reference):
                 console.print(str(file), markup=False, style="dim")
         comparison.check()

@@ -22,12 +22,11 @@ class Verify:
     """Folder of the data set, or a CSV file."""
 
     def run(self) -> None:
-        from rich.console import Console
-
         from stochnorm.data import verify
+        from stochnorm.terminal import Terminal
 
         report = verify(self.path)
-        Console(highlight=False, soft_wrap=True).print("\n".join(report.lines()), markup=False)
+        Terminal(soft_wrap=True).print("\n".join(report.lines()), markup=False)
         if not report.ok:
             what = "not the complete official data set" if report.official else "not complete"
             raise ValueError(f"{self.path} is {what}; see above")
@@ -43,12 +42,11 @@ class Download:
     """Folder to put the data set's folder in."""
 
     def run(self) -> None:
-        from rich.console import Console
-
         from stochnorm.data import download
+        from stochnorm.terminal import Terminal
 
         path = download(self.name, self.root)
-        Console(highlight=False, soft_wrap=True).print(f"{self.name} is in {path}", markup=False)
+        Terminal(soft_wrap=True).print(f"{self.name} is in {path}", markup=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Lists:
     """Fraction of all images held out for testing, where DATA has no test split."""
     data_seed: int = 0
     """Random seed for the split."""
+    test_seed: int | None = None
+    """Random seed for the test images, where DATA has no test split; None for --data-seed."""
     pool_val: bool = False
     """Pool the validation images of DATA with the training images before sampling."""
 
@@ -73,9 +73,8 @@ class Lists:
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
         config = FinetuneConfig(**settings)
 
-        from rich.console import Console
-
         from stochnorm.data import check_classes, export_lists, list_images
+        from stochnorm.terminal import Terminal
         from stochnorm.text import count
         from stochnorm.training.images import split_rows
 
@@ -84,4 +83,4 @@ class Lists:
         rows = split_rows(source, config)
         for path in export_lists(rows, Path(self.out)):
             images = count(sum(row.split == path.stem for row in rows), "image")
-            Console(highlight=False, soft_wrap=True).print(f"{path}: {images}", markup=False)
+            Terminal(soft_wrap=True).print(f"{path}: {images}", markup=False)

@@ -55,14 +55,13 @@ def demo(
     Raises:
         ValueError: A run failed, there is no readable test image, or an error of [stochnorm.compare][].
     """
-    from rich.console import Console
-
     from stochnorm.comparison.compare import compare
     from stochnorm.comparison.grid import Grid, Variant
     from stochnorm.comparison.publish import publish
     from stochnorm.data import DATASETS
     from stochnorm.report.tables import show_results
     from stochnorm.runs.config import FinetuneConfig
+    from stochnorm.terminal import Terminal
 
     variants = tuple(Variant(label, settings) for label, settings in METHODS.items())
     base = FinetuneConfig(data, rate=rate, steps=steps, image_size=image_size)
@@ -73,7 +72,7 @@ def demo(
     title = f"Fine-tuning on {DATASETS[data].subject}" if data in DATASETS else ""
     reference = variants[0].label
     publish(comparison, title=title, reference=reference)
-    console = Console(highlight=False)
+    console = Terminal()
     show_results(console, comparison.records, reference=reference)
     console.print(f"picture: {out / 'results.png'}\nreport:  {out / 'report.html'}", markup=False)
     return comparison

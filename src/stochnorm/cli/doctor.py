@@ -57,13 +57,12 @@ class Doctor:
             for file in (picture, picture.with_suffix(".svg")):
                 Output(file, PICTURE, self.overwrite).check()
 
-        from rich.console import Console
-
         from stochnorm.doctor.diagnose import diagnose
+        from stochnorm.terminal import Terminal
 
         settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in SHOWN}
         diagnosis = diagnose(**settings)
-        console = Console(highlight=False)
+        console = Terminal()
         diagnosis.show(console, layers=None if self.all else 8)
         if table is not None:
             table.write(format_rows(diagnosis.rows))

@@ -65,14 +65,12 @@ class FindLr(RunOptions, FindLrOptions):
             Path(self.folder).mkdir(parents=True, exist_ok=True)
             for output in (rate, *pictures):
                 output.check()
-
-        from rich.console import Console
-
+        from stochnorm.terminal import Terminal
         from stochnorm.training.find_lr import find_lr
         from stochnorm.training.range_test import RULE
 
         found = find_lr(config, steps=self.sweep_steps, lowest=self.lowest, highest=self.highest)
-        console = Console(highlight=False, soft_wrap=True)
+        console = Terminal(soft_wrap=True)
         console.print("       lr  loss (median of five)", style="dim")
         console.print("\n".join(found.lines()))
         if self.folder:

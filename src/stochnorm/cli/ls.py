@@ -21,11 +21,11 @@ class List:
     """Catalogue to list."""
 
     def run(self) -> None:
-        from rich.console import Console
+        from stochnorm.terminal import Terminal
 
         tables = {"methods": _methods, "presets": _presets, "datasets": _datasets, "experiments": _experiments}
         table, note = tables[self.what]()
-        console = Console(highlight=False)
+        console = Terminal()
         console.print(table)
         console.print(note)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +17,7 @@ from stochnorm.cli.standard import lasting
 from stochnorm.errors import reason_of
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.warning import show_warnings
+from stochnorm.text import printable
 
 __all__ = ["COMMANDS", "main", "parse"]
 
@@ -50,11 +53,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning):
-            _print_error(f"warning: {message}", style="yellow")
+            _print_error(f"warning: {' '.join(str(message).split())}", style="yellow")
 
     with lasting() as output, show_warnings(show_warning):
         try:
-            parse(args).run()
+            with _harmless_errors(args):
+                command = parse(args)
+            command.run()
             output.flush()
         except KeyboardInterrupt as stop:
             _print_error(str(stop) or "stopped")
@@ -99,11 +104,25 @@ def _command(name: str) -> Any:
     return getattr(import_module(f"stochnorm.cli.{file}"), kind)
 
 
+@contextmanager
+def _harmless_errors(args: Sequence[str]) -> Iterator[None]:
+    """Show what is said of wrong arguments without their control characters: `*.png` may have matched any name."""
+    if all(map(str.isprintable, args)):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        sys.stderr.write(printable(said.getvalue(), "\n"))
+
+
 def _print_error(text: str, style: str | None = None) -> None:
     """Print a line on standard error."""
-    from rich.console import Console  # only here: help and wrong options need no rich
+    from stochnorm.terminal import Terminal  # only here: help and wrong options need no rich
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    Terminal(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
 
 
 def _resume_command(args: Sequence[str]) -> str:

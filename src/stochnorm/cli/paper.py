@@ -32,6 +32,9 @@ class Paper:
     or a file, or a folder with one file per backbone, such as resnet50-0676ba61.pth."""
     repeats: int = 0
     """Runs per cell; 0 for five as in the paper, two at small scale."""
+    trials: int | None = None
+    """Trials of a search for the strengths of the regularizers on a fifth of the training images, as the paper selects
+    them; 0: the strengths of the released code, and all images train; None: 8, at small scale no search."""
     workers: Workers = 0
     executor: ExecutorName = "local"
     out: str = ""
@@ -44,12 +47,11 @@ class Paper:
     def run(self) -> None:
         names = NAMES if self.name == "all" else (self.name,)
         if self.estimate:
-            from rich.console import Console
-
             from stochnorm.paper.estimate import estimate, show_estimate
+            from stochnorm.terminal import Terminal
 
             result = estimate(names, scale=self.scale, repeats=self.repeats, workers=self.workers)
-            show_estimate(Console(highlight=False), result)
+            show_estimate(Terminal(), result)
             return
 
         from stochnorm.paper.reproduce import reproduce
@@ -64,6 +66,7 @@ class Paper:
                     weights=self.weights,
                     out=self.out,
                     repeats=self.repeats,
+                    trials=self.trials,
                     workers=self.workers,
                     executor_name=self.executor,
                 )

@@ -35,12 +35,13 @@ class Predict:
         if self.csv:
             written.check()
 
-        from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
 
         from stochnorm.evaluation.predict import predict
         from stochnorm.runs.predictions import format_predictions
+        from stochnorm.terminal import Terminal
+        from stochnorm.text import printable
 
         predictions = predict(self.model, self.images, flip=self.flip, strict=self.strict)
         table = Table(box=None, header_style="dim")
@@ -48,9 +49,9 @@ class Predict:
             table.add_column(column, overflow="fold")
         table.add_column("probability", justify="right")
         for prediction in predictions:
-            names = (str(prediction.path), prediction.label or "-")
+            names = map(printable, (str(prediction.path), prediction.label or "-"))
             table.add_row(*map(escape, names), f"{prediction.probability:.3f}")
-        Console(highlight=False).print(table)
+        Terminal().print(table)
         if self.csv:
             paths, labels = [str(p.path) for p in predictions], [p.label for p in predictions]
             probabilities = [list(p.probabilities.values()) for p in predictions]

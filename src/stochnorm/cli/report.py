@@ -29,10 +29,9 @@ class Report:
         if not self.runs:
             raise ValueError("no runs given; name run directories, comparison directories or a records.jsonl")
 
-        from rich.console import Console
-
         from stochnorm.report import report
+        from stochnorm.terminal import Terminal
 
-        console = Console(highlight=False, soft_wrap=True)
+        console = Terminal(soft_wrap=True)
         for file in report(self.runs, self.out, title=self.title, reference=self.reference, overwrite=self.overwrite):
             console.print(str(file), markup=False)

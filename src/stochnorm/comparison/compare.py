@@ -12,7 +12,7 @@ from pathlib import Path
 from stochnorm.comparison.executors import Job, executor
 from stochnorm.comparison.grid import Grid, GridRun
 from stochnorm.comparison.queue import perform_all
-from stochnorm.data import read_source
+from stochnorm.data import Source, read_source
 from stochnorm.files import write_text
 from stochnorm.kinds import read_json
 from stochnorm.runs.directory import Run, data_name
@@ -59,6 +59,8 @@ def compare(
     the disk, share the work. A failed run does not stop the others; the next call tries it again. Models are selected
     on validation images; each run scores its test images once.
 
+    Data without a test split get one, drawn once for all repetitions and rates.
+
     Args:
         grid: The runs.
         out: Directory of the comparison.
@@ -83,11 +85,12 @@ def compare(
         87.5
     """
     out = Path(out)
-    runs = list(grid.runs())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # each run gives the same warnings
         # Here, so that an error in the data is raised once, not by every run.
-        sources = {data: read_source(data) for data in dict.fromkeys(run.config.data for run in runs)}
+        sources = {data: read_source(data) for data in grid.data or (grid.base.data,)}
+    grid = _with_one_test(grid, out, [data for data, source in sources.items() if not _has_test(source)])
+    runs = list(grid.runs())
     for run in runs:
         finished = Run(grid.directory(run, out))
         if finished.result.is_file():
@@ -118,6 +121,29 @@ def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:
             data = data_name(config.data)
             failures.append(Failure(run.variant, data, config.backbone, config.rate, run.repeat, name, reason))
     return Comparison(out, records, failures)
+
+
+def _has_test(source: Source) -> bool:
+    return any(row.split == "test" for row in source.rows)
+
+
+def _with_one_test(grid: Grid, out: Path, drawn: Sequence[str]) -> Grid:
+    """Return the grid with one test split for each data set that has none, whatever repetition draws it.
+
+    A directory that an earlier version began, with test images for each repetition, is continued as it was.
+    """
+    if grid.base.split_lists or not grid.base.test_fraction:
+        return grid
+    once = replace(grid, one_test=tuple(drawn))
+    changed = [before for before, now in zip(grid.runs(), once.runs(), strict=True) if before.config != now.config]
+    if any(grid.directory(run, out).is_dir() for run in changed):
+        warnings.warn(
+            f"{out} was begun by a version that drew test images for each repetition, and is continued so; a search "
+            "(--trials) may have trained on test images of later ones: choose another --out for one test split",
+            stacklevel=3,
+        )
+        return grid
+    return once
 
 
 def _write_labels(out: Path, grid: Grid, runs: Sequence[GridRun], scale: str) -> None:

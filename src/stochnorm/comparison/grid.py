@@ -44,9 +44,9 @@ class Grid:
     """Every variant on every data set, backbone and rate, `repeats` times.
 
     Each repetition draws its own images (`data_seed`) and its own training seed (`seed`: head, order, augmentation,
-    masks). Both are derived from the grid's `seed`. The image seed depends on the repetition alone, so that the images
-    of a smaller rate are a subset of those of a larger rate; the training seed depends on repetition and rate. All
-    variants of a cell see the same images in the same order.
+    masks); the test images are the same for all. Both seeds are derived from the grid's `seed`. The image seed depends
+    on the repetition alone, so that the images of a smaller rate are a subset of those of a larger rate; the training
+    seed depends on repetition and rate. All variants of a cell see the same images in the same order.
     """
 
     base: FinetuneConfig
@@ -59,6 +59,9 @@ class Grid:
     seed: int = 0
     same_images: bool = False
     """Same images in all repetitions, as in the paper."""
+    one_test: tuple[str, ...] = ()
+    """Data without a test split, whose test images all repetitions draw as the first one does;
+    [stochnorm.compare][] fills it, so that no search and no repetition trains on images that another is tested on."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if nothing is to run, a label is used twice or a variant has an unknown setting."""
@@ -88,13 +91,17 @@ class Grid:
             self.rates or (self.base.rate,),
             self.variants,
         )
+        first = _seed("images", self.seed, 0)
         for repeat, data, backbone, rate, variant in itertools.product(*axes):
+            images = first if self.same_images else _seed("images", self.seed, repeat)
+            drawn_again = data in self.one_test and images != first and self.base.test_seed is None
             shared = replace(
                 self.base,
                 data=data,
                 backbone=backbone,
                 rate=rate,
-                data_seed=_seed("images", self.seed, 0 if self.same_images else repeat),
+                data_seed=images,
+                test_seed=first if drawn_again else self.base.test_seed,
                 seed=_seed("training", self.seed, repeat, rate),
                 out="",
                 resume=False,

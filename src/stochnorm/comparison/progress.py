@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from stochnorm.comparison.executors import Job, Outcome
 from stochnorm.runs.directory import Run
+from stochnorm.terminal import Terminal
 from stochnorm.text import rough_duration
 
 __all__ = ["GridProgress"]
@@ -32,7 +33,7 @@ class GridProgress:
 
     def __init__(self, total: int, done: int, what: str, *, quiet: bool = False) -> None:
         self.total, self.done, self._what = total, done, what
-        self._console = Console(quiet=quiet, highlight=False)
+        self._console = Terminal(quiet=quiet)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._running: dict[Job, _Running] = {}
         self._failed = 0

@@ -12,7 +12,7 @@ from stochnorm.comparison.queue import perform_all
 from stochnorm.methods.catalogue import concerns, trains
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import run_name
-from stochnorm.tuning.space import searched
+from stochnorm.tuning.space import searched, strengths
 
 __all__ = ["tune_variants"]
 
@@ -22,6 +22,7 @@ def tune_variants(
     out: str | Path,
     *,
     trials: int,
+    only_strengths: bool = False,
     workers: int = 0,
     threads: int = 0,
     executor_name: str = "local",
@@ -30,13 +31,15 @@ def tune_variants(
     """Return the grid with settings that a search on validation images chose for each variant, with equal budgets.
 
     The search covers learning rate, strengths and p ([stochnorm.tuning.space.search_space][]) at the smallest rate,
-    with the images of the first repetition. It reads no test image. Searches live in `out/tune/`; the same call resumes
+    with the images of the first repetition. It reads no test image: those of the first repetition are those of all
+    ([stochnorm.compare][]). Searches live in `out/tune/`; the same call resumes
     them.
 
     Args:
         grid: A grid of one data set and one backbone.
         out: Directory of the comparison.
         trials: Trials per search; the first one has the variant's own settings.
+        only_strengths: Leave the learning rate and p as they are; methods without strengths are not searched for.
         workers: Searches at a time, as in [stochnorm.compare][]; so are the other arguments.
 
     Raises:
@@ -51,9 +54,12 @@ def tune_variants(
     smallest = replace(grid, rates=(min(grid.rates),) if grid.rates else (), repeats=1)
     configs = {run.variant: run.config for run in smallest.runs()}
     paths = {label: out / "tune" / run_name(config) for label, config in configs.items()}
-    paths = {label: path for label, path in paths.items() if trains(configs[label].method)}  # others search nothing
+    paths = {label: path for label, path in paths.items() if _has_search(configs[label].method, only_strengths)}
     jobs = [
-        (f"search for {label}", Job(replace(config, out=str(paths[label]), report=False), trials=trials))
+        (
+            f"search for {label}",
+            Job(replace(config, out=str(paths[label]), report=False), trials, strengths=only_strengths),
+        )
         for label, config in configs.items()
         if label in paths
     ]
@@ -70,3 +76,7 @@ def tune_variants(
         found = {name: value for name, value in searched(chosen).items() if concerns(name, chosen.method)}
         variants.append(Variant(variant.label, {**variant.settings, **found}))
     return replace(grid, variants=tuple(variants))
+
+
+def _has_search(method: str, only_strengths: bool) -> bool:
+    return bool(strengths(method)) if only_strengths else trains(method)

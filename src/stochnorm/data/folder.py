@@ -8,23 +8,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stochnorm.data.images.formats import extensions
-from stochnorm.data.manifest import SPLITS, Row, Source
+from stochnorm.data.manifest import SPLITS, Row, Source, alike
 from stochnorm.text import count, some
 
 __all__ = ["files_below", "image_files", "images_in", "read_folder"]
+
+_SYSTEM = {
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "folder.ico",
+}  # fmt: skip
+"""Folders and files, in lower case, that phones, desktops and network disks leave, thumbnails among them."""
 
 
 def read_folder(root: Path) -> Source:
     """Read `root/<class>/**/image` or `root/{train,val,test}/<class>/**/image`.
 
     The second layout is used if `root/train` holds folders and no images itself (so that a class may be called
-    "train"). Files that are not images by their extension and broken links are skipped with a warning, hidden files
-    and those of `__MACOSX` without. Linked folders are followed, except to a folder that contains the link.
+    "train"). Files that are not images by their extension, hidden images and broken links are skipped with a warning;
+    other hidden files, and what systems leave (`Thumbs.db`, `__MACOSX`, `@eaDir`), without. Linked folders are
+    followed, except to a folder that contains the link.
 
     Raises:
         ValueError: There are no class folders, images next to them, an empty class folder, a class of val or test
-            images only, a folder next to train/ that is not a split, a run directory among the images, or a file name
-            that is not UTF-8 or has a line break.
+            images only, two class folders whose names look the same, a folder next to train/ that is not a split, a
+            run directory among the images, or a file name that is not UTF-8 or has a line break.
     """
     _check_runs(root)
     folders = _subfolders(root)
@@ -50,6 +57,7 @@ def read_folder(root: Path) -> Source:
                 "splits train, val and test (a class of that name holds its images itself)"
             )
         rows = _read_classes(root, root, "")
+    _check_names(root, rows)
     return Source(root.resolve(), rows, name=root.resolve().name)
 
 
@@ -79,6 +87,21 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
     return rows
 
 
+def _check_names(root: Path, rows: Sequence[Row]) -> None:
+    """Raise ValueError for a class without a name, and for two that look the same: a space apart, or an accent."""
+    spellings: dict[str, set[str]] = {}
+    for row in rows:
+        spellings.setdefault(alike(row.label), set()).add(row.label)
+    twice = [repr(name) for spelled in spellings.values() if len(spelled) > 1 for name in sorted(spelled)]
+    if twice:
+        raise ValueError(
+            f"{root}: class folders whose names look the same: {some(twice)} (a space at an end, or an accent encoded "
+            "otherwise); give them one name"
+        )
+    if "" in spellings:
+        raise ValueError(f"{root}: a class folder's name is only space; rename it")
+
+
 def _check_runs(root: Path) -> None:
     """Raise ValueError for a run directory below a folder: its curves.png would become an image of a class."""
     for run in (Path(file.path).parent for file in files_below(root) if file.name == "config.json"):
@@ -100,6 +123,7 @@ def image_files(folder: Path) -> list[Path]:
         UserWarning: Files that are not images, or broken links, were skipped.
     """
     entries = list(files_below(folder))
+    _warn_of_hidden_images(folder)
     files = _named([Path(entry.path) for entry in entries if entry.is_file()])
     others = [path.name for path in files if path.suffix.lower() not in extensions()]
     _warn_of_broken_links(folder, entries)
@@ -131,13 +155,24 @@ def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
     """Return whether an entry is a folder, and not a link to a folder that contains it (`chain`: links followed)."""
     if not entry.is_symlink():
         return entry.is_dir()
+    if not entry.is_dir():  # or a link that goes round
+        return False
     target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
-    return entry.is_dir() and not any(place.is_relative_to(target) for place in (*chain, here))
+    return not any(place.is_relative_to(target) for place in (*chain, here))
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM]
+
+
+def _warn_of_hidden_images(folder: Path) -> None:
+    """Warn of hidden images in a folder itself, except the `._name` that macOS leaves beside each file."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[:1] == "." and entry.name[:2] != "._")
+    hidden = [name for name in names if Path(name).suffix.lower() in extensions()]
+    if hidden:
+        warnings.warn(f"{folder}: skipped {count(len(hidden), 'hidden image')}: {some(hidden)}", stacklevel=3)
 
 
 def _warn_of_broken_links(folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:

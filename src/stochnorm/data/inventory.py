@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stochnorm.data.copies import warnings_of
 from stochnorm.data.folder import files_below, images_in
 from stochnorm.data.images.formats import extensions
 from stochnorm.data.manifest import Source, findings
@@ -35,6 +36,8 @@ class Report:
     """Image files that are not listed."""
     problems: tuple[str, ...] = ()
     """Missing, unreadable or contradictory lists, and other deviations from the official set."""
+    notes: tuple[str, ...] = ()
+    """What is wrong with the images and does not keep them from being trained on, such as copies in two splits."""
 
     @property
     def differences(self) -> list[str]:
@@ -59,7 +62,7 @@ class Report:
             lines.append(f"no file for {count(len(self.missing), 'listed image')}: {some(self.missing)}")
         if self.surplus:
             lines.append(f"{count(len(self.surplus), 'image file')} not listed: {some(self.surplus)}")
-        return lines + list(self.problems)
+        return lines + list(self.problems) + [f"warning: {note}" for note in self.notes]
 
 
 def report_of(source: Source, title: str) -> Report:
@@ -70,7 +73,10 @@ def report_of(source: Source, title: str) -> Report:
     surplus = {image.relative_to(source.root).as_posix() for image in images} - listed
     missing = [path for path in listed if not (source.root / path).is_file()]
     problems = tuple(filter(None, [too_few_classes(source)]))
-    return Report(title, source.root, counts(source), {}, tuple(sorted(missing)), tuple(sorted(surplus)), problems)
+    missing, notes = sorted(missing), warnings_of(source.root, source.rows)
+    return Report(
+        title, source.root, counts(source), {}, tuple(missing), tuple(sorted(surplus)), problems, tuple(notes)
+    )
 
 
 def too_few_classes(source: Source) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stochnorm.data.csv_text import read_csv
-from stochnorm.text import some
+from stochnorm.data.listed import ListedPaths
+from stochnorm.spreadsheet import format_csv
+from stochnorm.text import count, some
 
-__all__ = ["Row", "Source", "findings", "format_manifest", "list_manifest", "read_manifest"]
+__all__ = ["Row", "Source", "alike", "findings", "format_manifest", "list_manifest", "read_manifest"]
+
+_LONGEST = 1000  # digits of a class name that is sorted by its value
+_EMPTY = {"nan", "<na>", "#n/a", "nat"}  # how tables write a missing value, and nobody a name
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -53,7 +56,7 @@ class Source:
         if not self.classes:
             labels = {row.label for row in self.rows}
             names = {name for label in labels for name in findings(label)} if self.multi_label else labels
-            by_value = all(name.isdecimal() for name in names)
+            by_value = all(name.isdecimal() and len(name) < _LONGEST for name in names)
             key = (lambda name: (int(name), name)) if by_value else None
             object.__setattr__(self, "classes", tuple(sorted(names, key=key)))
 
@@ -85,21 +88,31 @@ def read_manifest(path: Path) -> Source:
     return source
 
 
-def list_manifest(path: Path) -> Source:
+def list_manifest(path: Path, *, exact: bool = False) -> Source:
     """Read a CSV file with the columns `path,label` and optionally `split` and `group`; its images need not exist.
 
     A multi-label file has the column `labels` instead, with values joined by "|", empty for none. Paths are relative
-    to the file's folder and must stay inside it (links may lead out). With a `split` column, every row says train, val
-    (also valid, validation) or test; with a `group` column, every row has one.
+    to the file's folder and must stay inside it (links may lead out); see [stochnorm.data.listed.ListedPaths][] for
+    those of other systems. With a `split` column, every row says train, val (also valid, validation) or test; with a
+    `group` column, every row has one. The rows are sorted by path, so that no draw depends on the order of the lines.
+
+    Args:
+        path: The file.
+        exact: The file is one that stochnorm wrote: names are as they are, with the space around them.
 
     Raises:
         ValueError: A column, label, split or group is missing or unknown, a path leaves the folder or is a duplicate,
             or the file is not CSV. The message names file, line and value.
+
+    Warns:
+        UserWarning: Labels that differ only in how accents are encoded are one class; labels seem to be joined by
+            another mark than "|".
     """
     root = path.parent.resolve()
+    listed = ListedPaths(path)
     rows: list[Row] = []
     seen: dict[str, int] = {}
-    columns, records = read_csv(path)
+    columns, records = read_csv(path, exact=exact)
     multi_label = "labels" in columns
     if "path" not in columns or multi_label == ("label" in columns):
         other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in "".join(columns)), "")
@@ -112,38 +125,63 @@ def list_manifest(path: Path) -> Source:
     for number, record in records:
         where = f"{path}:{number}"
         name, label = record["path"], record["labels" if multi_label else "label"]
-        split = record.get("split", "").lower()
+        split, group = record.get("split", "").lower(), record.get("group", "")
         if not name or not (label or multi_label):
             raise ValueError(f"{where}: {'path' if not name else f'the label of {name!r}'} is missing; fill it in")
         if "split" in columns and split not in SPLITS:
             raise ValueError(f"{where}: split must be train, val or test, got {split!r} for {name!r}")
-        if "group" in columns and not record["group"]:
+        if "group" in columns and not group:
             raise ValueError(f"{where}: the group of {name!r} is missing; fill it in, or remove the column")
-        name = _inside(path, root, name, where)
+        if not exact:
+            for what, value in (("label", label), ("group", group)):
+                if value.lower() in _EMPTY:
+                    raise ValueError(
+                        f"{where}: the {what} of {name!r} is {value!r}, which is how tables write a missing value; "
+                        f"fill it in{', or leave it empty for none' if multi_label and what == 'label' else ''}"
+                    )
+            name = listed(name, where)
         if name in seen:
             raise ValueError(f"{where}: {name!r} is a duplicate of line {seen[name]}; list each image once")
         seen[name] = number
         label = "|".join(findings(label)) if multi_label else label
-        rows.append(Row(name, label, SPLITS.get(split, ""), record.get("group", "")))
+        rows.append(Row(name, label, SPLITS.get(split, ""), group))
     if not rows:
         raise ValueError(f"{path}: lists no images; add a line for each image")
+    if not exact:
+        rows = _with_one_spelling(path, rows, multi_label=multi_label)
+        rows.sort(key=lambda row: row.path.replace("/", "\0"))  # folder by folder, as a folder is read
     joined = next((row.label for row in rows if ";" in row.label or "," in row.label), "")
     if multi_label and joined and not any("|" in row.label for row in rows):
         warnings.warn(f"{path}: {joined!r} is read as one label; join several labels by |", stacklevel=2)
     return Source(root, rows, multi_label=multi_label, name=path.stem)
 
 
-def _inside(path: Path, root: Path, name: str, where: str) -> str:
-    """Return a listed path relative to the manifest's folder; raise ValueError if it lies outside."""
-    # Lexically, so that a link keeps the name that the manifest gives it.
-    full = Path(os.path.normpath(root / name))
-    base = next((base for base in (root, path.parent.absolute()) if full.is_relative_to(base)), None)
-    if base is None:
-        raise ValueError(
-            f"{where}: {name!r} lies outside the manifest's folder {root}; put the manifest next to the images and use "
-            "relative paths"
-        )
-    return full.relative_to(base).as_posix()
+def alike(name: str) -> str:
+    """Return what the spellings of a name have in common that look the same: no space around it, accents composed."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _with_one_spelling(path: Path, rows: list[Row], *, multi_label: bool) -> list[Row]:
+    """Return the rows with one spelling for labels that look the same; warn of several."""
+    labels = {name for row in rows for name in (findings(row.label) if multi_label else [row.label])}
+    if all(map(str.isascii, labels)):
+        return rows
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(labels):
+        spellings.setdefault(alike(name), []).append(name)
+    several = [name for name, spelled in spellings.items() if len(spelled) > 1]
+    if not several:
+        return rows
+    warnings.warn(
+        f"{path}: {count(len(several), 'class')} spelled in several ways that look the same (accents apart or "
+        f"composed), read as one: {some(several)}",
+        stacklevel=3,
+    )
+    one = {name: spelled[0] for spelled in spellings.values() for name in spelled}
+    return [
+        row._replace(label="|".join(one[name] for name in findings(row.label)) if multi_label else one[row.label])
+        for row in rows
+    ]
 
 
 def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
@@ -159,7 +197,4 @@ def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:
     rows = list(rows)
     columns = ["path", "labels" if multi_label else "label", "split", "group"]
     width = 4 if any(row.group for row in rows) else 3
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns[:width], *(row[:width] for row in rows)])
-    return text.getvalue()
+    return format_csv([columns[:width], *(row[:width] for row in rows)])

@@ -74,6 +74,7 @@ def assign_splits(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    test_seed: int | None = None,
     multi_label: bool = False,
     pool_val: bool = False,
 ) -> list[Row]:
@@ -95,9 +96,10 @@ def assign_splits(
         rows: The images.
         rate: Percentage in (0, 100].
         val_fraction: Fraction of the sampled training images held out for validation, if the source has no validation
-            split.
+            split; 0: none.
         test_fraction: Fraction of all images held out for the test, if the source has no test split.
         seed: Random seed of all draws.
+        test_seed: Random seed of the test split instead; None: `seed`.
         multi_label: Whether labels are findings joined by "|".
         pool_val: Use the source's own validation images for training, and hold out others: the released lists of
             FGVC-Aircraft sample from train and val together.
@@ -111,20 +113,20 @@ def assign_splits(
     check_groups(labelled)
     splits = {row.split for row in labelled}
 
-    def cut(fraction: float, split: str) -> None:
+    def cut(fraction: float, split: str, seed: int) -> None:
         units = _units(labelled)
         _, chosen = cut_per_class(_rarest_labels(labelled, units, multi_label), fraction, seed, split)
         for i in (i for unit in chosen for i in units[unit]):
             labelled[i] = labelled[i]._replace(split=split)
 
     if "test" not in splits and test_fraction > 0:
-        cut(test_fraction, "test")
+        cut(test_fraction, "test", seed if test_seed is None else test_seed)
     units = _units(labelled)
     strata = [""] * len(units) if multi_label else _rarest_labels(labelled, units, multi_label)
     sampled = sorted(i for unit in sample_per_class(strata, rate, seed) for i in units[unit])
     labelled = [labelled[i] for i in sampled] + [row for row in labelled if row.split != "train"]
-    if "val" not in splits:
-        cut(val_fraction, "val")
+    if "val" not in splits and val_fraction > 0:
+        cut(val_fraction, "val", seed)
     return sorted(labelled)
 
 

@@ -1,4 +1,4 @@
-"""Verification of data on disk, without reading an image."""
+"""Verification of data on disk, without decoding an image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["verify"]
 
 
 def verify(path: str | Path) -> Report:
-    """Make the inventory of data on disk: its counts, missing images, surplus files and problems. Reads no image.
+    """Make the inventory of data on disk: its counts, missing images, surplus files and problems. Decodes no image.
 
     A published data set is compared with its official counts, lists and class names. For a folder per class or a CSV
-    manifest, surplus files are images next to listed ones.
+    manifest, surplus files are images next to listed ones, and notes tell of copies, byte for byte, in two splits or
+    under two classes; files of one size are read for it.
 
     Args:
         path: Folder of the data, or the one that its archive was unpacked in; a CSV file; or the name of a published

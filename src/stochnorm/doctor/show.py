@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -15,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stochnorm.doctor.statistics import LayerStatistics, NetworkStatistics
+from stochnorm.spreadsheet import format_csv
 from stochnorm.text import rounded
 
 __all__ = ["format_rows", "picture_path", "show_statistics"]
@@ -50,12 +49,8 @@ def show_statistics(
 
 def format_rows(rows: Sequence[LayerStatistics]) -> str:
     """Return CSV text with a line per layer."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(LayerStatistics)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _field(value) for name, value in asdict(row).items()})
-    return text.getvalue()
+    columns = [field.name for field in fields(LayerStatistics)]
+    return format_csv([columns, *(map(_field, asdict(row).values()) for row in rows)])
 
 
 def picture_path(name: str | Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_images, read_source
 from stochnorm.data.images.readable import Track
-from stochnorm.data.manifest import SPLITS, list_manifest
+from stochnorm.data.manifest import SPLITS, alike, list_manifest
 from stochnorm.evaluation.known_images import warn_of_known_images
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation
@@ -72,7 +72,7 @@ def evaluate(
         classifier.preprocessing = replace(classifier.preprocessing, flip=True)
     run = Run(Path(model))
     if data:
-        source = read_images(data)
+        source = _named_as(classifier, read_images(data))
         _check_labels(source, classifier, data)
         if split == "auto":
             split = "test" if any(row.split == "test" for row in source.rows) else "all"
@@ -111,6 +111,16 @@ def _rows_of(source: Source, split: str, data: str) -> list[Row]:
     return rows
 
 
+def _named_as(classifier: Classifier, source: Source) -> Source:
+    """Return the images with the model's spelling of classes that look the same: a space apart, or an accent."""
+    known = {alike(name): name for name in classifier.classes}
+    spelled = {name: known.get(alike(name), name) for name in source.classes if name not in classifier.classes}
+    if all(name == other for name, other in spelled.items()) or source.multi_label:
+        return source
+    rows = [row._replace(label=spelled.get(row.label, row.label)) for row in source.rows]
+    return replace(source, rows=rows, classes=tuple(dict.fromkeys(spelled.get(name, name) for name in source.classes)))
+
+
 def _check_labels(source: Source, classifier: Classifier, data: str) -> None:
     if source.multi_label != classifier.multi_label:
         kinds = "one label", "any number of labels"
@@ -132,7 +142,7 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
         raise ValueError(f"{run.path}: not a run directory, so there are no test images; give labelled images as DATA")
     data = FinetuneConfig.load(run.config).data
     source = read_source(data)
-    names = [row.path for row in list_manifest(run.split).rows if row.split == "test"]
+    names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
     if not names:
         raise ValueError(f"{run.path}: the run has no test images; give new labelled images as DATA")
     there = {row.path: row for row in source.rows}

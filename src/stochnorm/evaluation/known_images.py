@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from stochnorm.data import Row, Source, list_images
+from stochnorm.data.copies import copies
 from stochnorm.data.manifest import list_manifest
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
@@ -27,14 +27,15 @@ def warn_of_known_images(run: Run, source: Source, rows: Sequence[Row], data: st
     """
     try:
         root = list_images(FinetuneConfig.load(run.config).data).root
-        known = [root / row.path for row in list_manifest(run.split).rows if row.split != "test"]
-        copies = _copies([source.root / row.path for row in rows], known)
+        known = [root / row.path for row in list_manifest(run.split, exact=True).rows if row.split != "test"]
+        asked = [source.root / row.path for row in rows]
+        seen_before = _copies(asked, known)
     except (OSError, ValueError) as error:
         text = f"cannot check whether images of {data} were used for training or selection ({error})"
         warnings.warn(text, stacklevel=3)
         return
-    if copies:
-        seen = [row.path for row in rows if source.root / row.path in copies]
+    if seen_before:
+        seen = [row.path for row in rows if source.root / row.path in seen_before]
         warnings.warn(
             f"{data}: {len(seen)} of {len(rows)} images were used for training or selection; scores are too "
             f"optimistic: {some(seen)}",
@@ -43,12 +44,13 @@ def warn_of_known_images(run: Run, source: Source, rows: Sequence[Row], data: st
 
 
 def _copies(files: Sequence[Path], originals: Sequence[Path]) -> set[Path]:
-    """Return the files that have the bytes of an original; only files of equal sizes are read."""
-    sizes = {path: path.stat().st_size for path in (*files, *originals)}
-    common = {sizes[path] for path in files} & {sizes[path] for path in originals}
-    digests = {_digest(path) for path in originals if sizes[path] in common}
-    return {path for path in files if sizes[path] in common and _digest(path) in digests}
+    """Return the files that are originals, or have the bytes of one.
 
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    Raises:
+        OSError: An original no longer exists.
+    """
+    for path in originals:
+        path.stat()
+    there = set(originals)
+    same = {path for group in copies([*originals, *files]) if not there.isdisjoint(group) for path in group}
+    return {path for path in files if path in there or path in same}

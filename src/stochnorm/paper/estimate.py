@@ -57,7 +57,8 @@ def show_estimate(console: Console, result: Estimate) -> None:
     console.print(table)
     notes = [
         f"{result.speeds.device}: {result.speeds.how}" if result.speeds.how else "",
-        "Not counted: decoding the images at their first use, and DELTA's measurement of channel attention.",
+        "Not counted: decoding the images at their first use, DELTA's measurement of channel attention, and the "
+        "searches for strengths (--trials): about a run of the smallest rate per trial.",
         "The total has a run that several need once." if len(result.lines) > 1 else "",
     ]
     for note in filter(None, notes):

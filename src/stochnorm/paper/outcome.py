@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from stochnorm.paper.experiment import INCEPTION_V3, RESNET50, VGG16_BN, Experim
 from stochnorm.paper.published import Published, read_published
 from stochnorm.paper.small import NOTE
 from stochnorm.runs.records import Record
+from stochnorm.spreadsheet import format_csv as rows_as_csv
 
 __all__ = ["Line", "Outcome", "Place", "format_csv", "format_markdown", "lines_of", "show"]
 
@@ -145,14 +144,10 @@ def format_markdown(outcome: Outcome) -> str:
 
 def format_csv(outcome: Outcome) -> str:
     """Format the lines as CSV with all decimals; missing values are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = ("experiment", "scale", *Line._fields[:7], "paper_mean", "paper_std", "difference", *Line._fields[8:])
-    writer.writerow(columns)
-    for line in outcome.lines:
-        head = outcome.experiment.name, outcome.scale, *line[:7]
-        writer.writerow([*head, *(line.paper or (None, None)), line.difference, *line[8:]])
-    return text.getvalue()
+    head = outcome.experiment.name, outcome.scale
+    lines = ([*head, *line[:7], *(line.paper or (None, None)), line.difference, *line[8:]] for line in outcome.lines)
+    return rows_as_csv([columns, *lines])
 
 
 def _mean_and_std(values: list[float]) -> tuple[float | None, float | None]:

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from stochnorm.comparison.compare import Comparison, compare
 from stochnorm.comparison.grid import Grid
+from stochnorm.comparison.tune import tune_variants
 from stochnorm.data import DATASETS, verify
 from stochnorm.data.published.catalogue import recognise
 from stochnorm.files import write_text
@@ -24,13 +23,16 @@ from stochnorm.paper.outcome import Outcome, Place, format_csv, format_markdown,
 from stochnorm.paper.small import BACKBONES, SMALL, small_set
 from stochnorm.plotting import save_figure
 from stochnorm.runs.records import LABELS, Failure, Record, write_records
+from stochnorm.terminal import Terminal
 from stochnorm.text import some
+from stochnorm.tuning.study import import_optuna
 
 __all__ = ["Scale", "find_data", "grids", "reproduce", "write_outcome"]
 
 Scale = Literal["paper", "small"]
 
 _REPEATS_SMALL = 2
+_TRIALS = 8  # of a search for strengths
 
 
 def reproduce(
@@ -41,6 +43,7 @@ def reproduce(
     weights: str = "pretrained",
     out: str = "",
     repeats: int = 0,
+    trials: int | None = None,
     workers: int = 0,
     executor_name: str = "local",
     quiet: bool = False,
@@ -57,33 +60,44 @@ def reproduce(
         weights: `pretrained` downloads ImageNet weights; or a file, or a folder with one file per backbone.
         out: Output directory; empty: runs/paper or runs/paper-small.
         repeats: Runs per cell; 0: five as in the paper, or two at small scale.
+        trials: Trials of a search for the strengths of each method that has some, for each data set and backbone, on
+            the validation images: the paper selects on them. 0: the strengths of the released code, and all sampled
+            images train. None: eight at the paper's scale; at small scale no search.
         workers: Runs at a time, as in [stochnorm.compare][]; so are `executor_name` and `quiet`.
 
     Raises:
         FileNotFoundError: No data set or no weights were found.
         ValueError: Options contradict each other; or runs failed, after all files are written.
+        ModuleNotFoundError: A search needs Optuna, which is not installed.
     """
     experiment, folder = EXPERIMENTS[name], Path(out or f"runs/paper{'-small' if scale == 'small' else ''}")
     _check(experiment, folder, data_root, scale, weights)
+    trials = (0 if scale == "small" else _TRIALS) if trials is None else trials
+    if trials < 0:
+        raise ValueError(f"trials must be at least 0, got {trials}")
+    if trials:
+        import_optuna()  # before anything is done
     data, notes = _data(experiment, folder, data_root, scale)
     records: list[Record] = []
     failures: list[Failure] = []
-    for grid in grids(experiment, data, scale=scale, weights=weights, repeats=repeats):
-        comparison = compare(
-            grid,
-            folder,
-            workers=workers,
-            threads=int(scale == "small"),  # more would only wait for each other
-            executor_name=executor_name,
-            scale="small" if scale == "small" else "",
-            quiet=quiet,
-        )
-        records += comparison.records
-        failures += comparison.failures
+    for grid in grids(experiment, data, scale=scale, weights=weights, repeats=repeats, trials=trials):
+        threads = int(scale == "small")  # more would only wait for each other
+        for part in _with_strengths(grid, folder, trials, workers, threads, executor_name, quiet):
+            comparison = compare(
+                part,
+                folder,
+                workers=workers,
+                threads=threads,
+                executor_name=executor_name,
+                scale="small" if scale == "small" else "",
+                quiet=quiet,
+            )
+            records += comparison.records
+            failures += comparison.failures
     notes += _failed(failures)
     lines = lines_of(experiment, records, _places(experiment, data, scale))
     outcome = Outcome(experiment, lines, scale, tuple(notes))
-    console = Console(quiet=quiet, highlight=False)
+    console = Terminal(quiet=quiet)
     show(console, outcome)
     for file in write_outcome(outcome, records, folder):
         console.print(str(file), markup=False, style="dim", soft_wrap=True)
@@ -98,6 +112,7 @@ def grids(
     scale: Scale = "paper",
     weights: str = "pretrained",
     repeats: int = 0,
+    trials: int = _TRIALS,
 ) -> Iterator[Grid]:
     """Yield the grids of an experiment, one per backbone, because weights belong to a backbone.
 
@@ -114,6 +129,7 @@ def grids(
             base = replace(SMALL, backbone=BACKBONES[backbone])
         else:
             base = replace(PAPER, backbone=backbone, weights=_weights(backbone, weights))
+            base = base if trials else replace(base, val_fraction=0.0)  # which would decide nothing
         yield Grid(
             base,
             experiment.variants,
@@ -121,6 +137,27 @@ def grids(
             data=tuple(data[name] for name in experiment.data if name in data),
             repeats=repeats or (_REPEATS_SMALL if scale == "small" else experiment.repeats),
             same_images=True,  # the paper's lists are fixed
+        )
+
+
+def _with_strengths(
+    grid: Grid, out: Path, trials: int, workers: int, threads: int, executor_name: str, quiet: bool
+) -> Iterator[Grid]:
+    """Yield the grid; with trials, the grid of each data set, with strengths that its validation images chose."""
+    if not trials:
+        yield grid
+        return
+    for data in grid.data:
+        part = replace(grid, data=(data,))
+        yield tune_variants(
+            part,
+            out,
+            trials=trials,
+            only_strengths=True,
+            workers=workers,
+            threads=threads,
+            executor_name=executor_name,
+            quiet=quiet,
         )
 
 

@@ -23,7 +23,7 @@ __all__ = ["BOOKKEEPING", "FinetuneConfig", "added", "flat"]
 BOOKKEEPING = (
     "out", "resume", "overwrite", "report", "log", "strict", "workers", "cache", "compile", "deterministic",
 )  # fmt: skip
-_DIVIDING = ("split_lists", "pool_val", "test_fraction")
+_DIVIDING = ("split_lists", "pool_val", "test_fraction", "test_seed")
 _MOST_EVALUATIONS = 15  # by default
 # The settings of the first version. A later one is in a run's name only where it is not the default.
 _FIRST = (
@@ -74,12 +74,22 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         if self.folds == 1:
             raise ValueError("folds must be at least 2, or 0 for no cross-validation, got 1; give --folds 5")
 
+    def _chooser(self) -> str:
+        """Return what of the settings chooses by validation images; empty if nothing does."""
+        if self.method in ("auto", "soup", "wise") or self.fits_probe:
+            return f"method {self.method}" if self.head == "random" else f"head {self.head}"
+        others = {"folds": self.folds, "patience": self.patience}
+        asked = next((f"{name} {value}" for name, value in others.items() if value), "")
+        return asked or ("" if self.select == "last" else f"select {self.select}")
+
     def check_used(self) -> None:
         """Raise ValueError where a setting that the method does not use is not the default.
 
         Raises:
             ValueError: The message names the setting and the methods that use it.
         """
+        if not self.val_fraction and (chooser := self._chooser()):
+            raise ValueError(f"val_fraction 0 leaves no image for {chooser} to choose by; give a fraction such as 0.2")
         for method in methods_of(self.method):
             for name, wanted, why in method.needs:
                 if (given := getattr(self, name)) != wanted:

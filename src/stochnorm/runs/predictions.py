@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stochnorm.data.manifest import findings
+from stochnorm.spreadsheet import format_csv, plain
 
 __all__ = ["Predictions", "format_confusion", "format_predictions", "read_predictions"]
 
@@ -56,24 +56,20 @@ def format_predictions(
         classes: num_classes names.
         truth: n labels, where known.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     known = [name for name in _KNOWN if name != "label" or truth is not None]
-    writer.writerow([*known, *(f"p({name})" for name in classes)])
+    rows = [[*known, *(f"p({name})" for name in classes)]]
     for i, (path, label, p) in enumerate(zip(paths, predicted, probabilities, strict=True)):
         true = [] if truth is None else [truth[i]]
-        writer.writerow([path, *true, label, f"{max(p):.6f}", *(f"{value:.6f}" for value in p)])
-    return text.getvalue()
+        rows.append([path, *true, label, f"{max(p):.6f}", *(f"{value:.6f}" for value in p)])
+    return format_csv(rows)
 
 
 def format_confusion(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> str:
     """CSV text: a row per true class, a column per predicted one, counts of images."""
     counts = Counter(zip(truth, predicted, strict=True))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true / predicted", *classes])
-    writer.writerows([true, *(counts[true, name] for name in classes)] for true in classes)
-    return text.getvalue()
+    return format_csv(
+        [["true / predicted", *classes], *([true, *(counts[true, name] for name in classes)] for true in classes)]
+    )
 
 
 def read_predictions(path: Path, *, multi_label: bool, probabilities: bool = False) -> Predictions:
@@ -100,7 +96,7 @@ def read_predictions(path: Path, *, multi_label: bool, probabilities: bool = Fal
             damaged |= len(row) != width
     if columns[:4] != _KNOWN or width == 4 or not rows or damaged:
         raise ValueError(f"{path} is damaged: it must hold {','.join(_KNOWN)} and a column per class")
-    paths, truth, predicted = ([row[i] for row in rows] for i in range(3))
+    paths, truth, predicted = ([plain(row[i]) for row in rows] for i in range(3))
     try:
         confidence = np.array([float(row[3]) for row in rows])
         all_of_them = np.array([[float(p) for p in row[4:]] for row in rows]) if whole else None

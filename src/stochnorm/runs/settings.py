@@ -58,14 +58,17 @@ class RunSettings:
 
     rate: Annotated[float, Range(0, 100, above=True)] = 100.0
     """Percentage of the training images to use: ceil(rate % of n) of each class with n."""
-    val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.2
-    """Fraction of the (sampled) training images held out for validation, if DATA has no validation split."""
+    val_fraction: Annotated[float, Range(0, 0.9)] = 0.2
+    """Fraction of the (sampled) training images held out for validation, if DATA has no validation split;
+    0, with --select last, to train on all of them."""
     test_fraction: Annotated[float, Range(0, 0.9)] = 0.2
     """Fraction of all images held out for the test, if DATA has no test split; 0 for no test."""
     folds: Annotated[int, Range(0)] = 0
     """Cross-validation: number of parts, such as 5, each tested by a model trained on the others; 0 for none."""
     data_seed: int = 0
     """Random seed for the split."""
+    test_seed: int | None = None
+    """Random seed for the test images, if DATA has no test split; None for --data-seed."""
     split_lists: str = ""
     """Folder with train.txt[, val.txt][, test.txt], or one list of training images: a published split, not a sample."""
     pool_val: bool = False

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -28,6 +27,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import precision_of
 from stochnorm.runs.scores import SCORES
+from stochnorm.terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
@@ -45,7 +45,7 @@ class Display:
     """Progress bars and tables on standard output; nothing with `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Terminal(quiet=quiet)
 
     def note(self, text: str) -> None:
         """Print lines to copy, which only the terminal breaks."""
@@ -114,7 +114,7 @@ class Display:
         self.console.print(metrics_table({name: metrics for name, metrics in named.items() if metrics}))
         if folds:
             self.note(f"estimate: {folds['estimate']}\nmodel: {folds['model']}")
-        if warning := warning_of(record["test"] or record["validation"]):
+        if warning := warning_of(record["test"] or record["validation"] or {}):
             self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
@@ -224,7 +224,7 @@ def _probe(job: Job) -> str:
 
 def _noise(images: int, classes: int) -> str:
     """Return a warning where the validation images are too few to tell much, else nothing."""
-    if images >= _ENOUGH * classes:
+    if images >= _ENOUGH * classes or not images:
         return ""
     points = 100 * 1.96 * math.sqrt(0.25 / max(images, 1))
     return (

@@ -51,7 +51,7 @@ def judge(history: list[dict[str, Any]], config: FinetuneConfig, classes: int, t
     """
     several = targets.ndim == 2
     start = math.log(2 if several else classes) * (2 if config.balance else 1)  # weights at most double the loss
-    majority = None if several else targets.bincount().max().item() / len(targets)
+    majority = None if several or not len(targets) else targets.bincount().max().item() / len(targets)
     enough = out_of_patience(history, config.patience) and history[-1]["step"] < config.steps
     return Verdict(collapsed(history, config.steps, start, chance_of(classes, majority)), enough)
 

@@ -36,6 +36,7 @@ def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
         val_fraction=config.val_fraction,
         test_fraction=0 if config.split_lists else config.test_fraction,
         seed=config.data_seed,
+        test_seed=config.test_seed,
         multi_label=source.multi_label,
         pool_val=config.pool_val,
     )
@@ -119,12 +120,12 @@ def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: Fin
     where = config.split_lists or config.data
     if empty:
         raise ValueError(f"{where}: no readable training image of class {some(empty)}; add some")
-    if not len(val):
+    if not len(val) and config.val_fraction:
         raise ValueError(
             f"{where}: no readable validation image; add images: a class needs one for training, one for validation "
             "and, unless DATA has a test split, one for the test (--test-fraction 0 for no test)"
         )
-    if train.multi_label and not ((val.targets.sum(0) > 0) & (val.targets.sum(0) < len(val))).any():
+    if train.multi_label and len(val) and not ((val.targets.sum(0) > 0) & (val.targets.sum(0) < len(val))).any():
         raise ValueError(
             f"{config.data}: none of the findings has both positive and negative images among the {len(val)} "
             "validation images, so no AUC can select a model; raise --val-fraction or --rate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from stochnorm.data import ImageStore, Split, format_manifest, read_source
+from stochnorm.data.copies import warnings_of
 from stochnorm.evaluation.tasks import Task
 from stochnorm.methods.catalogue import trains
 from stochnorm.models import Classifier, build_classifier
@@ -111,6 +113,8 @@ def assemble(
     trackers = Trackers(names, run.path, flat(config.result_fields()))
     source = read_source(config.data)
     rows = [row for row in split_rows(source, config) if test or row.split != "test"]
+    for copied in warnings_of(source.root, rows) if is_first_process() else ():
+        warnings.warn(f"{config.data}: {copied}", stacklevel=2)
     classifier = build_classifier(
         config.backbone,
         config.weights,

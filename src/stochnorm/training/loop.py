@@ -215,6 +215,10 @@ def _training_record(
 def _validate(job: Job, record: dict[str, Any]) -> None:
     """Add the validation metrics to the record."""
     config, task = job.config, job.task
+    wanted = ("loss", task.score, "mean_per_class")
+    if not job.counts["val"]:
+        record |= {f"val_{key}": None for key in wanted[:2]}
+        return
     try:
         _, metrics = evaluate_split(
             job.classifier,
@@ -226,5 +230,4 @@ def _validate(job: Job, record: dict[str, Any]) -> None:
         )
     except FloatingPointError as error:
         raise FloatingPointError(f"{error} after step {record['step']}") from error
-    wanted = ("loss", task.score, "mean_per_class")
     record |= {f"val_{key}": metrics[key] for key in wanted if key in metrics}

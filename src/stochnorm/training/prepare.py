@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from stochnorm.data import Split
 from stochnorm.data.images.center import CenterCrops
+from stochnorm.data.splits import generator
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.methods.method import Method, Setup
 from stochnorm.models import Classifier
@@ -57,10 +59,15 @@ def prepare(
     def crops(order: Iterable[int], batch_size: int) -> CenterCrops:
         return CenterCrops(train, order, classifier.preprocessing, batch_size, fabric.device)
 
+    def images(order: list[int]) -> CenterCrops:
+        sizes = itertools.count(config.batch_size)  # a last batch of one image would be left out
+        return crops(order, next(size for size in sizes if len(order) % size != 1 or len(order) == 1))
+
+    # Images are sorted by class: a batch of one would hide the variance between them.
+    order = torch.randperm(len(train), generator=generator("statistics", config.seed)).tolist()
     if classifier.weights == "random" and len(train) and normalization_layers(model):
         # Nothing was inherited, and means of 0 and variances of 1 make deep networks explode.
-        some = range(min(len(train), _RANDOM_STATISTICS))
-        initialize_statistics(model, "target", crops(some, config.batch_size))
+        initialize_statistics(model, "target", images(order[:_RANDOM_STATISTICS]))
     if fabric.device.type == "cpu":
         keep_freed_memory()
         accelerate_convolutions(model)  # not yet normalization: conversions do not know the accelerated layers
@@ -83,7 +90,7 @@ def prepare(
                 f"{name} trains a head of its own, which several processes would not share; use one process"
             )
     if config.statistics != "pretrained":
-        initialize_statistics(model, config.statistics, crops(range(len(train)), config.batch_size))
+        initialize_statistics(model, config.statistics, images(order))
     apply("normalization")
     for layer in normalization_layers(model):
         layer.momentum = _momentum(layer.momentum, config)

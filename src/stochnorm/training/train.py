@@ -48,7 +48,7 @@ class Result:
 
     @property
     def validation(self) -> dict[str, Any]:
-        """Metrics of the kept model on validation images, which select it unless `select` is last."""
+        """Metrics of the kept model on validation images, which select it unless `select` is last; empty without."""
         return self.record["validation"]  # type: ignore[no-any-return]
 
     @property
@@ -128,7 +128,7 @@ def opened(job: Job, config: FinetuneConfig, *, tested: bool = True) -> Iterator
 
 def _without_test(manifest: str) -> str:
     """Return a list of images without those of the test."""
-    titles, *rows = csv.reader(manifest.splitlines())
+    titles, *rows = csv.reader(io.StringIO(manifest, newline=""))
     split = titles.index("split")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([titles, *(row for row in rows if row[split] != "test")])
@@ -149,11 +149,12 @@ def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None,
         job.classifier.model.load_state_dict(read_state_dict(job.run.model))
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
         val, batch_size = job.splits["val"], job.config.batch_size
+        validation: dict[str, Any] = {}
         if logits is not None:
             validation = task.metrics(logits, val.targets, groups=val.groups if any(val.groups) else None)
-        else:
-            _, validation = evaluate_split(job.classifier, val, job.fabric, batch_size=batch_size, task=task)
-            validation = honest_validation(job, validation)
+        elif len(val):
+            _, found = evaluate_split(job.classifier, val, job.fabric, batch_size=batch_size, task=task)
+            validation = honest_validation(job, found)
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})
         write_text(job.run.result, json.dumps(record, indent=2, allow_nan=False) + "\n")

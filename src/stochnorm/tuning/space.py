@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from stochnorm.runs.settings import RunSettings
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["search_space", "searched"]
+__all__ = ["search_space", "searched", "strength_space", "strengths"]
 
 
 def searched(config: FinetuneConfig) -> dict[str, float]:
@@ -34,8 +34,22 @@ def search_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         ValueError: A value in `config` is not positive, where the scale is logarithmic.
     """
+    return _chosen(trial, config, _settings(methods_of(config.method)))
+
+
+def strength_space(trial: optuna.Trial, config: FinetuneConfig) -> FinetuneConfig:
+    """Return the settings of a trial that searches the strengths of the methods alone: no learning rate, no p."""
+    return _chosen(trial, config, strengths(config.method))
+
+
+def strengths(method: str) -> list[tuple[str, Search]]:
+    """Return the strengths of the methods in a sum, and their bounds; none for methods without terms of the loss."""
+    return [(name, search) for name, search in _settings(methods_of(method)) if "." in name]
+
+
+def _chosen(trial: optuna.Trial, config: FinetuneConfig, settings: Iterable[tuple[str, Search]]) -> FinetuneConfig:
     given = flat(asdict(config))
-    for name, search in _settings(methods_of(config.method)):
+    for name, search in settings:
         config = _put(config, name, _suggest(trial, name, given[name], search))
     return config
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shlex
@@ -25,6 +23,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.images import check_images
 from stochnorm.runs.warning import warnings_once
+from stochnorm.spreadsheet import format_csv
 from stochnorm.training.display import Display, describe
 from stochnorm.training.finetune import finetune
 from stochnorm.training.images import split_rows
@@ -112,6 +111,8 @@ def tune(
             f"a search reads no test images, so folds {config.folds} has no effect; remove it, and fine-tune with the "
             "chosen settings and --folds"
         )
+    if not config.val_fraction:
+        raise ValueError("a search chooses by validation images, so val_fraction must be above 0, got 0")
     if config.method == "auto":
         raise ValueError("method auto searches by itself; name the method to tune, such as --method stochnorm")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -271,14 +272,12 @@ def _report(study: optuna.Study, out: Path) -> None:
 
     trials = ended(study)
     names = sorted({name for trial in trials for name in trial.params})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "validation", *names, "run"])
+    rows: list[list[Any]] = [["trial", "state", "validation", *names, "run"]]
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.3f}"
         params = [round(x, 12) if isinstance(x := trial.params.get(name, ""), float) else x for name in names]
-        writer.writerow([trial.number, trial.state.name.lower(), value, *params, trial.user_attrs["run"]])
-    write_text(out / "trials.csv", text.getvalue())
+        rows.append([trial.number, trial.state.name.lower(), value, *params, trial.user_attrs["run"]])
+    write_text(out / "trials.csv", format_csv(rows))
     best = best_of(study)
     if best is not None:
         complete = trials_of(study, "COMPLETE")

@@ -28,6 +28,8 @@ class Job:
     """Settings, with `out`."""
     trials: int = 0
     """Number of trials of a search; 0 for a run."""
+    strengths: bool = False
+    """Whether a search chooses the strengths of the methods alone."""
     processes: int = 1
     """Processes per run (torchrun)."""
 
@@ -87,9 +89,11 @@ def _perform(job: Job) -> Outcome:
     said: tuple[str, ...] = ()
     try:
         if job.trials:
+            from stochnorm.tuning.space import search_space, strength_space
             from stochnorm.tuning.tune import tune
 
-            tune(job.config, trials=job.trials, quiet=True)
+            space = strength_space if job.strengths else search_space
+            tune(job.config, trials=job.trials, space=space, quiet=True)
         elif job.processes > 1:
             said = _torchrun(job, run)
         else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stochnorm.report.statistics import differences, summarize
 from stochnorm.report.tables.content import scales
 from stochnorm.runs.records import Record
+from stochnorm.spreadsheet import format_csv
 
 __all__ = ["format_differences_csv", "format_results_csv"]
 
@@ -36,8 +35,6 @@ def format_differences_csv(records: Sequence[Record], reference: str = "vanilla"
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    return file.getvalue()
+    return format_csv(
+        [header, *([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)]
+    )
