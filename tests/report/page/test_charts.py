@@ -8,7 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from stochnorm.report.page.analysis import Bin, ClassScore
+from stochnorm.evaluation.calibration import Bin
+from stochnorm.report.page.analysis import ClassScore
 from stochnorm.report.page.charts import Style, styles
 from stochnorm.report.page.comparison_charts import accuracy_figure, gain_figure
 from stochnorm.report.page.run_charts import calibration_figure, class_figure, confusion_figure, curve_figure

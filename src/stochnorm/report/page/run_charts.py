@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from stochnorm.report.page.analysis import Bin, ClassScore
+from stochnorm.evaluation.calibration import Bin
+from stochnorm.report.page.analysis import ClassScore
 from stochnorm.report.page.charts import (
     CHARACTER,
     Figure,
