@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import (
 
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
-from stochnorm.evaluation.calibration import calibration_bins, calibration_error
+from stochnorm.runs.calibration import calibration_bins, calibration_error
 
 __all__ = ["FEWEST", "classification_metrics", "multilabel_metrics", "percent"]
 

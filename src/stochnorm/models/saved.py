@@ -19,7 +19,7 @@ from stochnorm.files import atomic_path
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.build import assemble
 from stochnorm.models.classifier import Classifier
-from stochnorm.models.weights import batch_instance_layers, load_weights
+from stochnorm.models.weights import batch_instance_layers, load_weights, read_notes
 from stochnorm.nn import convert_batch_instance
 
 __all__ = ["hold_classifier", "load_classifier", "read_notes", "save_classifier"]
@@ -86,8 +86,8 @@ def load_classifier(path: str | Path) -> Classifier:
         raise ValueError(f"{file}: a weight file without class names; {_REMEDY}")
     try:
         preprocessing = Preprocessing(**about["preprocessing"])
-        backbone, weights, classes = about["backbone"], about["weights"], tuple(about["classes"])
-    except (KeyError, TypeError) as error:
+        backbone, weights, classes = str(about["backbone"]), about["weights"], tuple(about["classes"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: saved by another version of stochnorm ({error}); {_REMEDY}") from error
 
     classifier = assemble(backbone, "random", classes, image_size=preprocessing.image_size, seed=0, auxiliary=False)
@@ -99,13 +99,6 @@ def load_classifier(path: str | Path) -> Classifier:
     classifier.preprocessing = preprocessing
     classifier.multi_label = bool(about.get("multi_label", False))
     return classifier
-
-
-def read_notes(path: Path) -> dict[str, Any]:
-    """Return the metadata of a file that `save_classifier` wrote, its notes among them."""
-    with safe_open(path, "pt") as content:
-        notes: dict[str, Any] = json.loads((content.metadata() or {}).get("stochnorm", "{}"))
-    return notes
 
 
 _REMEDY = "use a run directory or its model.safetensors (for a file of weights alone use --weights)"

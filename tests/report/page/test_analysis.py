@@ -10,7 +10,6 @@ import torch
 from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from stochnorm.evaluation.calibration import calibration_error
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
 from stochnorm.report.page.analysis import (
     calibration,
@@ -20,6 +19,7 @@ from stochnorm.report.page.analysis import (
     confusion,
     wilson,
 )
+from stochnorm.runs.calibration import calibration_error
 from stochnorm.runs.predictions import Predictions, format_predictions, read_predictions
 
 CLASSES = ["cat", 'a "dog", big', "cow"]

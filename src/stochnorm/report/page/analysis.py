@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochnorm.evaluation.calibration import Bin, calibration_bins
+from stochnorm.runs.calibration import Bin, calibration_bins
 from stochnorm.runs.predictions import Predictions
 
 __all__ = [
@@ -145,7 +145,7 @@ def _confident_findings(predictions: Predictions) -> list[Mistake]:
 
 
 def calibration(predictions: Predictions, *, multi_label: bool) -> list[Bin]:
-    """Compare probability and accuracy as [stochnorm.evaluation.calibration.calibration_bins][] does.
+    """Compare probability and accuracy as [stochnorm.runs.calibration.calibration_bins][] does.
 
     With one label per image: the probability of the predicted class. With several: that of each finding of each image.
     """
