@@ -46,6 +46,19 @@ def test_calibration_is_that_of_the_softmax_even_of_logits_that_look_like_probab
     assert metrics["ece"] == pytest.approx(100 * (confidence - 0.5), abs=1e-3)
 
 
+def test_certain_predictions_are_in_the_last_bin() -> None:
+    logits = torch.zeros(200, 2)
+    logits[:100, 0], logits[100:, 0] = 40, 3.5  # probability 1.0 (50 of 100 right) and 0.97 (none right)
+    labels = (torch.arange(200) < 50).long()
+    confidence = (100 + 100 / (1 + math.exp(-3.5))) / 200
+    expected = 100 * (confidence - 150 / 200)  # all in one bin: images 50 to 199 are right
+    assert classification_metrics(logits, labels)["ece"] == pytest.approx(expected, abs=1e-3)
+    assert expected == pytest.approx(23.53, abs=5e-3)
+    metrics = multilabel_metrics(logits, torch.stack([1 - labels, torch.ones(200)], 1), resamples=0)
+    other = 100 * 0.5  # of the second finding: all probabilities are 0.5, all images have it
+    assert metrics["ece"] == pytest.approx((expected + other) / 2, abs=1e-3)
+
+
 def test_accuracy_and_calibration_are_those_of_torchmetrics() -> None:
     logits, _ = draw(200, 5)
     labels = torch.randint(5, (200,), generator=torch.Generator().manual_seed(1))

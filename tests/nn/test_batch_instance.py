@@ -22,6 +22,7 @@ from stochnorm.nn import (
     restore,
     update_statistics,
 )
+from stochnorm.nn.batch_instance import clip_after_steps
 from stochnorm.nn.timm_layers import BatchInstanceNormAct2d
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -239,6 +240,36 @@ def test_copies_pickles_and_state_dicts_carry_rho() -> None:
     fresh = BatchInstanceNorm2d(2)
     fresh.load_state_dict(layer.state_dict())
     assert fresh.rho.tolist() == [0.5, 0.25]
+
+
+def test_a_state_dict_holds_rho_inside_its_range_whatever_the_optimizer_made_of_it() -> None:
+    model = nn.Sequential(layer_with(torch.tensor([-4.3, 0.5, 18.1])))
+    x = torch.randn(4, 3, 3, 3)
+    before = model.eval()(x)
+    state = model.state_dict()
+    assert state["0.rho"].tolist() == [0, 0.5, 1]
+    assert state["0.rho"].data_ptr() == model[0].rho.data_ptr()  # not a copy, as in every state dict
+    assert torch.equal(model(x), before)
+
+
+def test_clipping_after_steps_changes_no_training() -> None:
+    x, labels = torch.randn(16, 3, 4, 4), torch.randn(16, 3, 4, 4)
+    ends = []
+    for clips in (False, True):
+        layer = layer_with(torch.full((3,), 0.5))
+        optimizer = torch.optim.SGD([layer.rho], lr=100.0, momentum=0.9)
+        if clips:
+            clip_after_steps(optimizer, layer)
+        seen = []
+        for _ in range(12):
+            optimizer.zero_grad()
+            (layer(x) - labels).square().mean().backward()
+            optimizer.step()
+            seen.append(layer.rho.detach().clone())
+        outside = [bool(((rho < 0) | (rho > 1)).any()) for rho in seen]
+        assert any(outside) is not clips
+        ends.append(layer.state_dict())
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
 def test_restore_goes_back_only_where_nothing_was_learned() -> None:

@@ -45,7 +45,12 @@ def test_order_and_size_of_the_batches_do_not_matter(model: nn.Module) -> None:
     images = torch.randn(40, 3, 4, 4) + 100
     images[20:] += 50
     var, mean = torch.var_mean(images.double(), (0, 2, 3))
-    for order, size in ((torch.arange(40), 8), (torch.arange(40), 7), (torch.randperm(40), 13), (torch.randperm(40), 1)):
+    for order, size in (
+        (torch.arange(40), 8),
+        (torch.arange(40), 7),
+        (torch.randperm(40), 13),
+        (torch.randperm(40), 1),
+    ):
         model = convert(model, p=0.5)
         update_statistics(model, images[order].split(size))
         torch.testing.assert_close(model.running_mean.double(), mean, rtol=1e-6, atol=0)

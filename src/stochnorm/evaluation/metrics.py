@@ -11,16 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     binary_average_precision,
-    binary_calibration_error,
     multiclass_stat_scores,
 )
 
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import groups_with, interval, resampled
+from stochnorm.runs.calibration import calibration_bins, calibration_error
 
 __all__ = ["FEWEST", "classification_metrics", "multilabel_metrics", "percent"]
 
-_BINS = 15  # of the expected calibration error
 _AT_ONCE = 100  # images; bounds the memory
 FEWEST = 5
 """Positive, and negative, images or groups that a finding needs for a bootstrap interval."""
@@ -88,7 +87,7 @@ def classification_metrics(
         "per_class_precision": [float(p) if s else None for p, s in zip(precision, support, strict=True)],
         "per_class_f1": [float(f) if s else None for f, s in zip(f1, support, strict=True)],
         "majority": 100 * int(support.max()) / len(labels),
-        "ece": 100 * float(binary_calibration_error(confidence, right.int(), _BINS)),
+        "ece": 100 * calibration_error(calibration_bins(confidence, right)),
     }
 
 
@@ -133,7 +132,7 @@ def multilabel_metrics(
         )
     positive, labels = targets.bool(), targets.long()
     by_finding = list(zip(logits.double().sigmoid().T.contiguous(), labels.T.contiguous(), strict=True))
-    errors = [binary_calibration_error(p, y, _BINS) for p, y in by_finding]
+    errors = [calibration_error(calibration_bins(p, y)) for p, y in by_finding]
     areas = auc(logits, positive)[:, 0]
     drawn = areas[:, None] * torch.nan
     if resamples:
@@ -151,7 +150,7 @@ def multilabel_metrics(
         "mean_auc": percent(areas.nanmean()),
         "mean_auc_interval": interval(drawn.nanmean(0)) if enough.any() else None,
         "average_precision": percent(torch.tensor(precisions).nanmean()),
-        "ece": percent(torch.stack(errors).mean()),
+        "ece": 100 * sum(errors) / len(errors),
         "per_class": [percent(area) for area in areas],
         "per_class_interval": [interval(x) if sure else None for x, sure in zip(drawn, enough, strict=True)],
         "positives": labels.sum(0).tolist(),

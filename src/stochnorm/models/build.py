@@ -24,6 +24,7 @@ from stochnorm.models.weights import (
     read_notes,
     read_state_dict,
     weight_file,
+    weight_part,
 )
 from stochnorm.nn.hooks.modes import evaluating
 
@@ -154,7 +155,7 @@ def assemble(
         preprocessing = found.preprocessing(image_size or found.image_size)
         if weights not in ("bundled", "pretrained", "random"):
             path = weight_file(weights)
-            state = read_state_dict(path)
+            state = read_state_dict(path, weight_part(weights))
             _check_origin(path, found, state)
             preprocessing = _preprocessing_of(path, image_size) or preprocessing
         head, auxiliary_heads = new_heads(model, len(classes), found.branches)
@@ -181,7 +182,7 @@ def _check_origin(path: Path, backbone: Backbone, state: Mapping[str, Tensor]) -
     notes = read_notes(path)
     if not notes:
         return
-    if find_backbone(notes["backbone"]) != backbone:
+    if find_backbone(str(notes["backbone"])) != backbone:
         raise ValueError(f"{path} is a model of {notes['backbone']}; use --backbone {notes['backbone']}")
     if batch_instance_layers(state):
         raise ValueError(
@@ -195,7 +196,10 @@ def _preprocessing_of(path: Path, image_size: int | None) -> Preprocessing | Non
     notes = read_notes(path)
     if not notes:
         return None
-    trained = Preprocessing(**notes["preprocessing"])
+    try:
+        trained = Preprocessing(**notes["preprocessing"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: saved by another version of stochnorm ({error}); use another file") from error
     return replace(trained, image_size=image_size or trained.image_size, fit="squash", test_size=0, flip=False)
 
 

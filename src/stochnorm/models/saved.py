@@ -96,8 +96,8 @@ def load_classifier(path: str | Path) -> Classifier:
         raise ValueError(f"{file}: a weight file without class names; {_REMEDY}")
     try:
         preprocessing = Preprocessing(**about["preprocessing"])
-        backbone, weights, classes = about["backbone"], about["weights"], tuple(about["classes"])
-    except (KeyError, TypeError) as error:
+        backbone, weights, classes = str(about["backbone"]), about["weights"], tuple(about["classes"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: saved by another version of stochnorm ({error}); {_REMEDY}") from error
 
     classifier = assemble(backbone, "random", classes, image_size=preprocessing.image_size, seed=0, auxiliary=False)

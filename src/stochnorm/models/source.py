@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.classifier import Classifier
-from stochnorm.models.weights import bundled_state_dict, read_state_dict, weight_file
+from stochnorm.models.weights import bundled_state_dict, read_state_dict, weight_file, weight_part
 from stochnorm.nn.fold import fold_batch_norm
 
 __all__ = ["source_head", "source_network"]
@@ -81,7 +81,7 @@ def _state(classifier: Classifier) -> Mapping[str, Tensor]:
     """Read the tensors of the weights, with their classifier."""
     weights = classifier.weights
     if weights not in ("bundled", "pretrained"):
-        return read_state_dict(weight_file(weights))
+        return read_state_dict(weight_file(weights), weight_part(weights))
     backbone = find_backbone(classifier.backbone)
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

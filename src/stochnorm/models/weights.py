@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stochnorm.errors import ran_out
 from stochnorm.models.digest import check_digest
+from stochnorm.models.weight_files import read_content
+from stochnorm.models.weight_sets import choose_set
 from stochnorm.text import some
 
 __all__ = [
@@ -24,71 +24,100 @@ __all__ = [
     "read_notes",
     "read_state_dict",
     "weight_file",
+    "weight_part",
 ]
 
 BUNDLED = "tf_efficientnet_lite0"
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put into names."""
 
 
 def weight_file(weights: str) -> Path:
     """Return the file that `--weights` means: the file itself, or the model of a run directory."""
+    return _split(weights)[0]
+
+
+def weight_part(weights: str) -> str:
+    """Return which of several sets of weights in the file `--weights` means: what follows `#`; empty for none.
+
+    Example:
+        >>> weight_part("resnet50.pth")
+        ''
+    """
+    return _split(weights)[1]
+
+
+def _split(weights: str) -> tuple[Path, str]:
     path = Path(weights)
-    return path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        return path / "model.safetensors", ""
+    file, mark, part = weights.rpartition("#")
+    if mark and not path.exists() and Path(file).is_file():
+        return Path(file), part
+    return path, ""
 
 
 def read_notes(path: Path) -> dict[str, Any]:
     """Read the metadata of a model that stochnorm saved: backbone, preprocessing, classes; empty for another file."""
     try:
         with safe_open(path, "pt") as file:
-            notes: Any = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError):
+            notes = json.loads((file.metadata() or {}).get("stochnorm", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError):
         return {}
-    return notes if isinstance(notes, dict) else {}
+    return notes if isinstance(notes, dict) and {"backbone", "preprocessing"} <= notes.keys() else {}
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, part: str = "") -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` file or of a PyTorch checkpoint.
 
-    A checkpoint may nest them under `state_dict`, `model` or `model_state_dict`.
+    A checkpoint may nest them: see [stochnorm.models.weight_sets.choose_set][].
+
+    Args:
+        path: The file.
+        part: Which of several sets of weights in it, such as `state_dict_ema`; empty to choose.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: It is not a weight file, or reading it would run code.
+        ValueError: It is not a weight file, is damaged, or reading it would run code.
+        MemoryError: It does not fit into memory.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such weight file; --weights takes a .safetensors or .pth file, a run directory, or auto, "
             "bundled, pretrained, random"
         )
-    try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: not a PyTorch file of tensors alone (anything else could run code on this machine); save its "
-            "state_dict() with torch.save or safetensors"
-        ) from error
-    except Exception as error:  # parsers raise errors of many kinds for other files
-        if ran_out(error):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a weight file, or damaged ({reason}); use another") from error
-    if path.suffix == ".safetensors":
-        check_digest(path, read_notes(path), content)
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    content = read_content(path)
+    if notes := read_notes(path):
+        check_digest(path, notes, content)
+    content = choose_set(content, part, str(path))
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: has no state dict of tensors; save a model's state_dict()")
     for key, value in content.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(
-                f"{path}: {key} has values that are not finite, since training had diverged; use another file"
-            )
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: a state dict maps names to tensors, this one maps {key!r} to {type(value).__name__}; "
                 "save a model's state_dict()"
             )
+        if value.is_meta or value.is_quantized or value.layout != torch.strided or _is_packed(value):
+            raise ValueError(
+                f"{path}: {key} is a tensor of {_kind(value)}, not of plain numbers; use the weights from before they "
+                "were converted"
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(
+                f"{path}: {key} has values that are not finite, since training had diverged; use another file"
+            )
     return dict(content)
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    """Return whether the numbers need a scale beside them, as those of 8 bits and fewer do."""
+    return tensor.dtype.itemsize == 1 and tensor.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    names = {"device meta, without values": tensor.is_meta, str(tensor.layout): tensor.layout != torch.strided}
+    return next((name for name, is_it in names.items() if is_it), str(tensor.dtype)).removeprefix("torch.")
 
 
 def batch_instance_layers(state: Mapping[str, Tensor]) -> set[str]:
@@ -129,7 +158,8 @@ def load_weights(
     """Copy tensors into a model, except its ignored parts; none may be missing, left over, or of another shape.
 
     If all names fit after a prefix (`module.`, `backbone.`, `module.pre.`) the prefix is removed, and tensors without
-    it, such as those of another network in the same file, are ignored.
+    it, such as those of another network in the same file, are ignored. Names of wrappers (`_orig_mod`) are removed
+    anywhere.
 
     Args:
         model: The model to change.
@@ -143,6 +173,7 @@ def load_weights(
         ValueError: The tensors are of another architecture, or two networks among them fit.
     """
     ignored = _under(ignore)
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(ignored)}
     # Files from before PyTorch 0.4.1, and those of some converters, have no counter.
     needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
@@ -160,9 +191,19 @@ def load_weights(
         for key, value in wanted.items()
         if key in state and state[key].shape != value.shape
     ]
+    codes = [
+        f"{key} {str(state[key].dtype).removeprefix('torch.')}"
+        for key, value in wanted.items()
+        if key in state and key in needed and state[key].is_floating_point() is not value.is_floating_point()
+    ]
     faults = [
         f"{len(names)} {what} ({some(names, 2)})"
-        for what, names in (("missing", missing), ("left over", surplus), ("of another shape", other))
+        for what, names in (
+            ("missing", missing),
+            ("left over", surplus),
+            ("of another shape", other),
+            ("of another kind of numbers", codes),
+        )
         if names
     ]
     if faults:
@@ -187,7 +228,7 @@ def _without_prefix(state: Mapping[str, Tensor], needed: list[str], source: str,
     if len(fitting) > 1:
         raise ValueError(
             f"{source} has {len(fitting)} networks that fit {name}, under {' and '.join(fitting)}; "
-            "save the tensors of one of them alone"
+            f"choose one with --weights '{source}#{fitting[0].removesuffix('.')}'"
         )
     prefix = fitting[0]
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -14,7 +14,13 @@ from stochnorm.nn.cuda import batch_instance as kernels
 from stochnorm.nn.cuda.activations import code_of
 from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, recorded
 
-__all__ = ["BatchInstanceNorm1d", "BatchInstanceNorm2d", "BatchInstanceNorm3d", "batch_instance_norm"]
+__all__ = [
+    "BatchInstanceNorm1d",
+    "BatchInstanceNorm2d",
+    "BatchInstanceNorm3d",
+    "batch_instance_norm",
+    "clip_after_steps",
+]
 
 
 def batch_instance_norm(
@@ -173,6 +179,10 @@ class _BatchInstanceNorm(Converted, _BatchNorm):
         like = next((t for t in (self.weight, self.running_mean) if t is not None), torch.empty(0))
         self.rho = nn.Parameter(torch.ones(self.num_features, dtype=like.dtype, device=like.device))
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.rho.data.clamp_(0, 1)  # the next forward pass in training would do it; other readers do not
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
             return cast(Tensor, call)
@@ -210,6 +220,31 @@ class _BatchInstanceNorm(Converted, _BatchNorm):
         return None
 
 
+def clip_after_steps(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Clip rho to [0, 1] after each step of an optimizer, as in the paper, so that averages of weights have valid ones.
+
+    The layers clip it themselves before its next use, so training does not change.
+
+    Example:
+        >>> layer = BatchInstanceNorm2d(3)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=9.0)
+        >>> clip_after_steps(optimizer, layer)
+        >>> layer(torch.randn(8, 3, 4, 4)).square().sum().backward()
+        >>> optimizer.step()
+        >>> bool((layer.rho >= 0).all() and (layer.rho <= 1).all())
+        True
+    """
+    rhos = [module.rho for module in model.modules() if isinstance(module, _BatchInstanceNorm)]
+
+    def clip(*_: object) -> None:
+        values = [rho.data for rho in rhos]
+        torch._foreach_clamp_min_(values, 0.0)
+        torch._foreach_clamp_max_(values, 1.0)
+
+    if rhos:
+        optimizer.register_step_post_hook(clip)
+
+
 _DOCSTRING = r"""A mixture of batch and instance normalization, learned per channel; it starts as BatchNorm.
 
 $$ y = \gamma \left( \rho \, \hat x^{{(B)}} + (1 - \rho) \, \hat x^{{(I)}} \right) + \beta $$
@@ -219,7 +254,8 @@ If the style of an image (its own mean and contrast in a channel) does not matte
 NeurIPS 2018.
 
 The layer has one parameter more than `torch.nn.BatchNorm{n}d`: `rho`, initialized with ones. As in the paper, rho stays
-in [0, 1]: each forward pass clips it, so the layer always normalizes with a valid value. Its gradient is that of the
+in [0, 1]: each forward pass clips it, so the layer always normalizes with a valid value, and so does `state_dict`, for
+readers that do not clip. Its gradient is that of the
 formula, also at 0 and 1. Put rho into its own parameter group without weight decay, which would pull it towards
 instance normalization; in the authors' code its learning rate is ten times higher.
 

@@ -83,7 +83,8 @@ class DELTA(Regularizer):
             [stochnorm.nn.hooks.stages.stage_names][].
         weights: Weights W of each layer, (c,); see [stochnorm.regularizers.attention][]. None is 1/c.
         alpha: Strength of the feature maps' term. The published 0.01 is for the last convolution in each stage of a
-            ResNet, before its normalization, where values are smaller; with whole stages training diverges.
+            ResNet, before its normalization, which has small values; with whole stages, or a convolution that widens,
+            training diverges.
         beta: Strength of the head's term.
 
     Raises:

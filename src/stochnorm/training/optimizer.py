@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stochnorm.models import Classifier
+from stochnorm.nn.batch_instance import clip_after_steps
 from stochnorm.runs.config import FinetuneConfig
 
 __all__ = ["make_optimizer"]
@@ -32,6 +33,12 @@ def make_optimizer(
         layer_decay=config.layer_decay,
     )
     groups += more
+    optimizer = _of_groups(groups, config, on_gpu=on_gpu)
+    clip_after_steps(optimizer, classifier.model)
+    return optimizer
+
+
+def _of_groups(groups: list[dict[str, Any]], config: FinetuneConfig, *, on_gpu: bool) -> torch.optim.Optimizer:
     fused = True if on_gpu else None
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(

@@ -19,13 +19,14 @@ from stochnorm.report.page.analysis import (
     confusion,
     wilson,
 )
+from stochnorm.runs.calibration import calibration_error
 from stochnorm.runs.predictions import Predictions, format_predictions, read_predictions
 
 CLASSES = ["cat", 'a "dog", big', "cow"]
 
 
-def predictions(path: Path, n: int = 60) -> tuple[Predictions, torch.Tensor, torch.Tensor]:
-    logits = 2 * torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+def predictions(path: Path, n: int = 60, scale: float = 2) -> tuple[Predictions, torch.Tensor, torch.Tensor]:
+    logits = scale * torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(n) % 3
     p = logits.softmax(1)
     names = [f"{i}, a.png" for i in range(n)]
@@ -79,11 +80,11 @@ def test_mistakes_are_wrong_and_the_most_confident_come_first(tmp_path: Path) ->
     assert all(m.true != m.predicted for m in mistakes)
 
 
-def test_the_bins_of_the_calibration_give_the_expected_calibration_error(tmp_path: Path) -> None:
-    found, logits, labels = predictions(tmp_path / "p.csv", n=300)
-    bins = calibration(found, multi_label=False)
-    error = sum(b.size * abs(b.confidence - b.frequency) for b in bins) / 300
-    assert 100 * error == pytest.approx(classification_metrics(logits, labels)["ece"], abs=1e-3)
+@pytest.mark.parametrize("scale", [0, 1, 100], ids=["at an edge of a bin", "between", "many are certain"])
+def test_the_bins_of_the_calibration_give_the_expected_calibration_error(tmp_path: Path, scale: float) -> None:
+    found, logits, labels = predictions(tmp_path / "p.csv", n=300, scale=scale)
+    error = calibration_error(calibration(found, multi_label=False))
+    assert 100 * error == pytest.approx(classification_metrics(logits, labels)["ece"], abs=1e-9)
 
 
 def multi_label(path: Path) -> tuple[Predictions, torch.Tensor]:

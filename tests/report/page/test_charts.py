@@ -8,11 +8,12 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from stochnorm.report.page.analysis import Bin, ClassScore
+from stochnorm.report.page.analysis import ClassScore
 from stochnorm.report.page.charts import Style, styles
 from stochnorm.report.page.comparison_charts import accuracy_figure, gain_figure
 from stochnorm.report.page.run_charts import calibration_figure, class_figure, confusion_figure, curve_figure
 from stochnorm.report.statistics import Difference, Summary
+from stochnorm.runs.calibration import Bin
 from stochnorm.runs.records import Cell
 
 NAMES = ["vanilla", "stochnorm", "<b>bss</b>"]

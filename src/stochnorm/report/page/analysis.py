@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stochnorm.runs.calibration import Bin, calibration_bins
 from stochnorm.runs.predictions import Predictions
 
 __all__ = [
-    "Bin",
     "ClassScore",
     "Mistake",
     "Pair",
@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 
-_BINS = 15  # as the expected calibration error has
 _PAIRS = 10  # of confused classes that are listed
 _MISTAKES = 12  # that are shown
 
@@ -65,17 +64,6 @@ class Mistake(NamedTuple):
     predicted: str
     probability: float
     """Probability of the wrong prediction."""
-
-
-class Bin(NamedTuple):
-    """Predictions of similar confidence; shares in [0, 1]."""
-
-    confidence: float
-    """Mean probability."""
-    frequency: float
-    """Share that was correct; with several labels per image, that had the finding."""
-    size: int
-    """Number of predictions."""
 
 
 def confusion(predictions: Predictions) -> dict[tuple[int, int], int]:
@@ -157,7 +145,7 @@ def _confident_findings(predictions: Predictions) -> list[Mistake]:
 
 
 def calibration(predictions: Predictions, *, multi_label: bool) -> list[Bin]:
-    """Compare probability and accuracy in bins of equal width; only bins that have predictions.
+    """Compare probability and accuracy as [stochnorm.runs.calibration.calibration_bins][] does.
 
     With one label per image: the probability of the predicted class. With several: that of each finding of each image.
     """
@@ -167,9 +155,4 @@ def calibration(predictions: Predictions, *, multi_label: bool) -> list[Bin]:
     else:
         confidence = predictions.confidence
         right = np.array([t == p for t, p in zip(predictions.truth, predictions.predicted, strict=True)])
-    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return [
-        Bin(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
-        for inside in (place == b for b in range(_BINS))
-        if inside.any()
-    ]
+    return calibration_bins(confidence, right)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from stochnorm.methods.catalogue import METHODS
 from stochnorm.report.page.analysis import (
-    Bin,
     ClassScore,
     Mistake,
     Pair,
@@ -21,6 +20,7 @@ from stochnorm.report.page.analysis import (
 )
 from stochnorm.report.page.settings import Setting, settings_of, show
 from stochnorm.report.page.thumbnails import Album
+from stochnorm.runs.calibration import Bin
 from stochnorm.runs.directory import Run
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.runs.records import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from stochnorm.report.page.analysis import Bin, ClassScore
+from stochnorm.report.page.analysis import ClassScore
 from stochnorm.report.page.charts import (
     CHARACTER,
     Figure,
@@ -18,6 +18,7 @@ from stochnorm.report.page.charts import (
     shorten,
     trace,
 )
+from stochnorm.runs.calibration import Bin
 
 __all__ = ["NAMED", "calibration_figure", "class_figure", "confusion_figure", "curve_figure"]
 
