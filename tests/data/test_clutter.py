@@ -50,7 +50,7 @@ def test_the_inventory_counts_the_images_alone(cluttered: Path) -> None:
 def test_heic_images_are_named_with_the_way_out(suffix: str, photos: Path) -> None:
     for number in range(3):
         (photos / f"red/IMG_{number}{suffix}").write_bytes(b"\0\0\0\x18ftypheic")
-    message = f"red: skipped 3 HEIC images, which are not read: IMG_0{suffix}, .*; convert to JPEG"
+    message = f"red: skipped 3 HEIC images: IMG_0{suffix}, .*; HEIC is not read, convert to JPEG"
     with pytest.warns(UserWarning, match=message) as caught:
         assert len(read_source(photos).rows) == 30
     assert len(caught) == 1

@@ -117,7 +117,7 @@ def image_files(folder: Path) -> list[Path]:
     _warn_of_broken_links(folder, entries)
     if heic:
         what = count(len(heic), "HEIC image")
-        warnings.warn(f"{folder}: skipped {what}, which are not read: {some(heic)}; convert to JPEG", stacklevel=2)
+        warnings.warn(f"{folder}: skipped {what}: {some(heic)}; HEIC is not read, convert to JPEG", stacklevel=2)
     if others:
         what = "1 file that is not an image" if len(others) == 1 else f"{len(others):,} files that are not images"
         warnings.warn(f"{folder}: skipped {what}: {some(others)}", stacklevel=2)
