@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stochnorm.files import atomic_path, cache_directory, check_target, write_text
+from stochnorm.files import FileStamp, atomic_path, cache_directory, check_target, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -57,3 +57,19 @@ def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_directory("images") == tmp_path / ".cache" / "stochnorm" / "images"
+
+
+def test_a_stamp_tells_a_file_that_was_written_or_replaced_with_the_size_and_time_of_before(tmp_path: Path) -> None:
+    file, other = tmp_path / "file", tmp_path / "other"
+    for path in (file, other):
+        path.write_text("old")
+        os.utime(path, (1e9, 1e9))
+    stamps = [FileStamp.of(file)]
+    file.write_text("new")
+    os.utime(file, (1e9, 1e9))
+    stamps.append(FileStamp.of(file))
+    other.replace(file)
+    stamps.append(FileStamp.of(file))
+    assert len({(stamp.size, stamp.modified) for stamp in stamps}) == 1
+    assert stamps[0] != stamps[1]
+    assert stamps[1].inode != stamps[2].inode

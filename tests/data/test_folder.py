@@ -45,7 +45,6 @@ def test_a_class_may_be_called_train(tmp_path: Path, write_images: Write) -> Non
 
 def test_files_that_are_not_images_are_skipped_with_a_warning(photos: Path) -> None:
     (photos / "red/notes.txt").write_text("x")
-    (photos / "red/.DS_Store").write_text("x")
     with pytest.warns(UserWarning, match=r"red: skipped 1 file that is not an image: notes.txt"):
         assert len(read_source(photos).rows) == 30
 
@@ -82,7 +81,8 @@ def test_broken_links_are_skipped_with_a_warning(photos: Path) -> None:
 def test_files_that_a_mac_adds_to_archives_are_skipped(photos: Path, write_images: Write) -> None:
     write_images(photos / "__MACOSX/red", 2)
     write_images(photos / "red/__MACOSX", 2)
-    assert len(read_source(photos).rows) == 30
+    with pytest.warns(UserWarning, match="photos: skipped 2 hidden or system files: __MACOSX"):
+        assert len(read_source(photos).rows) == 30
 
 
 @pytest.mark.parametrize("stray", ["testing", "holdout"])

@@ -95,6 +95,46 @@ def test_the_mirror_image_counts_in_evaluation_if_asked(photos: Path, tmp_path: 
     assert here.probabilities != there.probabilities
 
 
+def rewritten(photos: Path) -> None:
+    """Write each image again, in another mode and format, under the same name: the content decides."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, file in enumerate(sorted(photos.rglob("*.png"))):
+        image = Image.open(file).convert("RGB")
+        clear = image.convert("RGBA")
+        clear.putalpha(Image.linear_gradient("L").resize(image.size))
+        kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
+            (clear, "PNG", {}),
+            (image, "JPEG", {"exif": exif}),
+            (image.convert("CMYK"), "JPEG", {}),
+            (image.quantize(8), "GIF", {"transparency": 0}),
+            (image.convert("L").convert("I").point(lambda value: value * 257), "TIFF", {}),
+            (image.convert("L").convert("F").point(lambda value: value * (1 / 255) + 0), "TIFF", {}),
+        ]
+        shown, kind, options = kinds[number % len(kinds)]
+        shown.save(file, kind, **options)
+
+
+def test_all_commands_see_the_same_pixels(photos: Path, tmp_path: Path, config: Configure) -> None:
+    """Validation and test in the run, `evaluate` and `predict`, on the center and on ten crops."""
+    rewritten(photos)
+    run = finetune(config(photos, tmp_path / "run", steps=4), quiet=True).run
+    rows = list(csv.DictReader((Path(run) / "test_predictions.csv").read_text().splitlines()))
+    files = [photos / row["path"] for row in rows]
+    crops: dict[bool, list[list[float]]] = {}
+    for ten_crop in (False, True):
+        predicted = [list(p.probabilities.values()) for p in predict(run, files, ten_crop=ten_crop, device="cpu")]
+        evaluated = evaluate(run, ten_crop=ten_crop, **LIKE_THE_RUN).probabilities
+        torch.testing.assert_close(torch.tensor(predicted), torch.as_tensor(evaluated).float(), atol=0.02, rtol=0)
+        crops[ten_crop] = predicted
+    in_the_run = [[float(row[name]) for name in row if name.startswith("p(")] for row in rows]
+    torch.testing.assert_close(torch.tensor(in_the_run), torch.tensor(crops[False]), atol=0.02, rtol=0)
+    assert crops[True] != crops[False]
+    main(["predict", str(run), str(files[0]), "--ten-crop", "--csv", str(tmp_path / "one.csv")])
+    (row,) = csv.DictReader((tmp_path / "one.csv").read_text().splitlines())
+    assert float(row["probability"]) == pytest.approx(max(crops[True][0]), abs=0.01)
+
+
 def test_a_test_size_that_the_network_cannot_take_is_an_error_before_the_training(
     photos: Path, tmp_path: Path, config: Configure
 ) -> None:

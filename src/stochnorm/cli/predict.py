@@ -23,6 +23,8 @@ class Predict:
     """Image files and folders of images."""
     csv: str = ""
     """CSV file for the class and the probabilities of every image."""
+    ten_crop: bool = False
+    """Average the logits of ten crops of each image, instead of using the center crop."""
     flip: bool = False
     """Average the logits of each image and its mirror image, also if the run did not."""
     strict: Strict = False
@@ -43,7 +45,7 @@ class Predict:
         from stochnorm.terminal import Terminal
         from stochnorm.text import printable
 
-        predictions = predict(self.model, self.images, flip=self.flip, strict=self.strict)
+        predictions = predict(self.model, self.images, ten_crop=self.ten_crop, flip=self.flip, strict=self.strict)
         table = Table(box=None, header_style="dim")
         for column in ("image", "class"):
             table.add_column(column, overflow="fold")

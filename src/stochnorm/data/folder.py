@@ -7,33 +7,31 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stochnorm.data.images.formats import extensions
+from stochnorm.data.clutter import is_clutter
+from stochnorm.data.images.formats import HEIC, extensions
 from stochnorm.data.manifest import SPLITS, Row, Source, alike
 from stochnorm.text import count, some
 
 __all__ = ["files_below", "image_files", "images_in", "read_folder"]
 
-_SYSTEM = {
-    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "folder.ico",
-}  # fmt: skip
-"""Folders and files, in lower case, that phones, desktops and network disks leave, thumbnails among them."""
-
-
 def read_folder(root: Path) -> Source:
     """Read `root/<class>/**/image` or `root/{train,val,test}/<class>/**/image`.
 
     The second layout is used if `root/train` holds folders and no images itself (so that a class may be called
-    "train"). Files that are not images by their extension, hidden images and broken links are skipped with a warning;
-    other hidden files, and what systems leave (`Thumbs.db`, `__MACOSX`, `@eaDir`), without. Linked folders are
-    followed, except to a folder that contains the link.
+    "train"). Files that are not images by their extension, broken links, hidden files and what systems leave among
+    images (see [stochnorm.data.clutter][]) are skipped with a warning. Linked folders are followed, except to a folder
+    that contains the link.
 
     Raises:
         ValueError: There are no class folders, images next to them, an empty class folder, a class of val or test
             images only, two class folders whose names look the same, a folder next to train/ that is not a split, a
             run directory among the images, or a file name that is not UTF-8 or has a line break.
     """
-    _check_runs(root)
+    clutter: list[str] = []
+    _check_runs(root, clutter)
+    if clutter:
+        names = some([repr(name)[1:-1] for name in sorted(set(clutter))])
+        warnings.warn(f"{root}: skipped {count(len(clutter), 'hidden or system file')}: {names}", stacklevel=2)
     folders = _subfolders(root)
     splits = {folder: SPLITS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLITS}
     if any(split == "train" and _holds_classes(folder) for folder, split in splits.items()):
@@ -82,7 +80,9 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
     for class_folder in classes:
         images = image_files(class_folder)
         if not images:
-            raise ValueError(f"{class_folder}: the class folder has no images; add some or delete it")
+            heic = any(path.suffix.lower() in HEIC for path in class_folder.rglob("*"))
+            advice = "convert the HEIC images to JPEG" if heic else "add some or delete it"
+            raise ValueError(f"{class_folder}: the class folder has no images; {advice}")
         rows += [Row(image.relative_to(root).as_posix(), class_folder.name, split) for image in images]
     return rows
 
@@ -102,9 +102,12 @@ def _check_names(root: Path, rows: Sequence[Row]) -> None:
         raise ValueError(f"{root}: a class folder's name is only space; rename it")
 
 
-def _check_runs(root: Path) -> None:
-    """Raise ValueError for a run directory below a folder: its curves.png would become an image of a class."""
-    for run in (Path(file.path).parent for file in files_below(root) if file.name == "config.json"):
+def _check_runs(root: Path, clutter: list[str]) -> None:
+    """Raise ValueError for a run directory below a folder: its curves.png would become an image of a class.
+
+    The names of hidden files and of those that systems leave are added to `clutter`.
+    """
+    for run in (Path(file.path).parent for file in files_below(root, clutter) if file.name == "config.json"):
         if any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
             raise ValueError(
                 f"{run} is a run directory, whose plots would be read as images; move it out of {root}, and choose "
@@ -123,10 +126,13 @@ def image_files(folder: Path) -> list[Path]:
         UserWarning: Files that are not images, or broken links, were skipped.
     """
     entries = list(files_below(folder))
-    _warn_of_hidden_images(folder)
     files = _named([Path(entry.path) for entry in entries if entry.is_file()])
-    others = [path.name for path in files if path.suffix.lower() not in extensions()]
+    others = [path.name for path in files if path.suffix.lower() not in extensions() | HEIC]
+    heic = [path.name for path in files if path.suffix.lower() in HEIC - extensions()]
     _warn_of_broken_links(folder, entries)
+    if heic:
+        what = count(len(heic), "HEIC image")
+        warnings.warn(f"{folder}: skipped {what}: {some(heic)}; HEIC is not read, convert to JPEG", stacklevel=2)
     if others:
         what = "1 file that is not an image" if len(others) == 1 else f"{len(others):,} files that are not images"
         warnings.warn(f"{folder}: skipped {what}: {some(others)}", stacklevel=2)
@@ -138,17 +144,23 @@ def images_in(folder: Path) -> list[Path]:
     return _images(_named([Path(entry.path) for entry in _visible(folder) if entry.is_file()]))
 
 
-def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the files and broken links in a folder and below, through links; without hidden ones and `__MACOSX`."""
-    yield from _files_below(folder, [folder.resolve()])
+def files_below(folder: Path, clutter: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
+    """Yield the files and broken links in a folder and below, through links; not hidden ones and what systems leave.
+
+    Args:
+        folder: The folder.
+        clutter: List for the names of those that are left out; None: they are not listed.
+    """
+    yield from _files_below(folder, [folder.resolve()], [] if clutter is None else clutter)
 
 
-def _files_below(folder: str | Path, chain: list[Path]) -> Iterator[os.DirEntry[str]]:
-    for entry in _visible(folder):
+def _files_below(folder: str | Path, chain: list[Path], clutter: list[str]) -> Iterator[os.DirEntry[str]]:
+    for entry in _visible(folder, clutter):
         if not entry.is_dir():
             yield entry
         elif _leads_down(entry, chain):
-            yield from _files_below(entry.path, [*chain, Path(entry.path).resolve()] if entry.is_symlink() else chain)
+            longer = [*chain, Path(entry.path).resolve()] if entry.is_symlink() else chain
+            yield from _files_below(entry.path, longer, clutter)
 
 
 def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
@@ -161,18 +173,13 @@ def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
     return not any(place.is_relative_to(target) for place in (*chain, here))
 
 
-def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _SYSTEM]
-
-
-def _warn_of_hidden_images(folder: Path) -> None:
-    """Warn of hidden images in a folder itself, except the `._name` that macOS leaves beside each file."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name[:1] == "." and entry.name[:2] != "._")
-    hidden = [name for name in names if Path(name).suffix.lower() in extensions()]
-    if hidden:
-        warnings.warn(f"{folder}: skipped {count(len(hidden), 'hidden image')}: {some(hidden)}", stacklevel=3)
+def _visible(folder: str | Path, clutter: list[str] | None = None) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, and add the names of those that are left out to `clutter`."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    if clutter is not None:
+        clutter += [entry.name for entry in entries if is_clutter(entry.name)]
+    return [entry for entry in entries if not is_clutter(entry.name)]
 
 
 def _warn_of_broken_links(folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:

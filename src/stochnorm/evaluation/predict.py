@@ -35,19 +35,21 @@ def predict(
     run: str | Path,
     images: str | Path | Iterable[str | Path],
     *,
+    ten_crop: bool = False,
     flip: bool = False,
     strict: bool = False,
     batch_size: int = 32,
     device: str = "auto",
 ) -> list[Prediction]:
-    """Classify image files, and all images in folders, by their center crops.
+    """Classify image files, and all images in folders, by their center crops, or by ten crops.
 
     Args:
         run: A run directory or its `model.safetensors`.
         images: Files and folders, or one of them.
+        ten_crop: Average the logits of ten crops of each image, instead of using the center crop.
         flip: Average the logits of each image and its mirror image, also if the run did not.
         strict: Raise at the first unreadable image instead of warning.
-        batch_size: Images per batch.
+        batch_size: Images, or crops, per batch.
         device: auto, cpu, cuda or mps.
 
     Returns:
@@ -56,6 +58,7 @@ def predict(
     Raises:
         FileNotFoundError: A run, file or folder does not exist.
         ValueError: No image can be read, or, with `strict`, one cannot; or a folder has no images.
+        OSError: The system cannot read an image.
 
     Example:
         >>> predict("runs/photos", ["new.jpg"])[0].label  # doctest: +SKIP
@@ -71,11 +74,12 @@ def predict(
     paths: list[Path] = []
 
     def batches() -> Iterator[Tensor]:
-        for part, batch in file_batches(files, preprocessing, batch_size, strict=strict):
+        crops = 10 if ten_crop else 1
+        for part, batch in file_batches(files, preprocessing, max(batch_size // crops, 1), strict=strict):
             paths.extend(part)
             yield batch
 
-    logits = predict_logits(model, batches(), preprocessing, fabric)
+    logits = predict_logits(model, batches(), preprocessing, fabric, ten_crop=ten_crop)
     task = task_for(classifier.classes, classifier.multi_label)
     probabilities = task.probabilities(logits)
     return [

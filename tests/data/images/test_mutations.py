@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, features
+from PIL import Image, ImageCms
 
+from pixels import writes
 from stochnorm.data import Preprocessing
 from stochnorm.data.images.decoding import decode
 from stochnorm.data.images.opening import DamagedImageError
@@ -50,8 +51,8 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
         "r.mpo": (colour, {"save_all": True, "append_images": [colour]}), "s.ppm": (colour, {}), "t.tga": (clear, {}),
         "u.pcx": (palette, {}), "v.sgi": (colour, {}), "w.pgm": (colour.convert("L"), {}),
     }  # fmt: skip
-    files |= {"x.jp2": (colour, {})} if features.check("jpg_2000") else {}
-    files |= {"y.avif": (clear, {})} if features.check("avif") else {}
+    files |= {"x.jp2": (colour, {})} if writes(".jp2") else {}
+    files |= {"y.avif": (clear, {})} if writes(".avif") else {}
     for name, (image, options) in files.items():
         image.save(folder / name, **options)
     return [(folder / name).read_bytes() for name in files]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
-from pixels import COLOUR, pixels
+from pixels import COLOUR, pixels, writes
 from stochnorm.data.images.colours import to_rgb
 from stochnorm.data.images.decoding import decode
 from stochnorm.data.images.opening import DamagedImageError
@@ -41,14 +41,16 @@ def three(grey: np.ndarray) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_colours_without_loss_are_read_as_they_are(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    if not writes(Path(name).suffix):
+        pytest.skip("this build of Pillow does not write the format")
     Image.fromarray(COLOUR).save(tmp_path / name, **options)
     assert np.array_equal(pixels(tmp_path / name), COLOUR)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.mpo", "x.avif", "x.webp", "x.tif"])
 def test_colours_with_loss_are_nearly_as_they_are(name: str, tmp_path: Path) -> None:
-    if name == "x.avif" and not features.check("avif"):
-        pytest.skip("Pillow was built without AVIF")
+    if not writes(Path(name).suffix):
+        pytest.skip("this build of Pillow does not write the format")
     extra = {
         "x.mpo": {"save_all": True, "append_images": [Image.new("RGB", (24, 16))]},
         "x.tif": {"compression": "jpeg"},
@@ -120,7 +122,7 @@ def test_values_outside_of_the_scale_are_refused(values: np.ndarray, reason: str
 def test_transparent_parts_are_white(tmp_path: Path) -> None:
     image = Image.fromarray(COLOUR)
     image.putalpha(Image.fromarray(ALPHA))
-    for name in ("x.png", "x.tif", "x.tga", "x.webp", "x.sgi", "x.qoi"):
+    for name in filter(lambda name: writes(Path(name).suffix), ("x.png", "x.tif", "x.tga", "x.webp", "x.sgi", "x.qoi")):
         image.save(tmp_path / name, **({"lossless": True, "exact": True} if name == "x.webp" else {}))
         assert np.abs(pixels(tmp_path / name) - on_white(COLOUR, ALPHA)).max() <= 1, name
     grey = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])

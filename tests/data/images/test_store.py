@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from stochnorm.data import ImageStore, Preprocessing, Row, read_source
 
@@ -45,3 +47,16 @@ def test_images_kept_in_memory_are_those_on_disk(photos: Path) -> None:
     source = read_source(photos)
     kept, reread = (ImageStore(source.root, source.rows, SMALL, max_bytes=size) for size in (1e9, 0))
     assert all(torch.equal(kept[i], reread[i]) for i in range(30))
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+def test_images_that_are_all_the_same_are_said(cache: Any, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.bmp"):
+        Image.new("RGB", (20, 20), (3, 3, 3)).save(tmp_path / name)
+    rows = [Row(name, "x") for name in ("a.png", "b.png", "c.bmp")]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="all 3 images have the same pixels: nothing tells their classes"):
+            ImageStore(tmp_path, rows, SMALL, cache=cache)
+    Image.new("RGB", (20, 20), (3, 3, 9)).save(tmp_path / "c.bmp")
+    assert len(ImageStore(tmp_path, rows, SMALL, cache=cache)) == 3
+    assert len(ImageStore(tmp_path, rows[:1], SMALL, cache=cache)) == 1

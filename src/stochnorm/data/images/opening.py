@@ -26,8 +26,10 @@ _HEAD = 1024  # bytes that tell what a file is
 class DamagedImageError(ValueError):
     """Error for a file that is there and can be read, but not as an image; or that is not there."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: cannot be read as an image ({reason})")
+    @classmethod
+    def of(cls, path: Path, reason: str) -> DamagedImageError:
+        """Return the error that names the file and the reason."""
+        return cls(f"{path}: cannot be read as an image ({reason})")
 
 
 @contextmanager
@@ -53,14 +55,14 @@ def opened(path: Path, *, head: bool = False) -> Iterator[Image.Image]:
                 yield image
         except UnidentifiedImageError as error:
             file.seek(0)
-            raise DamagedImageError(path, what_it_is(file.read(_HEAD))) from error
+            raise DamagedImageError.of(path, what_it_is(file.read(_HEAD))) from error
         except MemoryError as error:
             size = "" if image is None else f" of {image.width:,} x {image.height:,} pixels"
             raise OSError(errno.ENOMEM, f"not enough memory to decode an image{size}", str(path)) from error
         except Exception as error:  # decoders raise errors of any kind for damaged data
             if head and isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise _of_disk(path, error) from error
-            raise DamagedImageError(path, " ".join(str(error).split()) or type(error).__name__) from error
+            raise DamagedImageError.of(path, " ".join(str(error).split()) or type(error).__name__) from error
 
 
 @contextmanager
@@ -68,13 +70,13 @@ def _readable(path: Path, *, head: bool) -> Iterator[IO[bytes]]:
     """Open a file, or its bytes."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-            raise DamagedImageError(path, "it is a folder or a device, not a file")
+            raise DamagedImageError.of(path, "it is a folder or a device, not a file")
         file: IO[bytes] = path.open("rb") if head else io.BytesIO(path.read_bytes())
     except MemoryError as error:
         raise OSError(errno.ENOMEM, "not enough memory to read an image file", str(path)) from error
     except OSError as error:
         if error.errno in _MISSING:
-            raise DamagedImageError(path, (error.strerror or str(error)).lower()) from error
+            raise DamagedImageError.of(path, (error.strerror or str(error)).lower()) from error
         raise _of_disk(path, error) from error
     with file:
         yield file

@@ -41,6 +41,10 @@ class ImageStore:
 
     Raises:
         ValueError: No image can be read; or, with `strict`, one cannot.
+        OSError: The system cannot read an image's file: that is no damaged image.
+
+    Warns:
+        UserWarning: Images were left out; or all of them have the same pixels.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class ImageStore:
         fits = cache != "none" and torch.Size(shape).numel() <= max_bytes
         self._memory: Tensor | None = None
         self._in_memory: set[int] = set()
+        first: Tensor | None = None
+        alike = True
         for row, (stamp, image) in readable(self._obtain, rows, ahead=4 * THREADS, strict=strict, track=track):
             if image is not None and fits:
                 if self._memory is None:
@@ -74,6 +80,12 @@ class ImageStore:
                 self._in_memory.add(len(self.rows))
             self.rows.append(row)
             self.stamps.append(stamp)
+            if alike:
+                pixels = self[len(self) - 1] if image is None else image
+                first = pixels if first is None else first
+                alike = torch.equal(first, pixels)
+        if alike and len(self) > 1:
+            warnings.warn(f"all {len(self)} images have the same pixels: nothing tells their classes", stacklevel=2)
         if self._cache is not None and self._cache.failure is not None:
             _warn_of(self._cache.failure)
 

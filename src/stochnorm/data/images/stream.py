@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -26,19 +27,58 @@ def stream(batches: Dataset[Batch], numbers: range, *, workers: int, device: tor
         workers: Number of processes that make batches. With 0, a thread makes two ahead for a GPU; for a CPU they are
             made when they are needed, since the training step leaves no core idle.
         device: Device that the batches go to. They lie in pinned memory if it is a CUDA device.
+
+    Raises:
+        ChildProcessError: One of the processes was ended.
+        Exception: Making a batch raised it, in a process, too.
     """
     if workers:
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_ignore_interrupt,
-        )
+        return _from_processes(batches, numbers, workers, device)
     return map_ahead(
         lambda number: pinned(batches[number], device), numbers, threads=1, ahead=0 if device.type == "cpu" else 2
     )
+
+
+def _from_processes(batches: Dataset[Batch], numbers: range, workers: int, device: torch.device) -> Iterator[Batch]:
+    loader: Iterable[Any] = DataLoader(
+        _Attempts(batches),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_interrupt,
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise batch.error
+            yield batch
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            "a process that reads images was ended from outside or ran out of memory; start again, with fewer --workers"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error in place of a batch: raised in its process, its message would contain a traceback."""
+
+    error: Exception
+
+
+class _Attempts(Dataset[Any]):
+    """Batches, or the errors that making them raised."""
+
+    def __init__(self, batches: Dataset[Any]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self._batches[number]
+        except Exception as error:
+            return _Failure(error)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,0 +1,50 @@
+"""Batches made by processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from stochnorm.data.images.opening import DamagedImageError
+from stochnorm.data.images.stream import stream
+
+
+class Numbers(Dataset[torch.Tensor]):
+    """Numbers as batches; 2 is an error, or ends the process."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        if number == 2 and self.error is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == 2 and self.error is not None:
+            raise self.error
+        return torch.tensor([number])
+
+
+def through_processes(error: Exception | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of more processes than cores, and of forking with threads
+        for expected, batch in enumerate(stream(Numbers(error), range(6), workers=1, device=torch.device("cpu"))):
+            assert batch.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    "error", [DamagedImageError("x.jpg: cannot be read"), PermissionError(13, "cannot read an image file", "x.jpg")]
+)
+def test_an_error_in_a_process_is_the_same_error_here(error: Exception) -> None:
+    """Its message is one line, and not the traceback of the process."""
+    with pytest.raises(type(error)) as caught:
+        through_processes(error)
+    assert str(caught.value) == str(error)
+
+
+def test_a_process_that_is_killed_is_said_in_one_line() -> None:
+    with pytest.raises(ChildProcessError, match="a process that reads images was ended from outside or ran out of mem"):
+        through_processes(None)
