@@ -231,7 +231,8 @@ def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
 
 
 def test_every_command_is_in_the_list_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "__main__", "main", "options", "standard"}
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    files -= {"__init__", "__main__", "main", "options", "standard"}
     assert {place.partition(".")[0] for place in COMMANDS.values()} == files
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:

@@ -38,7 +38,7 @@ def piped(arguments: list[str], shell: str, folder: Path) -> subprocess.Complete
     """Run a command of the shell, in which `$STOCHNORM` is the command line of stochnorm."""
     words = " ".join([*COMMAND, *arguments])
     return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {shell.replace('$STOCHNORM', words)}"],
+        ["/bin/bash", "-c", f"set -o pipefail; {shell.replace('$STOCHNORM', words)}"],
         cwd=folder, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
@@ -99,7 +99,9 @@ def test_memory_that_ran_out_is_one_line_that_says_what_to_do(error: Exception) 
     assert ran_out(error)
     text = reason_of(error)
     assert text.startswith("memory ran out (")
-    assert text.endswith("); give a smaller --batch-size (or --accumulate 2), fewer --workers, or a smaller --image-size")
+    assert text.endswith(
+        "); give a smaller --batch-size (or --accumulate 2), fewer --workers, or a smaller --image-size"
+    )
     assert "\n" not in text
 
 

@@ -28,7 +28,19 @@ from stochnorm.runs.records import read_records, record_of, write_records
 COUNT = int(os.environ.get("STOCHNORM_SOAK_INPUTS", "40"))
 """Damages per kind of directory."""
 
-OTHER_JSON = ["null", "[]", "{}", '"text"', "0", "true", '[{"step": "x"}]', '{"config": null}', "NaN", "1e999", "[" * 3000]
+OTHER_JSON = [
+    "null",
+    "[]",
+    "{}",
+    '"text"',
+    "0",
+    "true",
+    '[{"step": "x"}]',
+    '{"config": null}',
+    "NaN",
+    "1e999",
+    "[" * 3000,
+]
 TEXTS = ("result.json", "metrics.jsonl", "config.json", "records.jsonl", "split.csv", "images.csv")
 VALUES: list[Any] = [None, [], {}, "text", "", -1, 0, 1e300, True, [None], {"x": None}]
 
