@@ -5,13 +5,17 @@ BIN := .venv/bin
 OUT ?= benchmarks/results/gpu
 GPU := $(if $(WHEELS),.venv-gpu,.venv)
 
-.PHONY: demo test test-gpu check bench bench-gpu gpu gpu-wheels format clean
+.PHONY: demo test soak test-gpu check bench bench-gpu gpu gpu-wheels format clean
 
 demo: .venv/demo  ## compare ways to fine-tune on real photographs
 	$(BIN)/stochnorm demo
 
 test: .venv/dev check  ## lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+soak: .venv/dev  ## faults at random moments and damaged files, counted: docs/reliability.md; an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py
+	OMP_NUM_THREADS=1 STOCHNORM_SOAK_INPUTS=1000 $(BIN)/pytest --timeout 3600 tests/runs/test_damaged_directories.py
 
 test-gpu: $(GPU)/dev  ## the tests that compute on a device, on a CUDA GPU
 	$(GPU)/bin/python benchmarks/gpu.py --only-tests --out $(OUT)

@@ -81,8 +81,8 @@ def test_a_fifo_is_written_into_and_stays(tmp_path: Path) -> None:
 
 def test_devices_are_written_into() -> None:
     Output(Path("/dev/null"), PREDICTIONS).write(OURS)
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
-    with pytest.raises(OSError, match="cannot write /dev/full: No space left on device; free some space"):
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with pytest.raises(OSError, match=r"cannot write /dev/full: No space left on device; free some space"):
         Output(Path("/dev/full"), PREDICTIONS).write(OURS)
 
 
@@ -156,5 +156,5 @@ def test_a_write_that_takes_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("write", "pwrite"):
         monkeypatch.setattr(os, name, lambda *_: 0)
     for place in (None, 3):
-        with pytest.raises(OSError, match="none of 4 bytes were written; is the disk full?"):
+        with pytest.raises(OSError, match=r"none of 4 bytes were written; is the disk full\?"):
             write_all(1, b"text", place)

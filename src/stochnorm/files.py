@@ -143,7 +143,7 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     if path.is_symlink() or path.is_dir():
         what = "link" if path.is_symlink() else "folder"
         raise OSError(f"{path} is a {what}, where the file of a lock should be; remove it")
-    with FileLock(path, timeout=timeout, mode=0o666):
+    with FileLock(path, timeout=timeout):
         yield
 
 

@@ -73,7 +73,8 @@ def lasting() -> Iterator[Lasting]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    output, errors = (Lasting(stream or Path(os.devnull).open("w")) for stream in before)
+    nowhere = Path(os.devnull)
+    output, errors = (Lasting(stream or nowhere.open("w")) for stream in before)
     sys.stdout, sys.stderr = output, errors
     try:
         yield output
