@@ -14,7 +14,7 @@ import torch
 import torch._inductor.config
 from torch import Tensor, nn
 
-from stochnorm.nn import StochNorm1d, StochNorm2d, StochNorm3d
+from stochnorm.nn import StochNorm1d, StochNorm2d, StochNorm3d, stoch_norm
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -247,3 +247,38 @@ def test_other_devices_take_another_kernel_for_the_statistics() -> None:
     layer(x).sum().backward()
     assert x.grad is not None
     assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3, 2), (4, 5, 0, 2)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_an_empty_batch_is_a_step_as_in_batch_norm(shape: tuple[int, ...], memory_format: torch.memory_format) -> None:
+    """It draws nothing, and changes nothing but the number of batches; so does the function."""
+    ours, theirs = pair(StochNorm2d, nn.BatchNorm2d)
+    results = []
+    for layer in (ours, theirs):
+        x = torch.empty(shape).contiguous(memory_format=memory_format).requires_grad_()
+        y = layer(x)
+        results.append([y, *torch.autograd.grad(y.sum(), [x, *layer.parameters()]), *layer.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert results[0][0].shape == shape
+    mask = torch.zeros(5, dtype=torch.bool)
+    y, mean, var = stoch_norm(torch.empty(shape), ours.running_mean, ours.running_var, use_batch=mask)
+    assert y.shape == shape
+    assert torch.equal(mean, ours.running_mean)
+    assert torch.equal(var, ours.running_var)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_statistics_whose_tracking_is_switched_off_are_used_and_not_updated(p: float) -> None:
+    """As Lightning freezes BatchNorm."""
+    layer = StochNorm2d(5, p=p)
+    layer.track_running_stats = False
+    before = copy.deepcopy(layer.state_dict())
+    moved = layer(torch.randn(4, 5, 3, 2) + 5).mean((0, 2, 3)) > 1  # by moving statistics the mean stays
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert moved.any() == (p == 0.0) or p == 0.5
+    assert moved.all() == (p == 0.0) or p == 0.5
+    layer.track_running_stats = True
+    layer(torch.randn(4, 5, 3, 2) + 5)
+    assert not torch.equal(layer.running_mean, before["running_mean"])
+    assert layer.num_batches_tracked == 1

@@ -160,3 +160,15 @@ def test_an_accelerated_layer_knows_what_it_was_and_is_it_again() -> None:
         convert(model)
     assert decelerate(model) == 1
     assert [type(layer) for layer in model] == [BatchNormAct2d, nn.BatchNorm2d]
+
+
+@pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
+def test_an_accelerated_layer_at_p_1_is_the_accelerated_batch_norm_and_goes_back_to_the_plain_one() -> None:
+    plain = BatchNormAct2d(6, act_layer=nn.ReLU)
+    ours = convert(copy.deepcopy(plain), p=1.0)
+    assert accelerate(nn.Sequential(plain, ours)) == 2
+    for _ in range(2):
+        x, grad = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 5, 5)
+        assert all(torch.equal(a, b) for a, b in zip(trained(ours, x, grad), trained(plain, x, grad), strict=True))
+    assert type(restore(copy.deepcopy(ours))) is BatchNormAct2d
+    assert type(convert(restore(ours), p=0.5)).__name__ == "StochNormAct2d"

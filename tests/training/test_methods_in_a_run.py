@@ -267,3 +267,16 @@ def test_parts_move_the_statistics_as_far_as_a_batch(photos: Path, tmp_path: Pat
     assert (1 - _momentum(0.1, settings)) ** 4 == pytest.approx(0.8)  # type: ignore[operator]
     assert _momentum(0.1, config(photos, tmp_path)) == 0.1
     assert _momentum(None, config(photos, tmp_path, accumulate=4)) is None
+
+
+@pytest.mark.parametrize(("backbone", "precision"), [("test_efficientnet", "32"), ("test_resnet", "bf16")])
+def test_stochnorm_with_p_one_is_vanilla_bit_for_bit(
+    photos: Path, tmp_path: Path, config: Configure, backbone: str, precision: str
+) -> None:
+    """Over a whole job, for layers with a built-in activation, too."""
+    options = {"backbone": backbone, "precision": precision, "steps": 6, "eval_every": 3}
+    for name, settings in (("vanilla", {"method": "vanilla"}), ("one", {"method": "stochnorm", "p": 1.0})):
+        finetune(config(photos, tmp_path / name, **options, **settings), quiet=True)
+    first, second = (read_state_dict(tmp_path / name / "model.safetensors") for name in ("vanilla", "one"))
+    assert first.keys() == second.keys()
+    assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []

@@ -87,9 +87,9 @@ def to_batch_norm(module: _BatchNorm) -> None:
 
 def _plain_class(kind: type[_BatchNorm], family: Family) -> type[_BatchNorm]:
     """Return the class that a layer was made from: the next BatchNorm after the mixin in the order of its classes."""
-    return next(
-        plain for plain in kind.__mro__[kind.__mro__.index(family.mixin) + 1 :] if issubclass(plain, _BatchNorm)
-    )
+    after = kind.__mro__[kind.__mro__.index(family.mixin) + 1 :]
+    plain = next(plain for plain in after if issubclass(plain, _BatchNorm))
+    return getattr(plain, "_accelerates", plain)
 
 
 def _counterpart(name: str, module: _BatchNorm, to: Family) -> type[_BatchNorm]:

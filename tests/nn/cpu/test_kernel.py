@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stochnorm.nn import StochNorm2d, stoch_norm
@@ -148,3 +150,41 @@ def test_batched_gradients_go_through_autograd() -> None:
 def test_another_number_of_channels_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="expected an input of 3 channels"):
         StochNorm2d(3)(torch.randn(2, 4, 2, 2))
+
+
+@needs_kernel
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(8, 16, 20, 20), (32, 64, 28, 28), (4, 8, 4, 4), (3, 5, 7, 3)])
+@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1e-2), (1e5, 1.0), (-1e3, 1.0), (0.0, 1.0)])
+def test_a_mean_far_from_zero_costs_no_digits_that_batch_norm_keeps(
+    mean: float, deviation: float, shape: tuple[int, ...], memory_format: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator) * deviation + mean
+    grad = torch.randn(shape, generator=generator)
+    every = torch.ones(shape[1], dtype=torch.bool)
+
+    def errors(function: Callable[[Tensor, Tensor, Tensor], Tensor], memory_format: torch.memory_format) -> list[float]:
+        input = x.contiguous(memory_format=memory_format).requires_grad_()
+        statistics = torch.zeros(shape[1]), torch.ones(shape[1])
+        output = function(input, *statistics)
+        (gradient,) = torch.autograd.grad(output, input, grad.contiguous(memory_format=memory_format))
+        got = [output, gradient, *statistics]
+        exact = x.double().requires_grad_()
+        var, center = torch.var_mean(exact, (0, 2, 3))
+        expected = F.batch_norm(exact, None, None, training=True)
+        (right,) = torch.autograd.grad(expected, exact, grad.double())
+        pairs = zip(got, (expected, right, center.detach(), var.detach()), strict=True)
+        return [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+
+    def ours(input: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        settings = {"use_batch": every, "momentum": 1.0, "eps": 1e-5, "output_range": kernel.UNBOUNDED}
+        return kernel.stoch_norm_(input, mean, var, None, None, **settings)[0]
+
+    def theirs(input: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        return F.batch_norm(input, mean, var, training=True, momentum=1.0)
+
+    best = errors(theirs, torch.contiguous_format)  # their other memory format loses digits, too
+    for error, limit in zip(errors(ours, memory_format), best, strict=True):
+        assert error < 1.5 * limit + 2e-6 * (1 + abs(mean) / deviation / 100)
+    assert errors(ours, memory_format)[3] < 1e-6

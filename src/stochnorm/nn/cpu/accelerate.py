@@ -23,7 +23,7 @@ def accelerate(model: nn.Module) -> int:
 
     Args:
         model: Any module. Layers that change: those of [stochnorm.nn.cpu.accelerate.accelerate_convolutions][], and
-            timm's `BatchNormAct2d`, which then activates in the same pass.
+            timm's `BatchNormAct2d`, which then activates in the same pass, also as a StochNorm layer at p = 1.
 
     Returns:
         The number of layers that changed; 0 if the kernels were not built.
@@ -78,11 +78,13 @@ def _change(model: nn.Module, to: Callable[[nn.Module], type[nn.Module] | None])
 
 def _fused(module: nn.Module) -> type[nn.Module] | None:
     """Return the class that normalizes and activates in one pass; None if a layer has none."""
-    if kernel.library is None or not is_timms(type(module), "BatchNormAct2d"):
+    kind = type(module)
+    stochastic = (kind.__module__, kind.__name__) == ("stochnorm.nn.timm_layers", "StochNormAct2d")
+    if kernel.library is None or not (stochastic or is_timms(kind, "BatchNormAct2d")):
         return None
-    from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d
+    from stochnorm.nn.cpu.fused_norm import FusedBatchNormAct2d, FusedStochNormAct2d
 
-    return FusedBatchNormAct2d
+    return FusedStochNormAct2d if stochastic else FusedBatchNormAct2d
 
 
 def _depthwise(module: nn.Module) -> type[nn.Module] | None:

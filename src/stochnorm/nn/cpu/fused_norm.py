@@ -1,6 +1,6 @@
-"""The layer for timm's normalization with a built-in activation on CPUs; imported only if a model has such a layer.
+"""The layers for timm's normalization with a built-in activation on CPUs; imported only if a model has such a layer.
 
-`accelerate.py` makes it.
+`accelerate.py` makes them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from stochnorm.nn.cpu import kernel
+from stochnorm.nn.timm_layers import StochNormAct2d
 
-__all__ = ["FusedBatchNormAct2d"]
+__all__ = ["FusedBatchNormAct2d", "FusedStochNormAct2d"]
 
 
 class FusedBatchNormAct2d(BatchNormAct2d):
@@ -42,3 +43,9 @@ class FusedBatchNormAct2d(BatchNormAct2d):
             x, *vectors, use_batch=every, momentum=self.momentum, eps=self.eps, output_range=within
         )
         return output
+
+
+class FusedStochNormAct2d(StochNormAct2d, FusedBatchNormAct2d):
+    """StochNorm with an activation that, at p = 1, is the layer above bit for bit."""
+
+    _accelerates = StochNormAct2d

@@ -29,9 +29,9 @@ template <typename A> struct Vectors {  // of length c
   double eps, low, high;
 
   Affine<A> affine(index_t j) const {
-    const double scale = (weight ? weight[j] : 1.0) / std::sqrt(static_cast<double>(var[j]) + eps);
-    return {static_cast<A>(scale), static_cast<A>((bias ? bias[j] : 0.0) - mean[j] * scale), static_cast<A>(low),
-            static_cast<A>(high)};
+    const A scale = static_cast<A>((weight ? weight[j] : 1.0) / std::sqrt(static_cast<double>(var[j]) + eps));
+    const double at_mean = static_cast<double>(mean[j]) * scale;  // with the scale that x is multiplied by
+    return {scale, static_cast<A>((bias ? bias[j] : 0.0) - at_mean), static_cast<A>(low), static_cast<A>(high)};
   }
   Affines<A> affines(const std::vector<A> &scale, const std::vector<A> &shift) const {
     return {scale.data(), shift.data(), static_cast<A>(low), static_cast<A>(high)};
@@ -87,12 +87,12 @@ void forward(const T *x, T *y, index_t n, index_t c, index_t s, bool channels_la
     const int thread = omp_get_thread_num(), running = omp_get_num_threads();
     const Range rows = share_of(s, thread, running);
     double *mean = means.data() + thread * c, *square = squares.data() + thread * c;
-    std::vector<A> block_mean(c), block_square(c);
+    std::vector<A> block_mean(c), block_rest(c), block_square(c);
     for (index_t r = rows.begin, step = block_rows<A>(c); r < rows.end; r += step) {
       const index_t count = std::min(step, rows.end - r);
-      K::rows_moments(x + r * c, count, c, block_mean.data(), block_square.data());
+      K::rows_moments(x + r * c, count, c, block_mean.data(), block_rest.data(), block_square.data());
       const double before = static_cast<double>(r - rows.begin), share = count / (before + count);
-      K::rows_merge(block_mean.data(), block_square.data(), c, before, share, mean, square);
+      K::rows_merge(block_mean.data(), block_rest.data(), block_square.data(), c, before, share, mean, square);
     }
 #pragma omp barrier
 #pragma omp for

@@ -24,24 +24,48 @@ template <typename A, typename F> INLINE void block_total(index_t rows, index_t 
   }
 }
 
-template <typename T, typename A> INLINE void block_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {
+// The mean, what it lacks by rounding (`rest`), and the sum of squared deviations. Where the mean is far larger than the
+// deviations, its sum has lost their digits; the deviations from it, whose mean should be 0, have them.
+template <typename T, typename A>
+INLINE void block_moments(const T *x, index_t rows, index_t c, A *mean, A *rest, A *squares) {
   block_total(rows, c, mean, [=](index_t r, index_t j) { return load(x[r * c + j]); });
   const A share = A(1) / rows;
   for (index_t j = 0; j < c; j++) mean[j] *= share;
-  block_total(rows, c, squares, [=](index_t r, index_t j) {
-    const A d = load(x[r * c + j]) - mean[j];
-    return d * d;
-  });
+  std::fill(rest, rest + c, A(0));
+  std::fill(squares, squares + c, A(0));
+  index_t r = 0;
+  for (; r + 4 <= rows; r += 4, x += 4 * c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) {
+      const A m = mean[j];
+      const A d0 = load(x[j]) - m, d1 = load(x[c + j]) - m, d2 = load(x[2 * c + j]) - m, d3 = load(x[3 * c + j]) - m;
+      rest[j] += (d0 + d1) + (d2 + d3);
+      squares[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
+    }
+  }
+  for (; r < rows; r++, x += c) {
+#pragma omp simd
+    for (index_t j = 0; j < c; j++) {
+      const A d = load(x[j]) - mean[j];
+      rest[j] += d;
+      squares[j] += d * d;
+    }
+  }
+  for (index_t j = 0; j < c; j++) {
+    const A sum = rest[j];
+    rest[j] *= share;
+    squares[j] = std::max(squares[j] - sum * rest[j], A(0));
+  }
 }
 
 // Mean and squares of the rows so far, `before` of them, and of a block's, which is `share` of all (Chan, Golub, LeVeque
 // 1983).
 template <typename A>
-INLINE void block_merge(const A *block_mean, const A *block_squares, index_t c, double before, double share, double *mean,
-                        double *squares) {
+INLINE void block_merge(const A *block_mean, const A *block_rest, const A *block_squares, index_t c, double before,
+                        double share, double *mean, double *squares) {
 #pragma omp simd
   for (index_t j = 0; j < c; j++) {
-    const double delta = block_mean[j] - mean[j];
+    const double delta = (block_mean[j] - mean[j]) + block_rest[j];
     mean[j] += delta * share;
     squares[j] += block_squares[j] + delta * delta * before * share;
   }

@@ -35,12 +35,12 @@ namespace {
                                         index_t s, Affine<A> affine, A mean, A slope, A offset) {                      \
       row_gradient<CLAMP>(g, x, stride, gx, gx_stride, n, s, affine, mean, slope, offset);                             \
     }                                                                                                                  \
-    TARGET static void rows_moments(const T *x, index_t rows, index_t c, A *mean, A *squares) {                        \
-      block_moments(x, rows, c, mean, squares);                                                                        \
+    TARGET static void rows_moments(const T *x, index_t rows, index_t c, A *mean, A *rest, A *squares) {               \
+      block_moments(x, rows, c, mean, rest, squares);                                                                  \
     }                                                                                                                  \
-    TARGET static void rows_merge(const A *block_mean, const A *block_squares, index_t c, double before, double share, \
-                                  double *mean, double *squares) {                                                     \
-      block_merge(block_mean, block_squares, c, before, share, mean, squares);                                         \
+    TARGET static void rows_merge(const A *block_mean, const A *block_rest, const A *block_squares, index_t c,         \
+                                  double before, double share, double *mean, double *squares) {                        \
+      block_merge(block_mean, block_rest, block_squares, c, before, share, mean, squares);                             \
     }                                                                                                                  \
     TARGET static void rows_add(const A *block, index_t c, double *sum) { block_add(block, c, sum); }                  \
     TARGET static void rows_affine(const T *x, T *y, index_t rows, index_t c, Affines<A> affines) {                    \

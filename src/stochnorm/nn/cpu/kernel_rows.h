@@ -40,14 +40,40 @@ template <typename A, typename F> INLINE double row_total(index_t n, index_t s, 
   return total;
 }
 
+// The deviations' own mean corrects both: where the mean is far larger than they are, its sum has lost their digits.
 template <typename T, typename A>
 INLINE void row_moments(const T *x, index_t n, index_t stride, index_t s, double &mean, double &squares) {
-  mean = row_total<A>(n, s, [=](index_t i, index_t j) { return load(x[i * stride + j]); }) / (static_cast<double>(n) * s);
-  const A center = static_cast<A>(mean);
-  squares = row_total<A>(n, s, [=](index_t i, index_t j) {
-    const A d = load(x[i * stride + j]) - center;
-    return d * d;
-  });
+  const double values = static_cast<double>(n) * s;
+  const A center =
+      static_cast<A>(row_total<A>(n, s, [=](index_t i, index_t j) { return load(x[i * stride + j]); }) / values);
+  double rest = 0, total = 0;
+  for (index_t i = 0; i < n; i += 2)
+    for (index_t start = 0; start < s; start += PART) {
+      const index_t end = std::min(s, start + PART);
+      const T *x0 = x + i * stride, *x1 = x0 + (i + 1 < n ? stride : 0);
+      A r0 = 0, r1 = 0, s0 = 0, s1 = 0;
+      if (i + 1 < n) {
+#pragma omp simd reduction(+ : r0, r1, s0, s1)
+        for (index_t j = start; j < end; j++) {
+          const A d0 = load(x0[j]) - center, d1 = load(x1[j]) - center;
+          r0 += d0;
+          r1 += d1;
+          s0 += d0 * d0;
+          s1 += d1 * d1;
+        }
+      } else {
+#pragma omp simd reduction(+ : r0, s0)
+        for (index_t j = start; j < end; j++) {
+          const A d = load(x0[j]) - center;
+          r0 += d;
+          s0 += d * d;
+        }
+      }
+      rest += static_cast<double>(r0) + r1;
+      total += static_cast<double>(s0) + s1;
+    }
+  mean = center + rest / values;
+  squares = std::max(total - rest * rest / values, 0.0);
 }
 
 template <bool CLAMP, typename S, typename T, typename A>
