@@ -13,7 +13,7 @@ from PIL import Image
 from stochnorm.data.manifest import SPLITS, Row, Source, alike
 from stochnorm.text import count, some
 
-__all__ = ["extensions", "files_below", "image_files", "images_in", "read_folder"]
+__all__ = ["extensions", "files_below", "image_files", "images_in", "is_file", "read_folder"]
 
 _SYSTEM = {
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
@@ -46,6 +46,9 @@ def read_folder(root: Path) -> Source:
                 f"next to it; found {some(strays)}: rename or move them (if train is a class, move its images out of "
                 "the folders)"
             )
+        if loose := images_in(root):
+            names = some([path.name for path in loose])
+            warnings.warn(f"{root}: skipped {count(len(loose), 'image')} next to train/: {names}", stacklevel=2)
         rows = [row for folder, split in splits.items() for row in _read_classes(root, folder, split)]
         trained = {row.label for row in rows if row.split == "train"}
         strangers = sorted({row.label for row in rows} - trained)
@@ -126,7 +129,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     entries = list(files_below(folder))
     _warn_of_hidden_images(folder)
-    files = _named([Path(entry.path) for entry in entries if entry.is_file()])
+    files = _named([Path(entry.path) for entry in entries if is_file(entry)])
     others = [path.name for path in files if path.suffix.lower() not in extensions()]
     _warn_of_broken_links(folder, entries)
     if others:
@@ -137,7 +140,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images in a folder itself, sorted."""
-    return _images(_named([Path(entry.path) for entry in _visible(folder) if entry.is_file()]))
+    return _images(_named([Path(entry.path) for entry in _visible(folder) if is_file(entry)]))
 
 
 def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -147,7 +150,7 @@ def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _files_below(folder: str | Path, chain: list[Path]) -> Iterator[os.DirEntry[str]]:
     for entry in _visible(folder):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield entry
         elif _leads_down(entry, chain):
             yield from _files_below(entry.path, [*chain, Path(entry.path).resolve()] if entry.is_symlink() else chain)
@@ -155,12 +158,19 @@ def _files_below(folder: str | Path, chain: list[Path]) -> Iterator[os.DirEntry[
 
 def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
     """Return whether an entry is a folder, and not a link to a folder that contains it (`chain`: links followed)."""
-    if not entry.is_symlink():
-        return entry.is_dir()
-    if not entry.is_dir():  # or a link that goes round
-        return False
+    if not entry.is_symlink() or not _is_folder(entry):
+        return _is_folder(entry)
     target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
     return not any(place.is_relative_to(target) for place in (*chain, here))
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file, or a link to one; a link that goes round is not, and raises nothing."""
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
