@@ -15,6 +15,7 @@ from stochnorm.text import (
     duration,
     format_p,
     interval,
+    printable,
     rough_duration,
     rounded,
     signed,
@@ -118,3 +119,22 @@ def test_nothing_of_the_project_is_imported() -> None:
     tree = ast.parse(Path(text.__file__).read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert modules == ["__future__", "collections.abc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain, gr\u00fcn, \u9ce5, \u05d0\u05d1\u05d2, \U0001f600", None),
+        ("wide\u3000and\u00a0fixed space", None),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f52c", None),  # joiners
+        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+        ("\x9b31m \x7f \r \n \t \0", r"\x9b31m \x7f \r \n \t \x00"),
+        ("\u202etxt.exe \u2066 \u200e \ufeff", r"\u202etxt.exe \u2066 \u200e \ufeff"),
+        ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_names_never_steer_a_terminal(name: str, shown: str | None) -> None:
+    assert printable(name) == (name if shown is None else shown)
+    assert some([name]) == printable(name)
+    assert printable(f"{name}\n", "\n").endswith("\n")

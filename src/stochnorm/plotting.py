@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stochnorm.files import atomic_path
+from stochnorm.text import printable
 
 if TYPE_CHECKING:  # the page needs the colors alone
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "color_numbers", "save_figure", "tidy"]
+__all__ = ["PALETTE", "color_numbers", "drawn", "save_figure", "tidy"]
 
 PALETTE = (
     "#7b8694", "#0b6bcb", "#d9570a", "#0a8f68", "#a3459b", "#b58600", "#3fa2d9", "#8c2257", "#76771f", "#43389c",
@@ -34,6 +36,25 @@ def color_numbers(names: Iterable[str], reference: str) -> dict[str, int]:
     hues = len(PALETTE) - 1
     others = [name for name in dict.fromkeys(names) if name != reference]
     return {name: 0 if name == reference else others.index(name) % hues + 1 for name in names}
+
+
+def drawn(name: str) -> str:
+    """Return a name as a figure shows it: a letter that the font lacks by its number, a dollar sign as one.
+
+    Example:
+        >>> drawn("Grün, 5 $"), drawn("\u9ce5 (bird)")
+        ('Grün, 5 \\\\$', 'U+9CE5 (bird)')
+    """
+    letters = (letter if ord(letter) in _glyphs() else f"U+{ord(letter):04X}" for letter in printable(name))
+    return "".join(letters).replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Return the letters of the font of figures."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

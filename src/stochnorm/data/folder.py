@@ -12,7 +12,8 @@ from stochnorm.data.images.formats import HEIC, extensions
 from stochnorm.data.manifest import SPLITS, Row, Source, alike
 from stochnorm.text import count, some
 
-__all__ = ["files_below", "image_files", "images_in", "read_folder"]
+__all__ = ["files_below", "image_files", "images_in", "is_file", "read_folder"]
+
 
 def read_folder(root: Path) -> Source:
     """Read `root/<class>/**/image` or `root/{train,val,test}/<class>/**/image`.
@@ -42,6 +43,9 @@ def read_folder(root: Path) -> Source:
                 f"next to it; found {some(strays)}: rename or move them (if train is a class, move its images out of "
                 "the folders)"
             )
+        if loose := images_in(root):
+            names = some([path.name for path in loose])
+            warnings.warn(f"{root}: skipped {count(len(loose), 'image')} next to train/: {names}", stacklevel=2)
         rows = [row for folder, split in splits.items() for row in _read_classes(root, folder, split)]
         trained = {row.label for row in rows if row.split == "train"}
         strangers = sorted({row.label for row in rows} - trained)
@@ -126,7 +130,7 @@ def image_files(folder: Path) -> list[Path]:
         UserWarning: Files that are not images, or broken links, were skipped.
     """
     entries = list(files_below(folder))
-    files = _named([Path(entry.path) for entry in entries if entry.is_file()])
+    files = _named([Path(entry.path) for entry in entries if is_file(entry)])
     others = [path.name for path in files if path.suffix.lower() not in extensions() | HEIC]
     heic = [path.name for path in files if path.suffix.lower() in HEIC - extensions()]
     _warn_of_broken_links(folder, entries)
@@ -141,7 +145,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images in a folder itself, sorted."""
-    return _images(_named([Path(entry.path) for entry in _visible(folder) if entry.is_file()]))
+    return _images(_named([Path(entry.path) for entry in _visible(folder) if is_file(entry)]))
 
 
 def files_below(folder: Path, clutter: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
@@ -156,7 +160,7 @@ def files_below(folder: Path, clutter: list[str] | None = None) -> Iterator[os.D
 
 def _files_below(folder: str | Path, chain: list[Path], clutter: list[str]) -> Iterator[os.DirEntry[str]]:
     for entry in _visible(folder, clutter):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield entry
         elif _leads_down(entry, chain):
             longer = [*chain, Path(entry.path).resolve()] if entry.is_symlink() else chain
@@ -165,12 +169,19 @@ def _files_below(folder: str | Path, chain: list[Path], clutter: list[str]) -> I
 
 def _leads_down(entry: os.DirEntry[str], chain: list[Path]) -> bool:
     """Return whether an entry is a folder, and not a link to a folder that contains it (`chain`: links followed)."""
-    if not entry.is_symlink():
-        return entry.is_dir()
-    if not entry.is_dir():  # or a link that goes round
-        return False
+    if not entry.is_symlink() or not _is_folder(entry):
+        return _is_folder(entry)
     target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
     return not any(place.is_relative_to(target) for place in (*chain, here))
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file, or a link to one; a link that goes round is not, and raises nothing."""
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _visible(folder: str | Path, clutter: list[str] | None = None) -> list[os.DirEntry[str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stochnorm.data.copies import warnings_of
-from stochnorm.data.folder import files_below, images_in
+from stochnorm.data.folder import files_below, images_in, is_file
 from stochnorm.data.images.formats import extensions
 from stochnorm.data.manifest import Source, findings
 from stochnorm.text import count, some, tally
@@ -108,5 +108,5 @@ def image_paths(root: Path, folders: Sequence[str] = (".",)) -> set[str]:
         for folder in folders
         if (root / folder).is_dir()
         for file in files_below(root / folder)
-        if file.is_file() and posixpath.splitext(file.name)[1].lower() in extensions()
+        if is_file(file) and posixpath.splitext(file.name)[1].lower() in extensions()
     }

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stochnorm.doctor.statistics import FAR_SCALE, FAR_SHIFT, NEAR_SCALE, NEAR_SHIFT, NetworkStatistics
-from stochnorm.plotting import BLUE, GREY, ORANGE, save_figure, tidy
+from stochnorm.plotting import BLUE, GREY, ORANGE, drawn, save_figure, tidy
 
 __all__ = ["draw_diagnosis", "plot_diagnosis"]
 
@@ -29,7 +29,7 @@ def draw_diagnosis(diagnosis: NetworkStatistics) -> Figure:
     """Draw two panels, means (shift and noise) and variances (scale); axes are logarithmic above *far* if needed."""
     rows = diagnosis.rows
     figure = Figure(figsize=(8, 5.4), layout="constrained")
-    subject = f"{diagnosis.subject}: " if diagnosis.subject else ""
+    subject = f"{drawn(diagnosis.subject)}: " if diagnosis.subject else ""
     title = f"{subject}{diagnosis.images} images in batches of {diagnosis.batch_size:.0f}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", wrap=True)
     means, variances = figure.subplots(2, sharex=True)

@@ -9,7 +9,7 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stochnorm.plotting import GREY, PALETTE, color_numbers, save_figure, tidy
+from stochnorm.plotting import GREY, PALETTE, color_numbers, drawn, save_figure, tidy
 from stochnorm.report.statistics import Summary, summarize
 from stochnorm.runs.records import Record
 from stochnorm.runs.scores import SCORES
@@ -51,7 +51,7 @@ def draw_comparison(records: Sequence[Record], reference: str = "vanilla") -> Fi
         else:
             _rows(axes, panel, colors, reference)
         rate = "" if over_rates else f", {panel[0].cell.rate:g} % of the training images"
-        axes.set_title(f"{data}{rate}{f', {backbone}' if several else ''}{scale}", loc="left", fontsize=10)
+        axes.set_title(f"{drawn(data)}{rate}{f', {backbone}' if several else ''}{scale}", loc="left", fontsize=10)
     return figure
 
 
@@ -66,7 +66,7 @@ def _rows(axes: Axes, panel: Sequence[Summary], colors: Mapping[str, str], refer
         axes.plot(values, [y] * len(values), "o", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
         axes.plot(fmean(values), y, "|", color=color, markersize=15, markeredgewidth=2.5)
         axes.annotate(f"{fmean(values):.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-    axes.set_yticks(range(len(colors)), list(colors))
+    axes.set_yticks(range(len(colors)), list(map(drawn, colors)))
     axes.set_ylim(len(colors) - 0.5, -0.5)
     runs = span(summary.n for summary in panel)
     axes.set_xlabel(f"test {SCORES[panel[0].score].short}, %: dot = run (n = {runs}), bar = mean", fontsize=9)
@@ -88,7 +88,7 @@ def _lines(axes: Axes, panel: Sequence[Summary], colors: Mapping[str, str]) -> N
             marker="o",
             markersize=4,
             capsize=3,
-            label=variant,
+            label=drawn(variant),
         )
     axes.set_xticks(range(len(rates)), [f"{rate:g} %" for rate in rates])
     axes.set_xlabel("share of the training images", fontsize=9)

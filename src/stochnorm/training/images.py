@@ -13,9 +13,12 @@ from stochnorm.data.images.augmentation import Augmentation
 from stochnorm.data.images.readable import Track
 from stochnorm.evaluation.tasks import MultiLabel, SingleLabel, Task, class_weights_of, pos_weight_of
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.text import some
+from stochnorm.text import count, printable, some
 
-__all__ = ["check_splits", "fitting", "for_training", "split_rows", "task_of"]
+__all__ = ["check_splits", "fitting", "for_training", "split_rows", "task_of", "warn_of_classes"]
+
+
+_UNEVEN = 20  # times as many images in one class as in another, to warn of it
 
 
 def split_rows(source: Source, config: FinetuneConfig) -> list[Row]:
@@ -103,6 +106,33 @@ def fitting(config: FinetuneConfig, images: int, processes: int) -> FinetuneConf
         f"batch_size is {fits} instead of {config.batch_size}: there are only {images} training images", stacklevel=2
     )
     return replace(config, batch_size=fits)
+
+
+def warn_of_classes(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig) -> None:
+    """Warn of classes of very different sizes, unless they are balanced, and of classes without validation images.
+
+    Args:
+        splits: Splits by name: train, val; one label per image.
+        classes: Class names.
+        config: The settings.
+    """
+    train, val = (splits[name].targets.bincount(minlength=len(classes)).tolist() for name in ("train", "val"))
+    by_size = sorted(range(len(classes)), key=train.__getitem__)
+    smallest, largest = by_size[0], by_size[-1]
+    if train[largest] >= _UNEVEN * train[smallest] and not config.balance:
+        warnings.warn(
+            f"{config.data}: class {printable(classes[largest])} has {train[largest]} training images and "
+            f"{printable(classes[smallest])} {train[smallest]}; --balance gives all classes equal weight, and F1 and "
+            "the accuracy per class tell more than top-1",
+            stacklevel=2,
+        )
+    unseen = [name for name, images in zip(classes, val, strict=True) if not images]
+    if unseen and any(val):
+        warnings.warn(
+            f"{config.data}: no validation image of {count(len(unseen), 'class')}, whose mistakes no choice of a "
+            f"model sees: {some(unseen)}; add images, or raise --rate or --val-fraction",
+            stacklevel=2,
+        )
 
 
 def check_splits(splits: dict[str, Split], classes: tuple[str, ...], config: FinetuneConfig, processes: int) -> None:

@@ -26,7 +26,7 @@ from stochnorm.runs.precision import Precision, resolve, resolve_unmeasured
 from stochnorm.runs.trackers import Trackers, tracker_names
 from stochnorm.training.checkpoint import begun_with
 from stochnorm.training.display import Display
-from stochnorm.training.images import check_splits, fitting, for_training, split_rows, task_of
+from stochnorm.training.images import check_splits, fitting, for_training, split_rows, task_of, warn_of_classes
 from stochnorm.training.mixing import Mixing
 from stochnorm.training.objective import Objective
 from stochnorm.training.prepare import prepare
@@ -150,6 +150,8 @@ def assemble(
     }
     config = fitting(config, len(splits["train"]), fabric.world_size)
     check_splits(splits, source.classes, config, fabric.world_size)
+    if not source.multi_label and is_first_process():
+        warn_of_classes(splits, source.classes, config)
     if together:
         splits["train"] = splits["train"].with_images_of(splits["val"])
     splits["train"] = for_training(splits["train"], source, config, display.track)
