@@ -162,6 +162,7 @@ KINDS: dict[str, dict[str, Any]] = {
             "chosen": "a@0.25",
             "best": "a",
             "why": "it has the best",
+            "refit": {"images": 40, "seconds": 1.0},
             "tried": [
                 {"name": "a", "title": "frozen", "kind": "frozen", "validation": 50.0, "steps": 5, "seconds": 1.0}
                 | {"reason": "collapsed"},
@@ -239,7 +240,7 @@ def test_the_page_says_which_model_is_kept_of_several_trainings(
     result = json.loads(file.read_text())
     wanted = {
         "auto": "Kept: frozen, 25 % of the change, step 300 (validation top-1, then loss), chosen on validation images "
-        "among 2 models that were tried.",
+        "among 2 models that were tried; then once more from the start, on all 40 training and validation images.",
         "soup": "Kept: weights of several trainings; of the best one, whose curves are shown, step 300",
         "probe": "Kept: the linear probe, C = 0.1.",
         "": "Kept: step 300 (validation top-1, then loss).",

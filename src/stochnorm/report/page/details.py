@@ -152,7 +152,12 @@ def _selected(result: Mapping[str, Any]) -> str:
     if auto:
         title = next((one["title"] for one in auto["tried"] if one["name"] == auto["chosen"]), auto["chosen"])
         of = f"{title}, {kept}" if chosen["step"] else kept
-        return f"{of}, chosen on validation images among {count(len(auto['tried']), 'model')} that were tried"
+        again = auto.get("refit")
+        return f"{of}, chosen on validation images among {count(len(auto['tried']), 'model')} that were tried" + (
+            f"; then once more from the start, on all {count(again['images'], 'training and validation image')}"
+            if again
+            else ""
+        )
     if "soup" in result.get("method", {}):
         return f"weights of several trainings; of the best one, whose curves are shown, {kept}"
     return kept
