@@ -55,6 +55,18 @@ def test_the_command_names_the_runs_that_failed(
     assert note in words(page.read_text())
 
 
+def test_the_page_on_several_directories_is_in_a_folder_of_its_own(
+    single: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [tmp_path / "grid" / single(settings={"seed": seed}).run for seed in (0, 1)]
+    before = {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    files = report(runs)
+    assert {file.parent for file in files} == {Path("report")}
+    assert {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()} == before
+    assert report(runs[:1])[0] == runs[0] / "report.html"
+
+
 def test_a_report_is_written_where_it_can_be(single: Callable[..., Record], tmp_path: Path) -> None:
     single()
     with pytest.raises(FileNotFoundError, match=r"the folder .*missing does not exist"):

@@ -19,7 +19,7 @@ class Report:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
     """Run directories, comparison directories and files of records (records.jsonl)."""
     out: str = ""
-    """File for the page; empty for report.html in the first directory."""
+    """File for the page; empty for report.html in the run's directory, of several in the folder report."""
     title: str = ""
     """Title of the page; empty for one made from the runs."""
     reference: Reference = "vanilla"

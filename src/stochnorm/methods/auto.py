@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from stochnorm.methods.method import Method
+from stochnorm.text import rough_duration
 
-__all__ = ["Auto", "AutoConfig", "seconds_of"]
+__all__ = ["Auto", "AutoConfig", "seconds_of", "within"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -35,11 +36,21 @@ class Auto(Method):
 
     def describe(self, settings: AutoConfig) -> str:
         """Return the budget."""
-        return f"within {settings.budget}"
+        return f"within {within(settings.budget)}"
 
     def check(self, settings: AutoConfig, images: int) -> None:
         """Raise ValueError unless the budget is a time."""
         seconds_of(settings.budget)
+
+
+def within(budget: str) -> str:
+    """Return a time for people.
+
+    Example:
+        >>> within("8m"), within("5s"), within("1.5h")
+        ('8 min', '5 s', '1.5 h')
+    """
+    return rough_duration(seconds_of(budget))
 
 
 def seconds_of(budget: str) -> float:

@@ -61,6 +61,8 @@ class Method:
     """Settings of a run that have no effect with the method."""
     needs: ClassVar[tuple[tuple[str, Any, str], ...]] = ()
     """Settings of a run that must have a value: name, value, and why."""
+    mixes_probe: ClassVar[bool] = False
+    """True if `keep` starts at the linear probe, also where the training starts at a random head."""
     what: ClassVar[str]
     """One line: what the method does."""
     source: ClassVar[str] = ""
@@ -124,7 +126,7 @@ class Method:
         """Return the weights to keep after training, and facts about them for the result, as JSON has them.
 
         Args:
-            start: The weights that the trainings started at.
+            start: The weights that the trainings started at; where the method mixes the probe, with the probe's head.
             ends: The weights that each training kept.
             judge: Returns the validation score, in percent, and the negative validation loss of weights.
             settings: The method's own settings.

@@ -26,15 +26,15 @@ class WiSEConfig:
 
 
 class WiSE(Method):
-    """Keep weights on the line from the probe that the training started at to its end."""
+    """Keep weights on the line from the probe, which the training may start at, to the training's end."""
 
     name = "wise"
     title = "WiSE-FT"
     acts_on = "weights"
-    what = "keep weights between the probe, which the training starts at, and its end"
+    what = "keep weights between the linear probe and the end of the training"
     source = "Wortsman et al., CVPR 2022"
     group = WiSEConfig
-    needs = (("head", "probe", "a random head is no model to mix with"),)
+    mixes_probe = True
 
     def describe(self, settings: WiSEConfig) -> str:
         """Return the share, or how it is chosen."""
@@ -59,4 +59,4 @@ class WiSE(Method):
     def tell(self, facts: Mapping[str, Any]) -> str:
         """Return what was kept, in a sentence."""
         scores = ", ".join(f"{share}: {shown(score)}" for share, score in facts["validation"].items())
-        return f"kept: {facts['share']:.0%} of the way from the probe to the end; validation by share: {scores}"
+        return f"kept: {100 * facts['share']:.0f} % of the way from the probe to the end; validation by share: {scores}"

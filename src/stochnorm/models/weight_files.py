@@ -76,7 +76,7 @@ _KINDS = (
     (b"%PDF", "a PDF document"),
 )
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
-_ONNX_FIELDS = b"\x12\x1a\x22\x32\x3a\x42"  # that follow the version of the format
+_ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42\x72"  # that follow the version of the format
 
 
 def read_content(path: Path) -> Any:

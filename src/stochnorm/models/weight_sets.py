@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -42,7 +43,11 @@ def choose_set(content: Any, part: str, source: str) -> Any:
     plain = [name for first in _PLAIN for name in names if f"{name}.".startswith(f"{first}.")]
     if len(names) == 1 or plain or "" in names:
         taken = "" if "" in names else [*plain, *names][0]
-        _tell(taken, [name for name in names if name != taken], source)
+        if others := [name for name in names if name != taken]:
+            _tell(
+                f"{source}: took the weights {taken or 'at its top'}, and not {some(others)} beside them; for others: "
+                f"--weights '{source}#{others[0]}'"
+            )
         return sets[taken]
     if names:
         raise ValueError(
@@ -73,10 +78,7 @@ def _sets(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, M
             yield from _sets(value, f"{name}.{key}" if name else key, depth + 1)
 
 
-def _tell(taken: str, others: list[str], source: str) -> None:
-    if others:
-        warnings.warn(
-            f"{source}: took the weights {taken or 'at its top'}, and not {some(others)} beside them; for others: "
-            f"--weights '{source}#{others[0]}'",
-            stacklevel=4,
-        )
+@cache
+def _tell(text: str) -> None:
+    """Warn, once a process, although a run may build its network several times."""
+    warnings.warn(text, stacklevel=5)

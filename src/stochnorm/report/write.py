@@ -65,7 +65,8 @@ def report(
 
     Args:
         paths: Directories of runs or of comparisons, and files of records.
-        out: File of the page; empty: ``report.html`` in the first directory, or beside the first file.
+        out: File of the page; empty: ``report.html`` in the only directory, or beside the only file; of several, in the
+            folder ``report`` of the working directory, which is made.
         title: Title of the page; empty: made from the methods and data sets.
         reference: Variant with which others are compared.
         overwrite: Replace files too that are no reports and tables of stochnorm.
@@ -89,9 +90,13 @@ def report(
             # The runs of a file are relative to it.
             run = path.parent / record.run if path.is_file() else Path(record.run)
             records.setdefault(str(run.resolve()), replace(record, run=str(run)))
-    if not out:
-        out = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
-    page = Path(out)
+    if out:
+        page = Path(out)
+    elif len(places) > 1:
+        page = Path("report/report.html")
+        page.parent.mkdir(exist_ok=True)
+    else:
+        page = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
     found = list(records.values())
     written = Output(page, PAGE, overwrite)
     for output in (written, *(Output(page.parent / name, kind, overwrite) for name, kind in TABLES.items())):

@@ -118,9 +118,10 @@ class Display:
             self.note(f"warning: {warning}")
         cost = record["cost"]
         selected = record["selected"]
+        of = f" of {record['method']['chosen']}" if "auto" in record else ""
         if trains(record["config"]["method"]):
             self.note(
-                f"selected: step {selected['step']} ({selected['by']}); trained {cost['seconds'] / 60:.1f} min, "
+                f"selected: step {selected['step']} ({selected['by']}){of}; trained {cost['seconds'] / 60:.1f} min, "
                 f"{cost['images_per_second']:.0f} images/s"
             )
         else:

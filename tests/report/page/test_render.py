@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -152,6 +153,103 @@ def test_every_name_from_a_file_is_escaped(
     assert '"quotes"' not in re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", page)[0]
     assert embedded(page[: len(page) // 2 + 1], "figures")
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "auto": {
+        "auto": {
+            "budget": "1s",
+            "chosen": "a@0.25",
+            "best": "a",
+            "why": "it has the best",
+            "refit": {"images": 40, "seconds": 1.0},
+            "tried": [
+                {"name": "a", "title": "frozen", "kind": "frozen", "validation": 50.0, "steps": 5, "seconds": 1.0}
+                | {"reason": "collapsed"},
+                {"name": "a@0.25", "title": "frozen, 25 % of the change", "kind": "between", "validation": 60.0}
+                | {"steps": 0, "seconds": 1.0, "reason": ""},
+            ],
+        }
+    },
+    "folds": {
+        "folds": {
+            "count": 2,
+            "mean": 50.0,
+            "std": 1.0,
+            "estimate": "each of 40 images",
+            "model": "one more",
+            "parts": [
+                {"fold": n, "images": 20, "top1": 50.0, "interval": [40.0, 60.0], "validation": 55.0, "kept": "step 5"}
+                | {"seconds": 2.0}
+                for n in (1, 2)
+            ],
+        }
+    },
+    "soup": {
+        "method": {"name": "soup", "soup": {"members": [0], "runs": [50.0], "validation": 50.0}, "terms": ["l2sp"]}
+    },
+    "wise": {"method": {"name": "wise", "wise": {"share": 0.25, "validation": {"0.25": 50.0}}}},
+    "probe": {"selected": {"step": 0, "by": "strength"}, "probe": {"strength": 0.1, "chosen_by": "validation"}},
+}
+_MEANT = ("kind", "budget", "score")
+"""Strings that are no text."""
+
+
+def with_every_text(content: Any, text: str) -> Any:
+    """Replace each text in the content of a file, and add it to the keys that nothing looks for."""
+    if isinstance(content, dict):
+        added = {text: text} if all(isinstance(value, str) for value in content.values()) else {}
+        return {k: v if k in _MEANT else with_every_text(v, text) for k, v in content.items()} | added
+    if isinstance(content, list):
+        return [with_every_text(each, text) for each in content]
+    return text if isinstance(content, str) else content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_every_text_of_a_result_is_escaped_on_every_kind_of_page(
+    single: Callable[..., Record], tmp_path: Path, words: Callable[[str], str], kind: str, multi_label: bool
+) -> None:
+    record = single(multi_label=multi_label, scale=HOSTILE, variant=HOSTILE)
+    file = tmp_path / "grid" / record.run / "result.json"
+    result = json.loads(file.read_text()) | KINDS[kind]
+    for part in ("method", "selected", "weights", "environment", "auto", "folds", "probe"):
+        if part in result:
+            result[part] = with_every_text(result[part], HOSTILE)
+    if kind == "folds" and multi_label:
+        result["folds"]["parts"] = [fold | {"mean_auc": 50.0} for fold in result["folds"]["parts"]]
+    file.write_text(json.dumps(result))
+    failure = Failure(HOSTILE, HOSTILE, HOSTILE, 15.0, 0, HOSTILE, HOSTILE)
+    hostile = replace(record, environment={HOSTILE: HOSTILE}, settings=record.settings | {"norm_layers": HOSTILE})
+    for page in (
+        format_report([hostile], root=tmp_path / "grid", title=HOSTILE, notes=[HOSTILE]),
+        format_report([hostile], root=tmp_path / "grid", failures=[failure]),
+    ):
+        assert words(page).count(HOSTILE) > 3
+        assert "missing or damaged" not in words(page)
+        assert "<script>alert" not in page
+        assert '"quotes"' not in re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
+        assert "{{ 7 * 7 }}" in words(page)
+
+
+def test_the_page_says_which_model_is_kept_of_several_trainings(
+    single: Callable[..., Record], tmp_path: Path, words: Callable[[str], str]
+) -> None:
+    record = single()
+    file = tmp_path / "grid" / record.run / "result.json"
+    result = json.loads(file.read_text())
+    wanted = {
+        "auto": "Kept: frozen, 25 % of the change, step 300 (validation top-1, then loss), chosen on validation images "
+        "among 2 models that were tried; then once more from the start, on all 40 training and validation images.",
+        "soup": "Kept: weights of several trainings; of the best one, whose curves are shown, step 300",
+        "probe": "Kept: the linear probe, C = 0.1.",
+        "": "Kept: step 300 (validation top-1, then loss).",
+    }
+    for kind, text in wanted.items():
+        file.write_text(json.dumps(result | KINDS.get(kind, {})))
+        assert text in words(format_report([record], root=tmp_path / "grid"))
+    file.write_text(json.dumps(result | KINDS["auto"]))
+    assert "method auto within 1 s;" in words(format_report([record], root=tmp_path / "grid"))
 
 
 def test_the_page_has_the_colors_of_the_figures_and_a_dark_one_for_each(

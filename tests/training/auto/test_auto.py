@@ -134,7 +134,7 @@ def test_the_page_says_what_was_tried(settings: FinetuneConfig) -> None:
     assert "What was tried" in page
     tried = result.record["auto"]["tried"]
     assert all(one["title"] in page for one in tried if one["kind"] != "between")
-    assert page.count("50% of the change") >= len([one for one in tried if one["name"].endswith("@0.5")])
+    assert page.count("50 % of the change") >= len([one for one in tried if one["name"].endswith("@0.5")])
     assert page.count("(chosen)") == 1
 
 

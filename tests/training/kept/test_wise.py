@@ -111,14 +111,30 @@ def test_the_result_is_an_ordinary_run(
     assert evaluate(tmp_path / "run").metrics["top1"] == pytest.approx(result.test["top1"])  # type: ignore[index]
     page = (tmp_path / "run/report.html").read_text()
     assert "bin+wise" in page
-    assert f"kept: {result.record['method']['wise']['share']:.0%} of the way from the probe to the end" in page
+    assert f"kept: {100 * result.record['method']['wise']['share']:.0f} % of the way from the probe to the end" in page
     assert finetune(replace(given, resume=True), quiet=True).record == result.record
 
 
-@pytest.mark.parametrize("method", ["wise", "stochnorm+soup"])
-def test_a_random_head_is_refused_in_a_line(photos: Path, config: Configure, method: str) -> None:
-    with pytest.raises(ValueError, match=r"(wise|soup) cannot work with head random: .*; give --head probe$"):
-        config(photos, method=method).check_used()
+def test_a_new_head_is_mixed_with_the_probe_that_is_fitted_beside_it(
+    photos: Path, tmp_path: Path, config: Configure, settings: dict[str, Any]
+) -> None:
+    """The training is the one without; at 0 the model is the probe, as where the training starts at it."""
+    ends = {}
+    for name, head, share in (("probe", "probe", 0.0), ("start", "random", 0.0), ("half", "random", 0.5)):
+        given = settings | {"head": head, "wise": WiSEConfig(share), "steps": 4, "eval_every": 2}
+        result = finetune(config(photos, tmp_path / name, method="frozen+wise", **given), quiet=True)
+        ends[name] = model_of(tmp_path / name)
+        assert list(result.record["method"]["wise"]["validation"]) == [f"{share:g}"]
+    given = settings | {"head": "random", "steps": 4, "eval_every": 2}
+    finetune(config(photos, tmp_path / "plain", method="frozen", **given), quiet=True)
+    assert all(torch.equal(ends["start"][key], value) for key, value in ends["probe"].items() if "num" not in key)
+    expected = between(ends["start"], model_of(tmp_path / "plain"), 0.5)
+    assert all(torch.equal(ends["half"][key], expected[key]) for key in expected)
+
+
+def test_a_soup_of_random_heads_is_refused_in_a_line(photos: Path, config: Configure) -> None:
+    with pytest.raises(ValueError, match=r"soup cannot work with head random: .*; give --head probe$"):
+        config(photos, method="stochnorm+soup").check_used()
 
 
 def test_what_is_kept_is_chosen_once(photos: Path, config: Configure) -> None:

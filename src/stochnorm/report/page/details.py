@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stochnorm.methods.auto import within
 from stochnorm.methods.catalogue import METHODS
 from stochnorm.report.page.analysis import (
     ClassScore,
@@ -25,6 +26,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.runs.records import Record
 from stochnorm.runs.scores import SCORES
+from stochnorm.text import count
 
 __all__ = ["Details", "History", "Thumbnail", "details_of", "read_history"]
 
@@ -51,7 +53,7 @@ class Details:
     kept: list[str] = field(default_factory=list)
     """Which weights are kept, where a method chose them."""
     selected: str = ""
-    """The best checkpoint, and why it was chosen."""
+    """The model that is kept, and why it was chosen."""
     left_out: int = 0
     """Number of images that could not be read."""
     history: History = field(default_factory=list)
@@ -123,9 +125,9 @@ def read_history(run: Run) -> History:
 
 
 def _add_result(details: Details, result: Mapping[str, Any]) -> None:
-    selected = result["selected"]
-    details.selected = f"step {selected['step']} ({selected['by']})"
-    details.auto = result.get("auto", {})
+    details.selected = _selected(result)
+    if auto := result.get("auto"):
+        details.auto = auto | {"within": within(auto["budget"])}
     details.folds = result.get("folds", {})
     details.left_out = result.get("left_out", 0)
     facts = {k: v for k, v in result.get("method", {}).items() if k != "name"}
@@ -138,6 +140,26 @@ def _add_result(details: Details, result: Mapping[str, Any]) -> None:
         intervals = test.get("per_class_interval") or [None] * len(result["classes"])
         rows = zip(result["classes"], test["per_class"], intervals, test["positives"], strict=True)
         details.scores = [ClassScore(name, value, bounds and tuple(bounds), n) for name, value, bounds, n in rows]
+
+
+def _selected(result: Mapping[str, Any]) -> str:
+    """Return which model was kept, of which training where there were several."""
+    chosen, probe, auto = result["selected"], result.get("probe"), result.get("auto")
+    kept = f"step {chosen['step']} ({chosen['by']})"
+    if not chosen["step"]:
+        kept = f"the linear probe, C = {probe['strength']:g}" if probe else "the linear probe"
+    if auto:
+        title = next((one["title"] for one in auto["tried"] if one["name"] == auto["chosen"]), auto["chosen"])
+        of = f"{title}, {kept}" if chosen["step"] else kept
+        again = auto.get("refit")
+        return f"{of}, chosen on validation images among {count(len(auto['tried']), 'model')} that were tried" + (
+            f"; then once more from the start, on all {count(again['images'], 'training and validation image')}"
+            if again
+            else ""
+        )
+    if "soup" in result.get("method", {}):
+        return f"weights of several trainings; of the best one, whose curves are shown, {kept}"
+    return kept
 
 
 def _words(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stochnorm.methods.auto import AutoConfig
+from stochnorm.methods.auto import AutoConfig, within
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.select import normalization_layers
 from stochnorm.runs.config import FinetuneConfig
@@ -92,7 +92,9 @@ class Search:
             clock.pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
             count, steps = self._state.decided("plan", lambda: self._plan([candidate.cost for candidate in found]))
             if not count:
-                self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
+                self._display.note(
+                    f"no time to fine-tune within {within(self._config.budget)}; a longer --budget tries more"
+                )
             queue, spare = found[:count], found[count:] if count else []
             while queue or (spare and clock.time_for(spare[0], steps)):
                 candidate = queue.pop(0) if queue else spare.pop(0)
@@ -174,7 +176,7 @@ class Search:
         name, start = f"{candidate.name}@{share:g}", time.monotonic()
         self.of[name] = (candidate.name, share)
         self.verdicts[name] = self._judge.verdict(self.state_of(name))
-        title = f"{candidate.title}, {share:.0%} of the change"
+        title = f"{candidate.title}, {100 * share:.0f} % of the change"
         seconds = time.monotonic() - start
         self._add(Tried(name, title, Kind.between.name, {"share": share}, 0, seconds, self._score(name)))
 

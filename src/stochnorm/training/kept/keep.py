@@ -13,6 +13,7 @@ from stochnorm.methods.catalogue import methods_of
 from stochnorm.models.saved import save_classifier
 from stochnorm.models.weights import read_notes, read_state_dict
 from stochnorm.training.job import Job
+from stochnorm.training.probe.probe import fit_probe
 
 __all__ = ["keep", "starting_weights"]
 
@@ -22,11 +23,26 @@ Weights = Mapping[str, Tensor]
 def starting_weights(job: Job) -> dict[str, Tensor]:
     """Return a copy of the weights before training, on the CPU; nothing where no method asks for them.
 
+    Where a method mixes the linear probe and the head is random, the copy has the probe's head, and the model does not.
     A run that is resumed has them again, as the job is assembled from the same settings and images.
+
+    Raises:
+        ValueError: A method mixes the probe, and the logits of the network are not a linear map of its features.
     """
-    if not any(method.acts_on == "weights" for method in methods_of(job.config.method)):
+    methods = [method for method in methods_of(job.config.method) if method.acts_on == "weights"]
+    if not methods:
         return {}
-    return {key: value.detach().cpu().clone() for key, value in job.classifier.model.state_dict().items()}
+    start = {key: value.detach().cpu().clone() for key, value in job.classifier.model.state_dict().items()}
+    if job.probe is None and any(method.mixes_probe for method in methods):
+        config, head = job.config, job.classifier.head_name
+        views, size = config.probe.views, config.batch_size
+        probe = fit_probe(
+            job.classifier, job.splits, job.fabric, job.task, views=views, batch_size=size, seed=config.seed
+        )
+        job.objective.forget()
+        start[f"{head}.weight"] = probe.head.weight.view_as(start[f"{head}.weight"]).clone()
+        start[f"{head}.bias"] = probe.head.bias.clone()
+    return start
 
 
 def keep(job: Job, start: Weights, ends: Sequence[Weights] = ()) -> dict[str, Any]:
