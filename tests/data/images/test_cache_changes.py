@@ -47,7 +47,7 @@ def bitmaps(folder: Path) -> Path:
     for label in "ab":
         (folder / label).mkdir(parents=True)
         for number in range(3):
-            bitmap(folder / label / f"{number}.bmp", 10)
+            bitmap(folder / label / f"{number}.bmp", 10 + number)
     return folder
 
 

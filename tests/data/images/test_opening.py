@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from stochnorm.data import ImageStore, Preprocessing, Row, read_source
+from stochnorm.data.images import opening
 from stochnorm.data.images.batches import file_batches
 from stochnorm.data.images.decoding import decode, size_of
 from stochnorm.data.images.formats import FORMATS, extensions, readers
@@ -34,6 +36,12 @@ def test_no_format_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DamagedImageError, match="it is a PostScript or PDF file"):
         size_of(photo)
     assert not started.exists()
+
+
+def test_one_file_of_the_source_opens_images() -> None:
+    source = Path(opening.__file__).parents[2]
+    opens = re.compile(r"Image\.open\(|default_loader|decode_image|read_image\(|imread")
+    assert [path for path in source.rglob("*.py") if opens.search(path.read_text())] == [Path(opening.__file__)]
 
 
 def test_formats_that_start_programs_or_have_no_photographs_are_none_of_those_that_are_read() -> None:
@@ -60,6 +68,8 @@ def test_formats_that_start_programs_or_have_no_photographs_are_none_of_those_th
         (b"\0\0\1\0\1\0", "it is an icon"),
         (b"%PDF-1.7", "it is a PostScript or PDF file"),
         (bytes(128) + b"DICM", "it is a DICOM image"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "it is an image whose head is damaged"),
+        (b"MM\0*\0\0\0\x08\0", "it is an image whose head is damaged"),
         (b"", "the file is empty"),
         (b"not an image", "it is in no format that is read"),
     ],

@@ -30,6 +30,7 @@ _OTHERS = (
     (rb"version https://git-lfs", "a pointer of Git LFS, not the image: get the image with git lfs pull"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing: convert it to PNG"),
     (rb"(?i)\s*(<!doctype html|<html|<head)", "a web page, not an image: the download failed"),
+    (rb"\xff\xd8\xff|\x89PNG|II\*\x00|MM\x00\*|GIF8|RIFF....WEBP", "an image whose head is damaged"),
     (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "an archive: unpack it"),
 )  # fmt: skip
 
