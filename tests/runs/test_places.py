@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stochnorm import FinetuneConfig, finetune
+from stochnorm import FinetuneConfig, Grid, Variant, compare, finetune
 from stochnorm.cli.main import main
 from stochnorm.runs.directory import Run, RunInUseError
 
@@ -78,3 +78,14 @@ def test_a_photograph_given_as_a_table_stays(
     table.write_text("mine")
     assert main(["predict", str(run), files[0], "--csv", str(table), "--overwrite"]) == 0
     assert table.read_text().startswith("path,predicted,probability,")
+
+
+def test_a_comparison_is_not_written_over_other_tables(photos: Path, tmp_path: Path, config: Configure) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/results.csv").write_text("of years")
+    grid = Grid(config(photos), (Variant("vanilla", {"method": "vanilla"}),), repeats=1)
+    with pytest.raises(
+        FileExistsError, match=r"mine holds results.csv, and no comparison; choose another out \(--out\)"
+    ):
+        compare(grid, tmp_path / "mine", quiet=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["results.csv"]
