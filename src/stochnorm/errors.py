@@ -17,12 +17,13 @@ _WORDS = (
     "enforce fail at alloc_cpu",
     "failed to map segment",
     "failed to allocate",
+    "could not create a primitive",
     "bad_alloc",
     "can't start new thread",
     "std::bad_array_new_length",
     "cublas_status_alloc_failed",
 )
-"""What PyTorch, NumPy, Pillow, the C++ library and the dynamic linker say, in small letters."""
+"""What PyTorch, oneDNN, NumPy, Pillow, the C++ library and the dynamic linker say, in small letters."""
 
 
 def ran_out(error: BaseException | None) -> bool:

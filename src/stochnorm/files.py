@@ -17,6 +17,7 @@ __all__ = [
     "FileStamp",
     "atomic_path",
     "cache_directory",
+    "check_lock",
     "check_target",
     "locked",
     "private_directory",
@@ -140,11 +141,16 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         filelock.Timeout: Another process holds it.
         OSError: A link or a folder stands in its place, which is not followed; or it cannot be made.
     """
+    check_lock(path)
+    with FileLock(path, timeout=timeout):
+        yield
+
+
+def check_lock(path: Path) -> None:
+    """Raise OSError where a link or a folder stands in place of a lock."""
     if path.is_symlink() or path.is_dir():
         what = "link" if path.is_symlink() else "folder"
         raise OSError(f"{path} is a {what}, where the file of a lock should be; remove it")
-    with FileLock(path, timeout=timeout):
-        yield
 
 
 def set_aside(path: Path, other: Path) -> None:

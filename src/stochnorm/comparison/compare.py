@@ -15,10 +15,12 @@ from stochnorm.comparison.queue import perform_all
 from stochnorm.data import Source, read_source
 from stochnorm.files import write_text
 from stochnorm.kinds import read_json
+from stochnorm.outputs import TABLES
 from stochnorm.runs.directory import Run, data_name
 from stochnorm.runs.images import check_images
 from stochnorm.runs.kinds import FailureKind
 from stochnorm.runs.records import LABELS, Failure, Record, record_of
+from stochnorm.text import some
 
 __all__ = ["Comparison", "collect", "compare"]
 
@@ -74,7 +76,8 @@ def compare(
         quiet: Print nothing.
 
     Raises:
-        ValueError: Settings that cannot work.
+        ValueError: Settings that cannot work, or images that have changed since the first runs.
+        FileExistsError: The directory holds files that would be written over, and no comparison.
         ModuleNotFoundError: The executor's package is not installed.
         KeyboardInterrupt: Stopped. Running jobs wrote checkpoints; the same call resumes.
 
@@ -85,6 +88,7 @@ def compare(
         87.5
     """
     out = Path(out)
+    _check_place(out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # each run gives the same warnings
         # Here, so that an error in the data is raised once, not by every run.
@@ -105,6 +109,14 @@ def compare(
     start = partial(executor, executor_name, workers=workers, threads=threads, processes=processes, logs=out / "logs")
     perform_all(list(jobs.values()), start, what="runs", quiet=quiet)
     return collect(grid, out, scale=scale)
+
+
+def _check_place(out: Path) -> None:
+    """Raise FileExistsError where tables or pictures of something else would be written over."""
+    names = ("records.jsonl", "report.html", "results.png", "results.svg", *TABLES)
+    there = [name for name in names if (out / name).exists()]
+    if there and not (out / LABELS).is_file() and not (out / "runs").is_dir():
+        raise FileExistsError(f"{out} holds {some(there)}, and no comparison; choose another out (--out)")
 
 
 def collect(grid: Grid, out: Path, *, scale: str = "") -> Comparison:

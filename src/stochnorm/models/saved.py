@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
@@ -60,7 +60,8 @@ def _write(tensors: dict[str, Tensor], about: dict[str, Any], path: Path) -> Non
     with atomic_path(path) as temporary:
         try:
             # One key, since several are written in random order: the same model gives the same bytes.
-            save_file(tensors, temporary, metadata={"stochnorm": with_digest(about, tensors)})
+            # Not save_file, whose own temporary file would stay where the process is killed.
+            temporary.write_bytes(save(tensors, metadata={"stochnorm": with_digest(about, tensors)}))
             check_digest(path, *_read(temporary))
         except (SafetensorError, ValueError) as error:  # a full disk, among others
             raise OSError(errno.EIO, str(error)) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from stochnorm.files import atomic_path, locked, private_directory
@@ -64,7 +64,7 @@ def cached_attention(directory: Path, key: str, compute: Callable[[], dict[str, 
             weights = {layer: weight.cpu().contiguous() for layer, weight in compute().items()}
             try:
                 with atomic_path(path) as temporary:
-                    save_file(weights, temporary, metadata={"key": key, "content": _content(weights)})
+                    temporary.write_bytes(save(weights, metadata={"key": key, "content": _content(weights)}))
             except (OSError, SafetensorError) as error:
                 warnings.warn(
                     f"channel attention is not cached for the next run: {error}; set XDG_CACHE_HOME to a writable "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from stochnorm.files import check_lock
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.tuning.space import searched
 
@@ -143,7 +144,9 @@ def put_back(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial
 
 def process_lock(out: Path, process: str) -> FileLock:
     """Return the lock that a process holds while its trials run."""
-    return FileLock(out / "trials" / f".{process}.lock", blocking=False)
+    lock = out / "trials" / f".{process}.lock"
+    check_lock(lock)
+    return FileLock(lock, blocking=False)
 
 
 def trials_of(study: optuna.Study, *names: str) -> list[optuna.trial.FrozenTrial]:

@@ -41,7 +41,14 @@ class _StateKind(TypedDict):
     tried: list[dict[str, Any]]
 
 
-_PLANNED = {"pace": tuple[float, float], "plan": tuple[int, int], "also": bool, "some": int, "steps": int}
+_PLANNED = {
+    "pace": tuple[float, float],
+    "plan": tuple[int, int],
+    "also": bool,
+    "refit": bool,
+    "some": int,
+    "steps": int,
+}
 
 
 def _check_planned(name: str, value: Any) -> None:
