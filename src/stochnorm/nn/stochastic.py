@@ -45,13 +45,14 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         p: float = 0.5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         if not track_running_stats and p != 1.0:
             raise ValueError(
                 f"StochNorm with p={p} normalizes by moving statistics, which track_running_stats=False does not "
                 "keep: set track_running_stats=True, or p=1"
             )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, **options)
         self.p = p
 
     def reset_running_stats(self) -> None:
@@ -249,6 +250,7 @@ Args:
     p: Probability in [0, 1], 0.5 in the paper. It can be set at any time.
     device: Device of the parameters and buffers.
     dtype: Dtype of the parameters and buffers.
+    **options: What else `torch.nn.BatchNorm{n}d` takes, such as `bias=False` in later versions of PyTorch.
 
 Shape:
     - Input: {shape}; in training not 1 value per channel. An empty batch counts as a step and changes no statistics.
