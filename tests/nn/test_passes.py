@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,9 +176,7 @@ def test_every_pass_keeps_its_own_mask_until_backward_has_used_it(implementation
     refused = {ALIKE: 0, TWICE: 0}
     for seed in range(CASES):
         case = Case.of(seed)
-        reference, model = (
-            Network(kind, twice=case.twice, dropout=case.dropout) for kind in (Reference, StochNorm2d)
-        )
+        reference, model = (Network(kind, twice=case.twice, dropout=case.dropout) for kind in (Reference, StochNorm2d))
         for layers in ((reference.first[1], reference.norm), (model.first[1], model.norm)):
             for layer, p in zip(layers, case.p, strict=True):
                 layer.p = p  # type: ignore[union-attr]

@@ -45,7 +45,12 @@ def test_order_and_size_of_the_batches_do_not_matter(model: nn.Module) -> None:
     images = torch.randn(40, 3, 4, 4) + 100
     images[20:] += 50
     var, mean = torch.var_mean(images.double(), (0, 2, 3))
-    for order, size in ((torch.arange(40), 8), (torch.arange(40), 7), (torch.randperm(40), 13), (torch.randperm(40), 1)):
+    for order, size in (
+        (torch.arange(40), 8),
+        (torch.arange(40), 7),
+        (torch.randperm(40), 13),
+        (torch.randperm(40), 1),
+    ):
         model = convert(model, p=0.5)
         update_statistics(model, images[order].split(size))
         torch.testing.assert_close(model.running_mean.double(), mean, rtol=1e-6, atol=0)
@@ -66,7 +71,7 @@ def test_held_statistics_and_those_of_layers_that_did_not_run_stay() -> None:
 
 
 def test_weights_that_autocast_remembers_are_forgotten(device: torch.device) -> None:
-    """Before the statistics, which then are those of the present weights; and behind them, as these have no gradient."""
+    """Before the statistics, which are then those of the present weights; and after, as these have no gradient."""
     model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     with torch.autocast(device.type, dtype=torch.bfloat16):
         model(batches()[0])

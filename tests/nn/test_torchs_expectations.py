@@ -7,6 +7,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,7 +92,10 @@ def test_every_input_of_the_module_tests(capsys: pytest.CaptureFixture[str]) -> 
                 if info.module_error_inputs_func is None:
                     continue
                 for error in info.module_error_inputs_func(info, **options):
-                    arguments, taken = error.module_error_input.constructor_input, error.module_error_input.forward_input
+                    arguments, taken = (
+                        error.module_error_input.constructor_input,
+                        error.module_error_input.forward_input,
+                    )
                     words = [outcome(kind, arguments, taken, training) for kind in (info.module_cls, ours)]
                     assert words[0] == words[1]
                     errors += words[0] is not None
@@ -116,49 +120,50 @@ def test_every_entry_of_the_older_list_of_modules(capsys: pytest.CaptureFixture[
     said(capsys, f"older list: {len(found)} entries of BatchNorm in {len(tests)}, all passed")
 
 
+def normalized(x: Tensor, given: dict[str, Any]) -> list[Tensor]:
+    """Output and updated statistics of ours, in place of batch_norm: the function in training, else the layer."""
+    mean, var, weight, bias = (given[name] for name in ("running_mean", "running_var", "weight", "bias"))
+    if given["training"]:
+        options = {name: given[name] for name in ("momentum", "eps")}
+        mask = torch.ones(x.size(1), dtype=torch.bool)
+        return list(stoch_norm(x, mean, var, weight, bias, use_batch=mask, **options))
+    kind = {2: StochNorm1d, 3: StochNorm1d, 4: StochNorm2d, 5: StochNorm3d}[x.dim()]
+    layer = kind(x.size(1), eps=given["eps"], p=0.5).double().eval()
+    layer.running_mean, layer.running_var = mean, var
+    layer.weight, layer.bias = (None if each is None else nn.Parameter(each.detach()) for each in (weight, bias))
+    return [layer(x), mean, var]
+
+
 @internal
 def test_every_sample_of_the_operator_tests(capsys: pytest.CaptureFixture[str]) -> None:
-    """The function in place of batch_norm in training, the layer in place of it in evaluation; and the gradients."""
     every = imported("common_methods_invocations").op_db
     ops = [op for op in every if op.name == "nn.functional.batch_norm"]
-    assert ops
+    names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
     count = left = checked = 0
     for op in ops:
         for sample in op.sample_inputs("cpu", torch.float64, requires_grad=True):
-            names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-            settings = dict(zip(names, sample.args, strict=False)) | sample.kwargs
-            weight, bias = settings.get("weight"), settings.get("bias")
-            mean, var = settings.get("running_mean"), settings.get("running_var")
-            training, momentum, eps = (settings.get(n, d) for n, d in zip(names[4:], (False, 0.1, 1e-5), strict=True))
-            if mean is None or var is None or sample.input.dim() < 2:
+            defaults = dict(zip(names, (None, None, None, None, False, 0.1, 1e-5), strict=True))
+            given = defaults | dict(zip(names, sample.args, strict=False)) | sample.kwargs
+            x = sample.input
+            if given["running_mean"] is None or given["running_var"] is None or x.dim() < 2:
                 left += 1  # without moving statistics there is no StochNorm, and no layer without a batch
                 continue
-            x, channels = sample.input, sample.input.size(1)
-
-            def theirs(x: Tensor) -> list[Tensor]:
-                moving = mean.detach().clone(), var.detach().clone()  # noqa: B023
-                return [F.batch_norm(x, *moving, weight, bias, training, momentum, eps), *moving]  # noqa: B023
-
-            def ours(x: Tensor) -> list[Tensor]:
-                if training:  # noqa: B023
-                    mask = torch.ones(channels, dtype=torch.bool)  # noqa: B023
-                    options = {"use_batch": mask, "momentum": momentum, "eps": eps}  # noqa: B023
-                    return list(stoch_norm(x, mean.detach(), var.detach(), weight, bias, **options))  # noqa: B023
-                kind = {2: StochNorm1d, 3: StochNorm1d, 4: StochNorm2d, 5: StochNorm3d}[x.dim()]
-                layer = kind(channels, eps=eps, p=0.5).double().eval()  # noqa: B023
-                layer.running_mean, layer.running_var = mean.detach(), var.detach()  # noqa: B023
-                layer.weight = None if weight is None else nn.Parameter(weight.detach())  # noqa: B023
-                layer.bias = None if bias is None else nn.Parameter(bias.detach())  # noqa: B023
-                return [layer(x), mean, var]  # noqa: B023
-
-            expected, got = theirs(x), ours(x)
+            moving = {name: given[name].detach().clone() for name in names[:2]}
+            got = normalized(x, given | {name: value.clone() for name, value in moving.items()})
+            expected = [F.batch_norm(x, **given | moving), *moving.values()]
             grads = [torch.autograd.grad(each[0].sin().sum(), x)[0] for each in (got, expected)]
             for a, b in zip([*got, grads[0]], [*expected, grads[1]], strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-            if training and x.numel() < 200:
-                assert torch.autograd.gradcheck(lambda x: ours(x)[0], x)  # noqa: B023
-                assert torch.autograd.gradgradcheck(lambda x: ours(x)[0], x)  # noqa: B023
-                checked += 1
             count += 1
+            if given["training"] and x.numel() < 200:
+                constants = given | {name: value.detach() for name, value in moving.items()}
+                first = partial(_first, given=constants)
+                assert torch.autograd.gradcheck(first, x)
+                assert torch.autograd.gradgradcheck(first, x)
+                checked += 1
     said(capsys, f"operator samples: {count} passed, {checked} of them twice differentiated", f"{left} not for a layer")
     assert count > 5
+
+
+def _first(x: Tensor, given: dict[str, Any]) -> Tensor:
+    return normalized(x, given)[0]
