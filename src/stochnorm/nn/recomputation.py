@@ -24,18 +24,18 @@ from stochnorm.nn.probability import is_captured
 __all__ = ["NOTHING", "Step", "Ways", "keep", "may_recompute", "steps_to_repeat"]
 
 NOTHING = (
-    "a StochNorm layer must repeat its last training step (for activation checkpointing or inside "
-    "hold_statistics), but it has none: run a forward pass in training mode first, with p below 1 and without torch.compile, which keeps no "
-    "steps, nor do the transforms of torch.func"
+    "a StochNorm layer must repeat its last training step (for activation checkpointing or inside hold_statistics), "
+    "but it has none: run a forward pass in training mode first, with p below 1 and without torch.compile, which keeps "
+    "no steps, nor do the transforms of torch.func"
 )
 
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 _ALIKE = (
-    "activation checkpointing cannot tell several passes of a StochNorm layer apart: they had the same input "
-    "and the same random numbers, but not the same mask and statistics. Leave preserve_rng_state=True and set no seed between them, "
-    "run backward after each pass, or run the second one inside stochnorm.hold_statistics"
+    "activation checkpointing cannot tell several passes of a StochNorm layer apart: they had the same input and the "
+    "same random numbers, but not the same mask and statistics. Leave preserve_rng_state=True and set no seed between "
+    "them, run backward after each pass, or run the second one inside stochnorm.hold_statistics"
 )
 
 
@@ -120,9 +120,9 @@ class Ways:
         near = [step for step in self.steps if step.had(batch_mean, eps)]
         if not near:
             raise RuntimeError(
-                "activation checkpointing recomputed a StochNorm layer on another input than in the forward pass, "
-                "so the gradient would be wrong. Make what runs before this layer deterministic, or exclude the layer from "
-                "checkpointing"
+                "activation checkpointing recomputed a StochNorm layer on another input than in the forward pass, so "
+                "the gradient would be wrong. Make what runs before this layer deterministic, or exclude the layer "
+                "from checkpointing"
             )
         self.steps = [step for step in near if torch.equal(step.batch_mean, batch_mean)] or near
 
