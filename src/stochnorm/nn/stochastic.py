@@ -87,7 +87,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             )
         if input.numel() == 0 and self._group() is None:
             return True  # it has no statistics, and nothing to normalize
-        if self._p != 1.0 or torch.compiler.is_compiling() or self._given is not None or is_captured(input):
+        if torch.compiler.is_compiling() or self._p != 1.0 or self._given is not None or is_captured(input):
             return False
         return self._group() is None and not recomputation.steps_to_repeat(self)  # of a pass before p became 1
 
