@@ -78,7 +78,8 @@ def test_steps_are_gone_with_the_graph(use_reentrant: bool) -> None:
         assert len(recomputation._kept) == 0
     with torch.no_grad():
         net(torch.randn(4, 3, 10, 10))
-    y = net(torch.randn(4, 3, 10, 10))
+    kept_by_nothing = net(torch.randn(4, 3, 10, 10))
+    assert kept_by_nothing.requires_grad
     assert len(recomputation._kept) == 0
 
 

@@ -71,7 +71,7 @@ def test_held_statistics_and_those_of_layers_that_did_not_run_stay() -> None:
 
 
 def test_weights_that_autocast_remembers_are_forgotten(device: torch.device) -> None:
-    """Before the statistics, which then are those of the present weights; and behind them, as these have no gradient."""
+    """Before the statistics, which are then those of the present weights; and after, as these have no gradient."""
     model = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     with torch.autocast(device.type, dtype=torch.bfloat16):
         model(batches()[0])

@@ -115,7 +115,7 @@ def test_a_held_pass_may_be_functional() -> None:
         grads, _ = grad(lambda q: loss(model, q, buffers, x), has_aux=True)(given)
     for name, parameter in given.items():
         torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-8, atol=1e-10)
-    with hold_statistics(model), pytest.raises(RuntimeError, match="nor do the transforms of torch.func"):
+    with hold_statistics(model), pytest.raises(RuntimeError, match=r"nor do the transforms of torch\.func"):
         functional = convert(network(), p=0.5)
         grad(lambda q: loss(functional, q, buffers, x)[0])(given)
         with hold_statistics(functional):

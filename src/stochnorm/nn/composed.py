@@ -27,7 +27,7 @@ def stoch_norm_(
     momentum: float | Tensor,
     eps: float,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Compute `stochnorm.nn.functional.stoch_norm_` without residual and activation, by autograd through the formula."""
+    """Compute `stochnorm.nn.functional.stoch_norm_` through the formula, without residual and activation."""
     dtype = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     moving_mean, moving_var = running_mean.to(dtype, copy=True), running_var.to(dtype, copy=True)
     output = formula(input, moving_mean, moving_var, weight, bias, use_batch, eps).to(input.dtype)

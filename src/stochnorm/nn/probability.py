@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,6 @@ class HasProbability(nn.Module):
     """A layer with a probability p, as a number and as a tensor on the device of its statistics."""
 
     num_features: int
-    weight: Tensor | None
     running_mean: Tensor | None
     # p on the layer's device, float32, for compiled code and CUDA graphs, which would keep the value of a number. It is
     # no buffer: its dtype does not follow the layer's, it is not in the state dict, and DDP does not send it.
@@ -71,7 +70,7 @@ class HasProbability(nn.Module):
 
     def _place_p(self) -> None:
         """Make the tensor of p on the device of the statistics, so that it can be changed in place at any time."""
-        like = self.weight if self.running_mean is None else self.running_mean
+        like: Tensor | None = cast(Any, self).weight if self.running_mean is None else self.running_mean
         with torch.inference_mode(False):
             self._p_tensor = torch.full((), self._p, dtype=torch.float32, device=None if like is None else like.device)
 

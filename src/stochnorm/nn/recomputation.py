@@ -10,7 +10,7 @@ steps. Passes that nothing can recompute keep none.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -24,18 +24,18 @@ from stochnorm.nn.probability import is_captured
 __all__ = ["NOTHING", "Step", "Ways", "keep", "may_recompute", "steps_to_repeat"]
 
 NOTHING = (
-    "a StochNorm layer must repeat its last training step (for activation checkpointing or inside hold_statistics), but "
-    "it has none: run a forward pass in training mode first, with p below 1 and without torch.compile, which keeps no "
-    "steps, nor do the transforms of torch.func"
+    "a StochNorm layer must repeat its last training step (for activation checkpointing or inside hold_statistics), "
+    "but it has none: run a forward pass in training mode first, with p below 1 and without torch.compile, which keeps "
+    "no steps, nor do the transforms of torch.func"
 )
 
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 _ALIKE = (
-    "activation checkpointing cannot tell several passes of a StochNorm layer apart: they had the same input and the same "
-    "random numbers, but not the same mask and statistics. Leave preserve_rng_state=True and set no seed between them, "
-    "run backward after each pass, or run the second one inside stochnorm.hold_statistics"
+    "activation checkpointing cannot tell several passes of a StochNorm layer apart: they had the same input and the "
+    "same random numbers, but not the same mask and statistics. Leave preserve_rng_state=True and set no seed between "
+    "them, run backward after each pass, or run the second one inside stochnorm.hold_statistics"
 )
 
 
@@ -55,12 +55,18 @@ class Step(NamedTuple):
     version: int | None
     """Version of a given mask, to notice if it is overwritten; None if the layer drew it."""
 
+    @classmethod
+    def of(cls, mask: Tensor, statistics: Iterable[Tensor], drawn: Tensor | None, version: int | None) -> Step:
+        """Return a step with statistics as `stoch_norm_` returns them."""
+        mean, var, batch_mean = statistics
+        return cls(mask, mean, var, batch_mean, drawn, version)
+
     def check_mask(self) -> None:
         """Raise RuntimeError if the mask was overwritten."""
         if self.version is not None and self.mask._version != self.version:
             raise RuntimeError(
-                "the mask of a pass that must be repeated was overwritten: call JointMasks.draw only after the backward "
-                "passes of the pass before"
+                "the mask of a pass that must be repeated was overwritten: call JointMasks.draw only after the "
+                "backward passes of the pass before"
             )
 
     def normalizes_as(self, other: Step) -> bool:
@@ -114,9 +120,9 @@ class Ways:
         near = [step for step in self.steps if step.had(batch_mean, eps)]
         if not near:
             raise RuntimeError(
-                "activation checkpointing recomputed a StochNorm layer on another input than in the forward pass, so the "
-                "gradient would be wrong. Make what runs before this layer deterministic, or exclude the layer from "
-                "checkpointing"
+                "activation checkpointing recomputed a StochNorm layer on another input than in the forward pass, so "
+                "the gradient would be wrong. Make what runs before this layer deterministic, or exclude the layer "
+                "from checkpointing"
             )
         self.steps = [step for step in near if torch.equal(step.batch_mean, batch_mean)] or near
 
@@ -159,12 +165,16 @@ def steps_to_repeat(layer: nn.Module) -> list[Step] | None:
         return None
     for frame in _stack():
         if _is_of_checkpoint(frame, "unpack_hook"):
-            return _kept.get(frame.f_locals["frame"], {}).get(layer, [])
+            return _steps_of(frame.f_locals["frame"], layer)
         context = _context(frame, "backward")
         if context is not None:
-            known = context in _kept
-            return _kept[context].get(layer, []) if known else [] if _is_of_checkpoint(frame, "backward") else None
+            known = context in _kept or _is_of_checkpoint(frame, "backward")
+            return _steps_of(context, layer) if known else None
     return None
+
+
+def _steps_of(holder: Any, layer: nn.Module) -> list[Step]:
+    return _kept[holder].get(layer, []) if holder in _kept else []
 
 
 def _checkpoints(pack_hook: Any) -> Iterator[Any]:

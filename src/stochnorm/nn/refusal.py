@@ -21,8 +21,8 @@ class Converted(nn.Module):
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise TypeError(
-            f"torch.jit.script cannot compile {type(self).__name__}: call stochnorm.restore(model) first, which does not "
-            "change a model in eval mode; torch.jit.trace and torch.export take the model as it is"
+            f"torch.jit.script cannot compile {type(self).__name__}: call stochnorm.restore(model) first, which does "
+            "not change a model in eval mode; torch.jit.trace and torch.export take the model as it is"
         )
 
     @property
@@ -30,8 +30,8 @@ class Converted(nn.Module):
         """Whether the layer has a scale and a shift."""
         if self._is_lost_when_frozen and called_by("freeze_batch_norm_2d"):
             raise TypeError(
-                f"freeze_batch_norm_2d would replace {type(self).__name__} by a frozen BatchNorm, and unfreezing that by "
-                "a plain one: call stochnorm.nn.freeze(model, where=...) instead, or stochnorm.restore(model) first"
+                f"freeze_batch_norm_2d would replace {type(self).__name__} by a frozen BatchNorm, and unfreezing that "
+                "by a plain one: call stochnorm.nn.freeze(model, where=...) instead, or stochnorm.restore(model) first"
             )
         return cast(bool, self.__dict__["affine"])
 

@@ -24,7 +24,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 def update_statistics(model: ModelT, loader: Iterable[Any], device: torch.device | str | None = None) -> ModelT:
     r"""Recompute the moving statistics of every BatchNorm and StochNorm layer from all batches, in place.
 
-    Use it after weight averaging, in place of `torch.optim.swa_utils.update_bn`, or to adapt the statistics to new data.
+    Use it after weight averaging in place of `torch.optim.swa_utils.update_bn`, or to adapt the statistics to new data.
     A layer gets the mean and the unbiased variance of all values that it has seen, those between the batches included.
     They are combined from the batches' numbers of values, means and sums of squares in float64 (Chan, Golub, LeVeque
     1983), so batches may have any size. (`update_bn` averages the variances within the batches, which misses what lies
@@ -35,8 +35,8 @@ def update_statistics(model: ModelT, loader: Iterable[Any], device: torch.device
     order the images come. What the later ones see was normalized by batch: shuffle the images, so that every batch is
     like all of them. All other layers run in eval mode, so the statistics are those of inference (no dropout, no
     stochastic depth). Afterwards p, `momentum` and every module's `training` flag are as before; after an error the
-    statistics are, too. Layers that did not run keep theirs, and so do those with `track_running_stats=False`, which run
-    in eval mode.
+    statistics are, too. Layers that did not run keep theirs; so do those with `track_running_stats=False`, which run in
+    eval mode.
 
     Args:
         model: Any module that takes one batch of inputs.

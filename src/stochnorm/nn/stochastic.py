@@ -45,13 +45,16 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         p: float = 0.5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         if not track_running_stats and p != 1.0:
             raise ValueError(
                 f"StochNorm with p={p} normalizes by moving statistics, which track_running_stats=False does not "
                 "keep: set track_running_stats=True, or p=1"
             )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, **options
+        )
         self.p = p
 
     def reset_running_stats(self) -> None:
@@ -60,7 +63,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
                 "update_bn would normalize by the moving statistics that it has just reset: call "
                 "stochnorm.update_statistics(model, loader) instead"
             )
-        super().reset_running_stats()  # type: ignore[no-untyped-call]
+        super().reset_running_stats()
 
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor) and (call := recorded(self, input)) is not None:
@@ -84,7 +87,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             )
         if input.numel() == 0 and self._group() is None:
             return True  # it has no statistics, and nothing to normalize
-        if self._p != 1.0 or torch.compiler.is_compiling() or self._given is not None or is_captured(input):
+        if torch.compiler.is_compiling() or self._p != 1.0 or self._given is not None or is_captured(input):
             return False
         return self._group() is None and not recomputation.steps_to_repeat(self)  # of a pass before p became 1
 
@@ -117,7 +120,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         if self._held:
             step = self._last()
             output, statistics = self._repeat(step, input, residual, activation)
-            recomputation.keep(self, Step(step.mask, *statistics, None, step.version))
+            recomputation.keep(self, Step.of(step.mask, statistics, None, step.version))
             return output
         given = self._given
         use_batch, drawn = self._draw(input) if given is None else (given, None)
@@ -178,8 +181,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         """Return the last training step."""
         if self._last_step is None:
             raise RuntimeError(recomputation.NOTHING)
-        mask, statistics, drawn, version = self._last_step
-        return Step(mask, *statistics, drawn, version)
+        return Step.of(*self._last_step)
 
     def _repeat(
         self, step: Step, input: Tensor, residual: Tensor | None, activation: nn.Module | None
@@ -249,15 +251,16 @@ Args:
     p: Probability in [0, 1], 0.5 in the paper. It can be set at any time.
     device: Device of the parameters and buffers.
     dtype: Dtype of the parameters and buffers.
+    **options: What else `torch.nn.BatchNorm{n}d` takes, such as `bias=False` in later versions of PyTorch.
 
 Shape:
-    - Input: {shape}; in training not 1 value per channel. An empty batch counts as a step and changes no statistics.
+    - Input: {shape}; in training not 1 value per channel; an empty batch counts as a step and changes no statistics.
     - Output: the input's shape, dtype and memory format.
 
 Raises:
     ValueError: p outside [0, 1], p < 1 without tracked statistics, or one value per channel in training.
-    RuntimeError: Checkpointing recomputes the layer on another input than in the pass, or where several passes cannot be
-        told apart: same input, different masks or statistics, and `preserve_rng_state=False` or the same random numbers.
+    RuntimeError: Checkpointing recomputes the layer on another input than in the pass, or where passes cannot be told
+        apart: same input, different masks or statistics, and `preserve_rng_state=False` or the same random numbers.
 
 Example:
     >>> layer = StochNorm{n}d(3, p=0.5)

@@ -41,7 +41,7 @@ class FrozenNormAct2d(_FrozenNorm, BatchNormAct2d):
 
     def forward(self, x: Tensor) -> Tensor:
         output = in_one_pass(self, x)
-        return super().forward(x) if output is None else output  # type: ignore[no-untyped-call]
+        return super().forward(x) if output is None else output
 
 
 def _own_activation(layer: Any) -> nn.Module:

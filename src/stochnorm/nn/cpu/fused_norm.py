@@ -20,7 +20,7 @@ __all__ = ["FusedBatchNormAct2d", "FusedStochNormAct2d"]
 class FusedBatchNormAct2d(BatchNormAct2d):
     """timm's BatchNormAct2d with a compiled kernel that normalizes and activates in one pass in training."""
 
-    _accelerates = BatchNormAct2d
+    _accelerates: type[BatchNormAct2d] = BatchNormAct2d
 
     def forward(self, x: Tensor) -> Tensor:
         vectors: Any = (self.running_mean, self.running_var, self.weight, self.bias)
