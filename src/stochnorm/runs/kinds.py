@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -20,10 +21,12 @@ def check_kinds(kind: type, settings: Mapping[str, Any], group: str = "") -> Non
     """
     for name, value in settings.items():
         hint = _hints(kind).get(name, object)
-        if is_dataclass(hint) and isinstance(value, Mapping):
-            check_kinds(hint, value, f"{name}.")  # type: ignore[arg-type]
+        if is_dataclass(hint) and isinstance(value, (Mapping, hint)):  # type: ignore[arg-type]
+            inner = value if isinstance(value, Mapping) else vars(value)
+            check_kinds(hint, inner, f"{name}.")  # type: ignore[arg-type]
         elif not _fits(value, hint):
-            raise TypeError(f"{group}{name} must be {_words(hint)}, got {value!r}")
+            size = " of 64 bits" if type(value) is int and hint in (int, float) else ""
+            raise TypeError(f"{group}{name} must be {_words(hint)}{size}, got {value!r}")
 
 
 _hints = cache(get_type_hints)
@@ -43,6 +46,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(isinstance(item, of[0]) for item in value)
     if of:
         return any(_fits(value, part) for part in of)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if hint is float:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, float) or (whole and abs(value) <= sys.float_info.max)
     return isinstance(value, hint)
