@@ -4,8 +4,9 @@
 
 A row is a variant as `stochnorm compare --methods` takes it, or a name of ROWS. Each row whose learning rate can be
 chosen runs the first repetition at every rate of LEARNING_RATES; the best on validation images (then the lower
-validation loss) is kept for all repetitions. The other rows run as they are. Every row of a repetition sees the same
-images. Rerun the command to resume; with more rows or repetitions it adds to what is there.
+validation loss) is kept for all repetitions; a rate at which training collapses is out. The other rows run as they
+are. Every row of a repetition sees the same images. Rerun the command to resume; with more rows or repetitions it
+adds to what is there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from stochnorm import FinetuneConfig, Grid, Variant, compare
+from stochnorm import Comparison, FinetuneConfig, Grid, Variant, compare
 from stochnorm.comparison.grid import parse_variant
 from stochnorm.comparison.publish import publish
 from stochnorm.files import write_text
@@ -41,7 +42,7 @@ ROWS = {
     "random": list(METHODS),
     "warm": [f"{method}:head=probe" for method in METHODS],
     "held": ["stochnorm:norm_momentum=0:p=0.1", "stochnorm:norm_momentum=0:p=0.1:head=probe"],
-    "auto": ["auto:budget=3m"],
+    "auto": ["auto:budget=5m"],
 }
 """Groups of rows by name."""
 FIXED = ("probe", "auto")
@@ -84,10 +85,8 @@ def run_set(name: str, options: argparse.Namespace) -> None:
         device=options.device,
     )
 
-    def run(grid: Grid) -> list[Record]:
-        comparison = compare(grid, out, workers=options.workers, threads=options.threads, quiet=True)
-        comparison.check()
-        return comparison.records
+    def run(grid: Grid) -> Comparison:
+        return compare(grid, out, workers=options.workers, threads=options.threads, quiet=True)
 
     chosen: dict[str, float] = {}
     final = []
@@ -95,20 +94,25 @@ def run_set(name: str, options: argparse.Namespace) -> None:
         if variant.settings["method"] in FIXED:
             final.append(variant)
             continue
-        trials = {rate: run(Grid(base, (at_rate(variant, rate),)))[0] for rate in LEARNING_RATES}
-        chosen[variant.label] = best_rate(trials)
-        scores = [f"lr {rate:g}: {trial.validation[trial.score]:.1f}" for rate, trial in trials.items()]
+        trials = {rate: run(Grid(base, (at_rate(variant, rate),))).records for rate in LEARNING_RATES}
+        ended = {rate: records[0] for rate, records in trials.items() if records}
+        chosen[variant.label] = best_rate(ended)
+        scores = [
+            f"lr {rate:g}: " + (f"{ended[rate].validation[ended[rate].score]:.1f}" if rate in ended else "collapsed")
+            for rate in LEARNING_RATES
+        ]
         say(f"{name}, {variant.label}, validation: {', '.join(scores)}; chosen {chosen[variant.label]:g}")
         final.append(Variant(variant.label, at_rate(variant, chosen[variant.label]).settings))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "chosen.json", json.dumps(chosen, indent=2) + "\n")
     grid = Grid(base, tuple(final), repeats=options.repeats)
     for repeats in range(1, options.repeats + 1):
-        records = run(replace(grid, repeats=repeats))[-len(final) :]
+        comparison = run(replace(grid, repeats=repeats))
+        comparison.check()
+        records = comparison.records[-len(final) :]
         values = [f"{record.variant} {record.value:.1f}" for record in records if record.value is not None]
         say(f"{name}, repetition {repeats} of {options.repeats}, test: {', '.join(values)}")
-    comparison = compare(grid, out, workers=options.workers, threads=options.threads, quiet=True)
-    publish(comparison, reference=final[0].label)
+    publish(run(grid), reference=final[0].label)
     say(f"{name}: tables and report in {out}")
 
 

@@ -18,6 +18,8 @@ class AutoConfig:
 
     budget: str = "8m"
     """Method auto: time for all that is tried, such as 90s, 10m or 1h."""
+    refit: bool = True
+    """Method auto: train what was chosen once more, on training and validation images together."""
 
 
 class Auto(Method):

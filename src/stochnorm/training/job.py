@@ -93,6 +93,7 @@ def assemble(
     test: bool = True,
     validated: Validated | None = None,
     probe: Probe | None = None,
+    together: bool = False,
 ) -> Job:
     """Read the images, build the model, apply the methods, and check that they fit; write nothing.
 
@@ -103,6 +104,7 @@ def assemble(
         test: Read the test images too; False for a search, which must not.
         validated: Called with the record of each validation.
         probe: The linear probe of these settings, for a head that starts at it; None: it is fitted.
+        together: Train on the validation images too, whose metrics then say nothing.
 
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: As [stochnorm.finetune][].
@@ -148,8 +150,10 @@ def assemble(
     }
     config = fitting(config, len(splits["train"]), fabric.world_size)
     check_splits(splits, source.classes, config, fabric.world_size)
-    if not source.multi_label and is_first_process():
+    if not source.multi_label and is_first_process() and not together:
         warn_of_classes(splits, source.classes, config)
+    if together:
+        splits["train"] = splits["train"].with_images_of(splits["val"])
     splits["train"] = for_training(splits["train"], source, config, display.track)
     task = task_of(config, source, splits["train"], fabric.device)
 
@@ -162,7 +166,7 @@ def assemble(
             task,
             views=config.probe.views,
             batch_size=config.batch_size,
-            refit=not trains(config.method),
+            refit="never" if trains(config.method) else "few",
             seed=config.seed,
         )
         put_into_head(classifier, probe.head)

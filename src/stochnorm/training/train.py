@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import MultiLabel, Task
@@ -60,10 +62,12 @@ def train(
     test: bool = True,
     validated: Callable[[dict[str, Any]], None] | None = None,
     probe: Probe | None = None,
+    together: bool = False,
 ) -> Result:
     """Do one run; arguments and errors are those of [stochnorm.finetune][].
 
-    `probe` is the linear probe of these settings, if it was fitted before.
+    `probe` is the linear probe of these settings, if it was fitted before. `together` is for a run that trains on the
+    validation images too, once nothing is left to choose.
     """
     config.check_used()
     device = check_device(config.device, config.precision)
@@ -80,7 +84,7 @@ def train(
             run.checkpoint.unlink(missing_ok=True)  # left by a process that was killed between the two
         else:
             with repeatable(device, wanted=config.deterministic):
-                job = assemble(config, run, display, test=test, validated=validated, probe=probe)
+                job = assemble(config, run, display, test=test, validated=validated, probe=probe, together=together)
                 open_run(job, config)
                 start = starting_weights(job)
                 trained = fit(job) if trains(config.method) else keep_probe(job)
@@ -119,21 +123,25 @@ def _without_test(manifest: str) -> str:
     return text.getvalue()
 
 
-def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None) -> None:
+def conclude(job: Job, trained: Trained, facts: Mapping[str, Any] | None = None, logits: Tensor | None = None) -> None:
     """Score the kept model, on test images once, and write the result and its page. The first process does it.
 
     Args:
         job: The job; its directory has the model.
         trained: The training that led to it.
         facts: Further content of `result.json`, or other content under its keys.
+        logits: Logits (n, num_classes) of the validation images, of a model that has not seen them, if the kept model
+            has; None: they are those of the kept model.
     """
     if job.fabric.is_global_zero:
         job.classifier.model.load_state_dict(read_state_dict(job.run.model))
         task = replace(job.task, resamples=1000) if isinstance(job.task, MultiLabel) else job.task
-        batch_size = job.config.batch_size
+        val, batch_size = job.splits["val"], job.config.batch_size
         validation: dict[str, Any] = {}
-        if job.counts["val"]:
-            _, found = evaluate_split(job.classifier, job.splits["val"], job.fabric, batch_size=batch_size, task=task)
+        if logits is not None:
+            validation = task.metrics(logits, val.targets, groups=val.groups if any(val.groups) else None)
+        elif len(val):
+            _, found = evaluate_split(job.classifier, val, job.fabric, batch_size=batch_size, task=task)
             validation = honest_validation(job, found)
         tested = _test(job, task) if job.counts["test"] else None
         record = _record(job, task, trained, validation, tested) | dict(facts or {})

@@ -21,6 +21,14 @@ def test_the_plan_fits_its_time(seconds: float) -> None:
     assert tried == 0 or steps >= FEWEST_STEPS
 
 
+@pytest.mark.parametrize("seconds", [15, 30, 100, 500])
+def test_there_is_time_to_train_the_dearest_once_more(seconds: float) -> None:
+    tried, steps = plan(seconds, PACE, COSTS, per_pass=10, most=10**9, again=True)
+    passes = sum(COSTS[:tried]) + max(COSTS[:tried])
+    assert (tried + 1) * PACE.around + passes * steps * PACE.step <= seconds
+    assert steps >= FEWEST_STEPS
+
+
 def test_a_second_candidate_waits_until_both_have_enough_steps() -> None:
     plans = {seconds: plan(seconds, PACE, COSTS, per_pass=10, most=10**9) for seconds in (6, 60, 77, 79, 2000)}
     assert plans == {6: (0, 0), 60: (1, 285), 77: (1, 370), 79: (2, 121), 2000: (5, 600)}

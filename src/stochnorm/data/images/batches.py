@@ -49,6 +49,14 @@ class Split:
         labels = [store.rows[i].label for i in indices]
         return cls(store, indices, encode_labels(labels, classes, multi_label=multi_label))
 
+    def with_images_of(self, other: Split) -> Split:
+        """Return the split with the images of another one after its own; both are of one store."""
+        if other.store is not self.store:
+            raise ValueError("images of different stores cannot be in one split")
+        return Split(
+            self.store, [*self.indices, *other.indices], torch.cat([self.targets, other.targets]), self.augmentation
+        )
+
     @property
     def multi_label(self) -> bool:
         """True if an image has any number of classes instead of one."""

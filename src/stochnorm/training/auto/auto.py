@@ -16,7 +16,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.text import count
 from stochnorm.training.auto.choose import Choice
-from stochnorm.training.auto.probing import refit_probe
+from stochnorm.training.auto.refit import REFIT, Refitted, refit
 from stochnorm.training.auto.search import TIMING, Search
 from stochnorm.training.auto.state import State, Tried
 from stochnorm.training.composite import in_its_directory
@@ -87,25 +87,24 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     run, config = job.run, replace(job.config, out=str(job.run.path))
     chosen, parent = state.tried[choice.name], search.directory(choice.name)
     record = parent.read_result()
-    job.classifier.model.load_state_dict(search.state_of(choice.name))
+    again = refit(search, choice, state, display) if config.refit else None
+    job.classifier.model.load_state_dict(again.weights if again else search.state_of(choice.name))
     save_classifier(
         run.model, job.classifier, {"method": record["config"]["method"], "step": record["selected"]["step"]}
     )
     run.take(parent, "metrics", "curves", "curves_svg")
     final = assemble(config, run, display, test=test)
     write_text(run.split, final.manifest)
-    refitted = refit_probe(final, run) if choice.name == "probe" else {}
     facts = {
-        **refitted,
-        "method": record["method"]
-        | {name: refitted[name] for name in refitted if name == "probe"}
-        | {"chosen": chosen.title},
+        **_of_probe(again, final),
+        "method": record["method"] | _of_probe(again, final) | {"chosen": chosen.title},
         "selected": record["selected"],
         "auto": {
             "budget": config.budget,
             "chosen": choice.name,
             "best": choice.best,
-            "why": why(choice, state.tried, final.task.score_title, job.counts["val"]),
+            "why": why(choice, state.tried, final.task.score_title, job.counts["val"], again),
+            "refit": again.facts if again else None,
             "tried": [asdict(one) for one in state.tried.values()],
         },
         "cost": record["cost"] | {"seconds": state.seconds},
@@ -114,17 +113,35 @@ def _finish(job: Job, search: Search, choice: Choice, state: State, display: Dis
     with final.trackers.recording(history):
         pass
     conclude(
-        final, Trained(history, record["environment"].get("cuda_graph", False), record["config"].get("steps")), facts
+        final,
+        Trained(history, record["environment"].get("cuda_graph", False), record["config"].get("steps")),
+        facts,
+        search.verdicts[choice.name].logits,
     )
-    shutil.rmtree(run.candidates / TIMING, ignore_errors=True)
+    for name in (TIMING, REFIT):  # whose validation says nothing: one has hardly learned, the other has seen the images
+        shutil.rmtree(run.candidates / name, ignore_errors=True)
     for name in state.tried:
         directory = Run(run.candidates / name)
         directory.model.unlink(missing_ok=True)
         directory.checkpoint.unlink(missing_ok=True)
 
 
-def why(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str:
-    """Return the reason of the choice in a sentence."""
+def _of_probe(again: Refitted | None, job: Job) -> dict[str, Any]:
+    return {"probe": again.probe.facts(job.task.score)} if again and again.probe else {}
+
+
+def why(choice: Choice, tried: dict[str, Tried], score: str, images: int, again: Refitted | None = None) -> str:
+    """Return the reason of the choice in a sentence, and in another one whether it was trained once more."""
+    reason = _reason(choice, tried, score, images)
+    return reason + (
+        f" It was then {'fitted' if choice.name == 'probe' else 'trained'} once more, on all {again.facts['images']} "
+        "training and validation images."
+        if again
+        else ""
+    )
+
+
+def _reason(choice: Choice, tried: dict[str, Tried], score: str, images: int) -> str:
     chosen, best = tried[choice.name], tried[choice.best]
     on = f"{score} on {count(images, 'validation image')}"
     if len([one for one in tried.values() if not one.reason]) == 1:

@@ -31,7 +31,9 @@ class Pace(NamedTuple):
         return max(0, math.floor((seconds - self.around) / self.step))
 
 
-def plan(seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: int) -> tuple[int, int]:
+def plan(
+    seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: int, *, again: bool = False
+) -> tuple[int, int]:
     """Return how many of the candidates to try, and with how many steps each.
 
     As many as can have enough steps; where not even one can, one.
@@ -42,6 +44,7 @@ def plan(seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: 
         costs: Cost of a step of each candidate, at least one of them.
         per_pass: Steps per pass over the training images.
         most: Upper bound of the steps.
+        again: Leave time to train one of the candidates once more, the dearest.
 
     Returns:
         Candidates and steps; no candidate where not even a few steps fit.
@@ -55,7 +58,8 @@ def plan(seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: 
     bound = min(most, _PASSES * per_pass)
     enough = min(bound, max(_ENOUGH_STEPS, _ENOUGH_PASSES * per_pass))
     for tried in range(len(costs), 0, -1):
-        steps = min(Pace(pace.step * sum(costs[:tried]), pace.around * tried).steps(seconds), bound)
+        some = [*costs[:tried], *([max(costs[:tried])] if again else [])]
+        steps = min(Pace(pace.step * sum(some), pace.around * len(some)).steps(seconds), bound)
         if steps >= (enough if tried > 1 else min(FEWEST_STEPS, bound)):
             return tried, steps
     return 0, 0

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 from stochnorm.files import write_text
 from stochnorm.models.saved import save_classifier
 from stochnorm.runs.directory import Run
 from stochnorm.training.curves import plot_curves
 from stochnorm.training.job import Job
-from stochnorm.training.probe.probe import FEW, Probe, fit_probe, put_into_head
+from stochnorm.training.probe.probe import Probe, Refit, fit_probe, put_into_head
 
-__all__ = ["fitted_probe", "refit_probe", "write_probe"]
+__all__ = ["fitted_probe", "write_probe"]
 
 
-def fitted_probe(job: Job, *, refit: bool = False) -> Probe:
-    """Fit the probe on training images, or with `refit` on validation images too where there are few.
+def fitted_probe(job: Job, refit: Refit = "never") -> Probe:
+    """Fit the probe on training images, or on validation images too.
 
     Args:
         job: A job whose model is as pre-trained, but for its head.
@@ -79,22 +78,3 @@ def write_probe(job: Job, run: Run) -> Probe:
     }
     write_text(run.result, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return probe
-
-
-def refit_probe(job: Job, run: Run) -> dict[str, Any]:
-    """Fit the chosen probe on validation images too where there are few images; write it as the model of a run.
-
-    Args:
-        job: A job without method, whose model is as pre-trained.
-        run: Receives the model.
-
-    Returns:
-        What `result.json` says in place of the usual: the validation metrics of the probe of training images alone,
-        since the new one has seen the validation images. Empty where there are many images, and nothing is done.
-    """
-    if job.counts["train"] + job.counts["val"] >= FEW:
-        return {}
-    probe = fitted_probe(job, refit=True)
-    put_into_head(job.classifier, probe.head)
-    save_classifier(run.model, job.classifier, {"method": "probe", "step": 0})
-    return {"validation": probe.validation, "probe": probe.facts(job.task.score)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
+from stochnorm.methods.auto import AutoConfig
 from stochnorm.models.weights import read_state_dict
 from stochnorm.nn.select import normalization_layers
 from stochnorm.runs.config import FinetuneConfig
@@ -17,6 +18,7 @@ from stochnorm.runs.warning import warnings_once
 from stochnorm.training.auto.budget import FEWEST_STEPS, Pace, plan
 from stochnorm.training.auto.candidates import Candidate, Kind, candidates, cooler
 from stochnorm.training.auto.choose import Choice, Scored, choose
+from stochnorm.training.auto.clock import Clock
 from stochnorm.training.auto.judge import Judge, Verdict
 from stochnorm.training.auto.probing import fitted_probe, write_probe
 from stochnorm.training.auto.state import State, Tried
@@ -35,7 +37,6 @@ _TIMED = {"cuda": 28}  # steps of the run that measures the pace, by device: on 
 _TIMED_ELSEWHERE = 6
 _HARMLESS = 1e-6  # its learning rate, at which nothing diverges
 _VALIDATIONS = 3  # of a run, for its curves; they take time
-_WORTH = 0.5  # of the planned steps: a candidate that has time for fewer is left out
 
 
 class Search:
@@ -59,8 +60,10 @@ class Search:
         seconds: float,
         validated: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        self._job, self._config, self._run, self._judge = job, job.config, job.run, Judge(job)
-        self._state, self._display, self._seconds, self._validated = state, display, seconds, validated
+        self.job, self._config, self._run, self._judge = job, job.config, job.run, Judge(job)
+        self._state, self._display, self._validated = state, display, validated
+        self.clock = Clock(state, seconds, again=self._config.refit)
+        """The time that is left."""
         self._fitted: Probe | None = None
         self._judging = 0.0  # seconds that judging one model takes
         self.verdicts: dict[str, Verdict] = {}
@@ -81,21 +84,24 @@ class Search:
             found = candidates(
                 config,
                 warm=warm and config.statistics == "pretrained",  # the probe is of the network with these
-                normalized=bool(normalization_layers(self._job.classifier.model)),
+                normalized=bool(normalization_layers(self.job.classifier.model)),
             )
-            self._end = self._state.decided("reserve", lambda: min(reserve(self._judging), self._seconds / 3))
-            self._pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
+            again = self._state.tried["probe"].seconds * config.refit
+            clock, most = self.clock, self.clock.seconds / 3
+            clock.end = self._state.decided("reserve", lambda: min(reserve(self._judging) + again, most))
+            clock.pace = Pace(*self._state.decided("pace", lambda: self._measured(found[0])))
             count, steps = self._state.decided("plan", lambda: self._plan([candidate.cost for candidate in found]))
             if not count:
                 self._display.note(f"no time to fine-tune within {self._config.budget}; a longer --budget tries more")
             queue, spare = found[:count], found[count:] if count else []
-            while queue or (spare and self._time_for(spare[0], steps)):
+            while queue or (spare and clock.time_for(spare[0], steps)):
                 candidate = queue.pop(0) if queue else spare.pop(0)
-                some = self._some([candidate, *queue], steps)
+                some = clock.some([candidate, *queue], steps)
                 for late in queue[some - 1 :]:
                     self._try(late, 0)
                 queue = queue[: some - 1]
-                if not self._try(candidate, self._fitting_of(candidate, queue, steps)) and candidate in found:
+                fitting = clock.steps_of(candidate, queue, steps, needed=not self.verdicts)
+                if not self._try(candidate, fitting) and candidate in found:
                     lower = cooler(candidate)
                     queue += [lower] * (lower.name not in {one.name for one in (*found, *queue)})
         return self._choice()
@@ -111,42 +117,10 @@ class Search:
         """Return the run of a candidate; of weights between, that of the fine-tuned one."""
         return Run(self._run.candidates / self.of.get(name, (name, 1.0))[0])
 
-    @property
-    def _left(self) -> float:
-        """Seconds left for fine-tuning."""
-        return self._seconds - self._end - self._state.seconds
-
-    def _time_for(self, candidate: Candidate, steps: int) -> bool:
-        """Return whether the planned candidates have left time for another."""
-        return self._state.decided(f"also {candidate.name}", lambda: self._fitting([candidate]) >= steps)
-
-    def _some(self, left: Sequence[Candidate], steps: int) -> int:
-        """Return for how many of the candidates there is time, at least one: the last ones are left out."""
-
-        def some() -> int:
-            return max((n for n in range(1, len(left) + 1) if self._fitting(left[:n]) >= _WORTH * steps), default=1)
-
-        return self._state.decided(f"some from {left[0].name}", some)
-
-    def _fitting_of(self, candidate: Candidate, queue: Sequence[Candidate], steps: int) -> int:
-        """Return the steps of a candidate; 0 where there is time for too few."""
-
-        def fitting() -> int:
-            most = min(self._fitting([candidate, *queue]), steps)
-            needed = not self.verdicts  # something has to be there at the end
-            return most if most >= _WORTH * steps else steps * needed
-
-        return self._state.decided(f"steps of {candidate.name}", fitting)
-
-    def _fitting(self, left: Sequence[Candidate]) -> int:
-        """Return how many steps fit, if all that are left to try have as many."""
-        costs = sum(candidate.cost for candidate in left)
-        return Pace(self._pace.step * costs, self._pace.around * len(left)).steps(self._left)
-
     def _plan(self, costs: Sequence[int]) -> tuple[int, int]:
-        per_pass = max(self._job.counts["train"] // self._config.batch_size, 1)
+        per_pass = max(self.job.counts["train"] // self._config.batch_size, 1)
         most = self._config.steps if "steps" in self._config.changed_fields() else 10**9
-        count, steps = plan(self._left, self._pace, costs, per_pass, most)
+        count, steps = plan(self.clock.left, self.clock.pace, costs, per_pass, most, again=self._config.refit)
         if not count and "probe" not in self.verdicts:  # something has to be there at the end
             return 1, min(FEWEST_STEPS, most)
         return count, steps
@@ -160,7 +134,7 @@ class Search:
             try:
                 with self._display.measuring("linear probe") as progress:
                     progress(0.0)
-                    self._fitted = write_probe(self._job, self.directory(name))
+                    self._fitted = write_probe(self.job, self.directory(name))
             except ValueError as error:
                 reason = str(error)
         judged = time.monotonic()
@@ -175,6 +149,8 @@ class Search:
         name, start = candidate.name, time.monotonic()
         before = self._state.tried.get(name)
         reason = before.reason if before else "" if steps else "no time left"
+        if steps or before:
+            self.clock.tried(candidate)
         if not before and not reason:
             reason = self._train(candidate, steps)
         if not reason:
@@ -204,7 +180,7 @@ class Search:
 
     def _train(self, candidate: Candidate, steps: int) -> str:
         """Train a candidate; return why it is dropped, empty if it is not."""
-        config = self._settings(candidate, candidate.name, steps, _VALIDATIONS)
+        config = self.settings(candidate, candidate.name, steps, _VALIDATIONS)
         with self._display.measuring(candidate.title) as progress:
             progress(0.0)
 
@@ -220,17 +196,18 @@ class Search:
                 ]
             except FloatingPointError as error:
                 return str(error).partition(":")[0]
-            self._pace = self._pace_of(candidate, steps, cost["images_per_second"], time.monotonic() - start)
+            self.clock.pace = self._pace_of(candidate, steps, cost["images_per_second"], time.monotonic() - start)
         return ""
 
     def _start(self, candidate: Candidate) -> Probe | None:
         """Return the probe that a candidate starts from, which is fitted once, and once more after a stop."""
         if candidate.warm and self._fitted is None:
-            self._job.classifier.model.load_state_dict(self.state_of("probe"))
-            self._fitted = fitted_probe(self._job)
+            self.job.classifier.model.load_state_dict(self.state_of("probe"))
+            self._fitted = fitted_probe(self.job)
         return self._fitted if candidate.warm else None
 
-    def _settings(self, candidate: Candidate, name: str, steps: int, validations: int) -> FinetuneConfig:
+    def settings(self, candidate: Candidate, name: str, steps: int, validations: int) -> FinetuneConfig:
+        """Return the settings of the run of a candidate, which is called `name`."""
         path = self._run.candidates / name
         return replace(
             self._config,
@@ -239,7 +216,7 @@ class Search:
             eval_every=self._config.eval_every or -(-steps // validations),
             log="none",
             select="last",  # the best of several validations would be chosen twice
-            budget=FinetuneConfig(self._config.data).budget,
+            **asdict(AutoConfig()),
             out=str(path),
             report=False,
             resume=(path / "config.json").is_file(),
@@ -249,7 +226,7 @@ class Search:
     def _measured(self, candidate: Candidate) -> Pace:
         """Measure the time of a run by a short one."""
         steps = _TIMED.get(self._judge.device.type, _TIMED_ELSEWHERE)
-        timing = self._settings(candidate, TIMING, steps, 1)
+        timing = self.settings(candidate, TIMING, steps, 1)
         config = replace(timing, resume=False, overwrite=True, lr=_HARMLESS)
         with self._display.measuring("measuring the pace") as progress:
             progress(0.0)

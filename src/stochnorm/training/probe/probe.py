@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -19,7 +19,10 @@ from stochnorm.models import Classifier
 from stochnorm.training.probe.features import features, linear_head
 from stochnorm.training.probe.solver import STRENGTHS, Linear, path
 
-__all__ = ["FEW", "Probe", "Tried", "chosen", "fit_probe", "put_into_head"]
+__all__ = ["FEW", "Probe", "Refit", "Tried", "chosen", "fit_probe", "put_into_head"]
+
+Refit = Literal["never", "few", "always"]
+"""When the head is fitted once more, on training and validation images: with fewer than `FEW` of them, or always."""
 
 FEW = 300
 """Images for training and validation together, below which the strength is chosen by cross-validation."""
@@ -72,7 +75,7 @@ def fit_probe(
     *,
     views: str = "flip",
     batch_size: int = 32,
-    refit: bool = False,
+    refit: Refit = "never",
     seed: int = 0,
 ) -> Probe:
     """Fit a linear probe: one pass over the training and validation images, then logistic regressions.
@@ -87,8 +90,8 @@ def fit_probe(
         task: The kind of labels, with the weights of classes or of positive images that its loss has.
         views: center, flip (the mirror image too) or crops (ten of them), for the fit; validation is by the center.
         batch_size: Images per batch.
-        refit: With fewer than `FEW` images, fit the head on training and validation images; else on training images
-            alone, as a start for a training must be.
+        refit: When the head is fitted on training and validation images; else it is on training images alone, as a
+            start for a training must be that validation images judge.
         seed: Random seed of the folds.
 
     Raises:
@@ -146,7 +149,7 @@ def _fit(
     task: Task,
     views: str,
     batch_size: int,
-    refit: bool,
+    refit: Refit,
     seed: int,
 ) -> Probe:
     start = time.perf_counter()
@@ -164,7 +167,7 @@ def _fit(
     metrics = [
         task.metrics(head(x[0]), split.targets, groups=_groups(split)) for x, split in ((x_train, train), (x_val, val))
     ]
-    refitted = few and refit
+    refitted = refit == "always" or (refit == "few" and few)
     head = regression.fit(both, targets, strength) if refitted else head
     return Probe(
         head,
