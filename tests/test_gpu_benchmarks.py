@@ -308,6 +308,6 @@ def test_what_is_neither_there_nor_carried_is_named_before_anything_is_made(
     monkeypatch.setattr(module.metadata, "distributions", lambda **_: there)
     assert [re.split("[>=]", line)[0] for line in module.missing()] == ["torch"]
     monkeypatch.setattr("sys.argv", ["gpu_environment.py", str(tmp_path / "new"), "--wheels", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^not installed: torch>=2\.9: run this with the Python that has PyTorch"):
+    with pytest.raises(SystemExit, match=r"^not installed: torch>=2\.9,<3: run this with the Python that has PyTorch"):
         module.main()
     assert not (tmp_path / "new").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -67,6 +68,8 @@ _hints = cache(get_type_hints)
 
 def _fault(value: Any, hint: Any, name: str) -> str:
     """Return which part of a value is not of its type; empty if all are."""
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):
+        value = vars(value)
     if (is_dataclass(hint) or is_typeddict(hint)) and isinstance(value, Mapping):
         missing = sorted(getattr(hint, "__required_keys__", frozenset()) - value.keys())
         if missing:
@@ -96,7 +99,8 @@ def _inside(name: str, key: str) -> str:
 
 def _refusal(value: Any, hint: Any, name: str) -> str:
     shown = repr(value)
-    return f"{name or 'it'} must be {_words(hint)}, got {shown if len(shown) < 60 else f'{shown[:60]}...'}"
+    size = " of 64 bits" if type(value) is int and hint in (int, float) else ""
+    return f"{name or 'it'} must be {_words(hint)}{size}, got {shown if len(shown) < 60 else f'{shown[:60]}...'}"
 
 
 def _words(hint: Any) -> str:
@@ -112,6 +116,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if get_origin(hint) is Literal:
         return value in get_args(hint)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if hint is float:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, float) or (whole and abs(value) <= sys.float_info.max)
     return not is_typeddict(hint) and isinstance(value, get_origin(hint) or hint)

@@ -39,6 +39,7 @@ def test_the_same_run_is_the_same_bytes(photos: Path, tmp_path: Path, config: Co
     assert first == second
 
 
+@pytest.mark.filterwarnings("ignore:.*no validation image of 1 class")
 def test_lists_choose_the_images(photos: Path, tmp_path: Path, config: Configure) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()

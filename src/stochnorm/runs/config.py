@@ -53,7 +53,14 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
 
     def __post_init__(self) -> None:
         for name in ("data", "weights", "split_lists", "out"):
-            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+            if not isinstance(path := getattr(self, name), (str, os.PathLike)):
+                raise TypeError(f"{name} must be a path, got {path!r}")
+            if "\0" in os.fspath(path):
+                raise ValueError(f"{name} must be a path, which has no NUL, got {path!r}")
+            object.__setattr__(self, name, os.fspath(path))
+        for name, method in METHODS.items():
+            if method.group and not isinstance(group := getattr(self, name), method.group):
+                raise TypeError(f"{name} must be {method.group.__name__}, got {group!r}")
         check_kinds(type(self), self.__dict__)
         check_ranges(self)
         for method in METHODS.values():
@@ -160,10 +167,12 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             TypeError: There is no such setting, or a group is not a mapping.
             ValueError: A value is out of its range.
         """
+        _check_known(cls, settings)
         groups: dict[str, Any] = {}
         for name, method in METHODS.items():
             if method.group:
                 given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.get(name, {}).items()}
+                _check_known(method.group, given, f"{name}.")
                 groups[name] = method.group(**given)
         return cls(**{**settings, **groups})
 
@@ -204,6 +213,14 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
     def eval_every_used(self, images: int) -> int:
         """Return the steps between two validations, for so many training images: as set; else an epoch or more."""
         return self.eval_every or max(images // self.batch_size, math.ceil(self.steps / _MOST_EVALUATIONS))
+
+
+def _check_known(kind: type, settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise TypeError for a name that is no field of a dataclass."""
+    known = {f.name for f in fields(kind)}
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"there is no setting {prefix}{name}")
 
 
 def added() -> frozenset[str]:

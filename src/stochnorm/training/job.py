@@ -150,7 +150,7 @@ def assemble(
     }
     config = fitting(config, len(splits["train"]), fabric.world_size)
     check_splits(splits, source.classes, config, fabric.world_size)
-    if not source.multi_label and is_first_process():
+    if not source.multi_label and is_first_process() and not together:
         warn_of_classes(splits, source.classes, config)
     if together:
         splits["train"] = splits["train"].with_images_of(splits["val"])

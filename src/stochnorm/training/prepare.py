@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -60,8 +60,9 @@ def prepare(
         return CenterCrops(train, order, classifier.preprocessing, batch_size, fabric.device)
 
     def images(order: list[int]) -> CenterCrops:
-        sizes = itertools.count(config.batch_size)  # a last batch of one image would be left out
-        return crops(order, next(size for size in sizes if len(order) % size != 1 or len(order) == 1))
+        most = math.ceil(len(order) / config.batch_size)
+        sizes = (math.ceil(len(order) / parts) for parts in range(most, 0, -1))  # like ones; one image is no batch
+        return crops(order, next(size for size in sizes if len(order) % size != 1))
 
     # Images are sorted by class: a batch of one would hide the variance between them.
     order = torch.randperm(len(train), generator=generator("statistics", config.seed)).tolist()

@@ -164,7 +164,7 @@ def _run(command: list[str]) -> tuple[int, list[str]]:
 
     An interrupt is passed to torchrun and raised once it has ended.
     """
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 (ours)
         while True:
             try:
                 _, errors = process.communicate(timeout=1)  # Ray's interrupts do not end a wait

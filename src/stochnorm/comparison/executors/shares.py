@@ -87,5 +87,5 @@ def smallest_memory(count: int) -> float:
     Asking starts CUDA, which takes memory on the GPUs until the process ends. So another process asks.
     """
     command = [sys.executable, "-c", _ASK, str(count)]
-    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (our own)
     return 0.0 if asked.returncode else float(asked.stdout)
