@@ -103,7 +103,7 @@ def read_state_dict(path: Path, part: str = "") -> dict[str, Tensor]:
                 f"{path}: {key} is a tensor of {_kind(value)}, not of plain numbers; use the weights from before they "
                 "were converted"
             )
-        if value.is_floating_point() and not value.isfinite().all():
+        if value.is_floating_point() and value.numel() and not all(x.isfinite() for x in value.aminmax()):
             raise ValueError(
                 f"{path}: {key} has values that are not finite, since training had diverged; use another file"
             )
