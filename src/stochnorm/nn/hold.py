@@ -23,8 +23,9 @@ def hold_statistics(model: nn.Module) -> Iterator[None]:
     This is for optimizers and losses that run a batch twice: SAM, R-Drop, consistency losses. The second pass
     normalizes with the same random function as the first: the same channels use batch statistics, computed from the
     second pass; the other channels use the moving statistics from before the first pass updated them. Other BatchNorm
-    layers normalize by the batch and update nothing. If the second pass uses activation checkpointing, run its backward
-    pass inside the block, too. StochNorm draws no random number here; dropout and stochastic depth still do.
+    layers normalize by the batch and update nothing. If such layers are checkpointed in the second pass, run its
+    backward pass inside the block, too, as their recomputation updates them. StochNorm draws no random number here;
+    dropout and stochastic depth still do.
 
     Args:
         model: Any module whose StochNorm layers have run in training mode, not under `torch.compile`, which keeps no
