@@ -101,9 +101,12 @@ def _command(name: str) -> Any:
 
 def _print_error(text: str, style: str | None = None) -> None:
     """Print a line on standard error."""
-    from rich.console import Console  # only here: help and wrong options need no rich
+    try:
+        from rich.console import Console  # only here: help and wrong options need no rich
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    except (MemoryError, ImportError, OSError):  # too little memory for it
+        sys.stderr.write(f"{text}\n")
 
 
 def _resume_command(args: Sequence[str]) -> str:
