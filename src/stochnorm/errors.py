@@ -48,8 +48,8 @@ def reason_of(error: BaseException) -> str:
     """Return one line for an error.
 
     Example:
-        >>> reason_of(ValueError("two\n lines")), reason_of(KeyError("x"))
-        ('two lines', "KeyError: 'x'")
+        >>> reason_of(ValueError("two   words")), reason_of(KeyError("x"))
+        ('two words', "KeyError: 'x'")
     """
     if ran_out(error):
         return f"memory ran out ({_first_words(error)}); {_REMEDY}"

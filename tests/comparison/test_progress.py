@@ -16,7 +16,7 @@ from stochnorm.comparison.progress import GridProgress
 def job(path: Path, step: int) -> Job:
     """A run of 100 steps that stands at one."""
     path.mkdir()
-    record = {"step": step, "score": "top1", "train_loss": 0.5, "val_top1": 75.0}
+    record = {"step": step, "score": "top1", "train_loss": 0.5, "val_loss": 0.6, "val_top1": 75.0, "seconds": 9.0}
     (path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     return Job(FinetuneConfig("photos", steps=100, out=str(path)))
 

@@ -120,9 +120,12 @@ def _harmless_errors(args: Sequence[str]) -> Iterator[None]:
 
 def _print_error(text: str, style: str | None = None) -> None:
     """Print a line on standard error."""
-    from stochnorm.terminal import Terminal  # only here: help and wrong options need no rich
+    try:
+        from stochnorm.terminal import Terminal  # only here: help and wrong options need no rich
 
-    Terminal(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
+        Terminal(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
+    except (MemoryError, ImportError, OSError):  # too little memory for it
+        sys.stderr.write(f"{printable(text)}\n")
 
 
 def _resume_command(args: Sequence[str]) -> str:
