@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stochnorm.data.images.decoding import decode
+from stochnorm.data.images.decoding.decode import decode
 
 SMOOTH = np.stack(np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10)), -1).astype(np.uint8)
 COLOUR = np.concatenate([SMOOTH, np.full((16, 24, 1), 100, dtype=np.uint8)], 2)

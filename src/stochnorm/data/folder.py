@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stochnorm.data.clutter import is_clutter
-from stochnorm.data.images.formats import HEIC, extensions
+from stochnorm.data.images.decoding.formats import HEIC, extensions
 from stochnorm.data.manifest import SPLITS, Row, Source, alike
 from stochnorm.text import count, some
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stochnorm.data.copies import warnings_of
 from stochnorm.data.folder import files_below, images_in, is_file
-from stochnorm.data.images.formats import extensions
+from stochnorm.data.images.decoding.formats import extensions
 from stochnorm.data.manifest import Source, findings
 from stochnorm.text import count, some, tally
 

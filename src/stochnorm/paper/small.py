@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stochnorm.data import DATASETS, Row, findings, format_manifest, read_source
-from stochnorm.data.images.decoding import decode
+from stochnorm.data.images.decoding.decode import decode
 from stochnorm.files import atomic_path, write_text
 from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
 from stochnorm.runs.config import FinetuneConfig

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from stochnorm.data.images.opening import DamagedImageError
+from stochnorm.data.images.decoding.opening import DamagedImageError
 from stochnorm.data.images.stream import stream
 
 

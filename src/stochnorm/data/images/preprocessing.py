@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stochnorm.data.images.decoding import decode, size_of
+from stochnorm.data.images.decoding.decode import decode, size_of
 from stochnorm.data.images.fitting import bordered, content, middle
 
 __all__ = ["Preprocessing", "stack", "standardize"]

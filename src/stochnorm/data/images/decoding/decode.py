@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from stochnorm.data.images.colours import to_rgb
-from stochnorm.data.images.opening import opened
-from stochnorm.data.images.orientation import orientation, oriented_size, upright
-from stochnorm.data.images.transparency import scale_transparent_colour
+from stochnorm.data.images.decoding.colours import to_rgb
+from stochnorm.data.images.decoding.opening import opened
+from stochnorm.data.images.decoding.orientation import orientation, oriented_size, upright
+from stochnorm.data.images.decoding.transparency import scale_transparent_colour
 
 __all__ = ["decode", "size_of"]
 

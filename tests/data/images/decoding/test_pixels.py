@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from pixels import COLOUR, pixels, writes
-from stochnorm.data.images.colours import to_rgb
-from stochnorm.data.images.decoding import decode
-from stochnorm.data.images.opening import DamagedImageError
+from stochnorm.data.images.decoding.colours import to_rgb
+from stochnorm.data.images.decoding.decode import decode
+from stochnorm.data.images.decoding.opening import DamagedImageError
 
 RNG = np.random.default_rng(0)
 GREY = COLOUR[..., 0]

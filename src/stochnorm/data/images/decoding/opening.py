@@ -14,7 +14,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from stochnorm.data.images.formats import readers, what_it_is
+from stochnorm.data.images.decoding.formats import readers, what_it_is
 
 __all__ = ["DamagedImageError", "opened"]
 
@@ -40,7 +40,7 @@ def opened(path: Path, *, head: bool = False) -> Iterator[Image.Image]:
     meanwhile does no harm. Pillow's warnings, which do not name the file, are ignored from the first call on.
 
     Args:
-        path: The file, in one of the formats of [stochnorm.data.images.formats][], whatever its name says.
+        path: The file, in one of the formats of [stochnorm.data.images.decoding.formats][], whatever its name says.
         head: Read only what the block needs, for its size.
 
     Raises:

@@ -14,8 +14,8 @@ from PIL import Image, ImageCms
 
 from pixels import writes
 from stochnorm.data import Preprocessing
-from stochnorm.data.images.decoding import decode
-from stochnorm.data.images.opening import DamagedImageError
+from stochnorm.data.images.decoding.decode import decode
+from stochnorm.data.images.decoding.opening import DamagedImageError
 
 COUNT = int(os.environ.get("STOCHNORM_FUZZ", "300"))
 READ = Preprocessing(image_size=14, fit="crop")

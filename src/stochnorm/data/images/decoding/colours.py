@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageChops
 
-from stochnorm.data.images.profiles import to_srgb
-from stochnorm.data.images.transparency import opacity
+from stochnorm.data.images.decoding.profiles import to_srgb
+from stochnorm.data.images.decoding.transparency import opacity
 
 __all__ = ["to_rgb"]
 

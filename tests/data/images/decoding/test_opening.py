@@ -12,11 +12,11 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from stochnorm.data import ImageStore, Preprocessing, Row, read_source
-from stochnorm.data.images import opening
 from stochnorm.data.images.batches import file_batches
-from stochnorm.data.images.decoding import decode, size_of
-from stochnorm.data.images.formats import FORMATS, extensions, readers
-from stochnorm.data.images.opening import DamagedImageError
+from stochnorm.data.images.decoding import opening
+from stochnorm.data.images.decoding.decode import decode, size_of
+from stochnorm.data.images.decoding.formats import FORMATS, extensions, readers
+from stochnorm.data.images.decoding.opening import DamagedImageError
 
 SMALL = Preprocessing(image_size=14)
 
@@ -39,7 +39,7 @@ def test_no_format_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_file_of_the_source_opens_images() -> None:
-    source = Path(opening.__file__).parents[2]
+    source = Path(opening.__file__).parents[3]
     opens = re.compile(r"Image\.open\(|default_loader|decode_image|read_image\(|imread")
     assert [path for path in source.rglob("*.py") if opens.search(path.read_text())] == [Path(opening.__file__)]
 
