@@ -85,7 +85,7 @@ def test_a_run_leaves_everything_and_the_method_was_active(
     assert sum(key.endswith(".rho") for key in end) == (15 if "bin" in method else 0)
     run = Run(tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == {
-        "config.json", "split.csv", "metrics.jsonl", "curves.png", "curves.svg", "model.safetensors",
+        "config.json", "split.csv", "images.csv", "metrics.jsonl", "curves.png", "curves.svg", "model.safetensors",
         "test_predictions.csv", "confusion_matrix.csv", "result.json", "report.html", "csv",
     }  # fmt: skip
     assert [record["step"] for record in run.read_metrics()] == [4, 8, 12]

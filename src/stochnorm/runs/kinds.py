@@ -149,7 +149,6 @@ def is_validation(record: Any) -> bool:
     return (
         all(value is None or (isinstance(value, (int, float)) and value is not True) for value in numbers.values())
         and isinstance(record.get("step"), int)
-        and isinstance(record.get("seconds"), (int, float))
         and all(isinstance(record.get(f"{split}_loss"), (int, float)) for split in ("train", "val"))
         and score in record
     )
