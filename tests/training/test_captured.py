@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_is_noticed_before_anything_is_written(
         patch.setattr("stochnorm.training.sums._PERIOD", 1000.0)  # the display does not look
         finetune(settings, quiet=True)
     assert int(str(error.value).split("step ")[1].split(":")[0]) < 6
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "images.csv", "split.csv"}
 
 
 def test_a_bad_loss_stops_an_interrupted_run_from_writing_a_checkpoint(

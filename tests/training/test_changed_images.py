@@ -27,9 +27,10 @@ CHANGED = r"cannot resume .*: (\d+) of its images have changed since it began \(
 
 def repaint(photos: Path, *, forge: bool = False) -> None:
     """Write noise over all images; with `forge` the time of the change is that of before."""
+    random = np.random.default_rng(0)
     for path in photos.rglob("*.png"):
         before = path.stat()
-        noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype="uint8")
+        noise = random.integers(0, 256, (24, 24, 3), dtype="uint8")
         path.write_bytes(b"")
         Image.fromarray(noise).save(path)
         if forge:

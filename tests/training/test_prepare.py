@@ -259,7 +259,7 @@ def test_channel_attention_is_computed_once_for_the_same_weights_and_images(
 
 
 @pytest.mark.skipif(kernel.library is None, reason="the kernel was not built")
-@pytest.mark.parametrize(("method", "kind"), [("vanilla", "FusedBatchNormAct2d"), ("stochnorm", "StochNormAct2d")])
+@pytest.mark.parametrize(("method", "kind"), [("vanilla", "FusedBatchNormAct2d"), ("stochnorm", "FusedStochNormAct2d")])
 def test_batch_norm_runs_through_the_kernel_too(method: str, kind: str) -> None:
     network = build_classifier("test_efficientnet", "random", CLASSES, image_size=32)
     prepared(network, method)

@@ -68,7 +68,7 @@ def test_a_model_of_nans_is_neither_kept_nor_a_result(
     )
     with pytest.raises(FloatingPointError, match=message):
         finetune(config(data, tmp_path / "run", lr=1e30, steps=1), quiet=True)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "split.csv"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "images.csv", "split.csv"}
 
 
 def test_balance_weighs_the_positive_images_of_a_run_and_results_have_intervals(

@@ -172,7 +172,7 @@ def test_bad_settings_and_data_leave_nothing(photos: Path, tmp_path: Path, confi
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": float("nan")}, "lr must be above 0"),
-        ({"val_fraction": 0}, "val_fraction must be in"),
+        ({"val_fraction": 0.95}, "val_fraction must be in"),
     ],
 )
 def test_settings_out_of_range_are_named(options: dict[str, Any], message: str) -> None:

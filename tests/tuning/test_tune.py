@@ -447,7 +447,7 @@ def test_a_file_of_settings_that_is_none_is_named(tmp_path: Path) -> None:
     ({"method": 3}, "method must be str, got 3"),
     ({"report": 1}, "report must be bool, got 1"),
     ({"freeze": "all"}, r"freeze must be statistics or affine or both, got 'all'"),
-    ({"weight_decay": "no"}, r"weight_decay must be float \| None, got 'no'"),
+    ({"weight_decay": "no"}, r"weight_decay must be float or None, got 'no'"),
     ({"l2sp": {"alpha": []}}, r"l2sp.alpha must be float, got \[\]"),
     ({"delta": {"layers": "layer1"}}, r"delta.layers must be tuple\[str, ...\], got 'layer1'"),
     ({"bss": 1}, "bss must be BSSConfig, got 1"),

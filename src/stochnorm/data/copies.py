@@ -21,9 +21,10 @@ def copies(files: Iterable[Path]) -> list[list[Path]]:
     """Return the files that have the bytes of another, those of the same bytes together, in the order given.
 
     Only files of equal sizes are read: their beginnings first, then those with the same beginning whole. Files that
-    cannot be read are left out; whoever needs them says so.
+    are empty or cannot be read are left out; whoever needs them says so.
     """
     groups = _parted(dict.fromkeys(files), lambda path: path.stat().st_size)
+    groups = [part for part in groups if part[0].stat().st_size]
     for digest in (_digest_of_beginning, _digest):
         groups = [part for group in groups for part in _parted(group, digest)]
     return groups

@@ -272,7 +272,10 @@ class Run:
         result: dict[str, Any] = read_json(self.result, ResultKind, _REPLACE)
         missing = sorted({"selected", "cost", "environment", "method", "config"} - result.keys())
         missing += [name for name in ("validation", "test") if "score" in result and name not in result]
+        empty = result.get("images", {}).get("val") == 0  # nothing was held out for validation
         for name in ("validation", "test"):  # the candidates of `auto` have none
+            if name == "validation" and empty and result.get(name) == {}:
+                continue
             if result.get(name) is not None and result.get("score", "") not in result[name]:
                 missing.append(f"{name}.{result.get('score', 'score')}")
         if missing:

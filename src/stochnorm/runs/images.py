@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from stochnorm.files import write_text
 from stochnorm.runs.directory import Run
+from stochnorm.spreadsheet import format_csv, plain
 from stochnorm.text import some
 
 __all__ = ["check_images", "images_kept"]
@@ -111,12 +111,8 @@ def _digest_all(file: Path, root: Path, stamps: dict[str, Stamp], ended: threadi
 
 
 def _write(file: Path, root: Path, stamps: dict[str, Stamp]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for path, stamp in stamps.items():
-        writer.writerow([path, *stamp, _digests.get((str(root / path), stamp), "")])
-    write_text(file, text.getvalue())
+    rows = ([path, *stamp, _digests.get((str(root / path), stamp), "")] for path, stamp in stamps.items())
+    write_text(file, format_csv([_COLUMNS, *rows]))
 
 
 def _read(file: Path) -> list[tuple[str, Stamp, str]]:
@@ -128,7 +124,7 @@ def _read(file: Path) -> list[tuple[str, Stamp, str]]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             columns, *rows = csv.reader(lines)
-            found = [(path, (int(a), int(b), int(c), int(d)), digest) for path, a, b, c, d, digest in rows]
+            found = [(plain(path), (int(a), int(b), int(c), int(d)), digest) for path, a, b, c, d, digest in rows]
         if columns != _COLUMNS:
             raise ValueError(f"it must begin with {','.join(_COLUMNS)}")
     except (ValueError, csv.Error) as error:

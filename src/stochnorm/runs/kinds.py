@@ -149,6 +149,6 @@ def is_validation(record: Any) -> bool:
     return (
         all(value is None or (isinstance(value, (int, float)) and value is not True) for value in numbers.values())
         and isinstance(record.get("step"), int)
-        and all(isinstance(record.get(f"{split}_loss"), (int, float)) for split in ("train", "val"))
-        and score in record
+        and isinstance(record.get("train_loss"), (int, float))
+        and {"val_loss", score} <= record.keys()  # None without validation images
     )

@@ -30,8 +30,8 @@ class RunSettings:
     """Name of a timm or torchvision model; torchvision/NAME where both have one."""
     weights: str = "auto"
     """bundled (ImageNet weights of tf_efficientnet_lite0, installed with stochnorm);
-    pretrained (download by timm or torchvision); random; a .safetensors or .pth file (FILE#state_dict_ema: that set of
-    weights in it); or a run directory.
+    pretrained (download by timm or torchvision); random; a run directory;
+    or a .safetensors or .pth file; FILE#state_dict_ema for that set of weights in it.
     auto: bundled if it fits the backbone, else pretrained."""
 
     steps: Annotated[int, Range(1)] = 300

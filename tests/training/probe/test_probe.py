@@ -138,7 +138,7 @@ def test_the_checkpoint_decides_on_resume(
 def test_a_training_that_ends_below_the_probe_says_so(
     config: Make, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config(photos, tmp_path / "run", method="vanilla", head="probe", lr=0.1, head_lr_factor=10.0, steps=2)
+    settings = config(photos, tmp_path / "run", method="vanilla", head="probe", lr=1.0, head_lr_factor=10.0, steps=2)
     result = finetune(FinetuneConfig(**settings.as_fields() | {"report": True, "select": "last", "eval_every": 2}))
     assert result.validation["top1"] < result.record["probe"]["val_top1"]
     for text in (result.record["probe"]["warning"], capsys.readouterr().out, Run(result.run).report.read_text()):
@@ -212,6 +212,7 @@ def test_the_command_compare_adds_the_probe_by_itself(photos: Path) -> None:
     assert all(run.changed().get("steps") is None for run in probes)
 
 
+@pytest.mark.filterwarnings("ignore:.*byte for byte")
 def test_balance_gives_the_classes_of_the_probe_equal_weight(
     probe: Make, tmp_path: Path, write_images: Callable[..., list[Path]]
 ) -> None:
