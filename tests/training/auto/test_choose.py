@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from stochnorm.training.auto.choose import Scored, auc_error, calibrated_loss, choose, paired_error
+from stochnorm.training.auto.candidates import Kind
+from stochnorm.training.auto.choose import FROZEN, Scored, auc_error, calibrated_loss, choose, paired_error
 
-PROBE, BETWEEN, FROZEN, VANILLA = 0, 1, 2, 4
+PROBE, BETWEEN, VANILLA = Kind.probe, Kind.between, Kind.vanilla
 
 
 def table(**right: str) -> dict[str, torch.Tensor]:
@@ -19,8 +20,8 @@ def table(**right: str) -> dict[str, torch.Tensor]:
 
 def chosen(answers: dict[str, torch.Tensor], losses: dict[str, float]) -> str:
     scored = [
-        Scored(name, kind, 100 * float(right.float().mean()), losses[name])
-        for kind, (name, right) in enumerate(answers.items())
+        Scored(name, PROBE if name == "probe" else FROZEN, 100 * float(right.float().mean()), losses[name])
+        for name, right in answers.items()
     ]
     return choose(scored, lambda a, b: paired_error(answers[a], answers[b])).name
 
@@ -31,10 +32,10 @@ def test_a_clear_winner_is_chosen_whatever_the_losses() -> None:
 
 
 def test_the_lowest_loss_within_one_standard_error_is_chosen() -> None:
-    answers = table(probe="1110000000", frozen="1111111100", vanilla="1111111100")
-    answers["vanilla"][-1] = 1  # one image of a hundred more: a standard error of 1 point
-    assert chosen(answers, {"probe": 0.5, "frozen": 1.0, "vanilla": 1.1}) == "frozen"
-    assert chosen(answers, {"probe": 0.5, "frozen": 1.1, "vanilla": 1.0}) == "vanilla"
+    answers = table(probe="1110000000", slow="1111111100", fast="1111111100")
+    answers["fast"][-1] = 1  # one image of a hundred more: a standard error of 1 point
+    assert chosen(answers, {"probe": 0.5, "slow": 1.0, "fast": 1.1}) == "slow"
+    assert chosen(answers, {"probe": 0.5, "slow": 1.1, "fast": 1.0}) == "fast"
 
 
 def test_of_equal_losses_the_simplest_is_chosen() -> None:
@@ -51,6 +52,15 @@ def test_nothing_below_the_probe_is_chosen() -> None:
 def test_the_probe_is_chosen_where_it_is_best() -> None:
     scored = [Scored("probe", PROBE, 77.0, 1.0), Scored("frozen", FROZEN, 77.0, 1.2), Scored("vanilla", VANILLA, 60, 2)]
     assert choose(scored, lambda best, name: 3.0) == ("probe", "probe", 0.0)
+
+
+def test_a_network_of_batch_statistics_must_be_clearly_better_than_frozen_ones() -> None:
+    assert Kind.frozen == FROZEN
+    probe, frozen = Scored("probe", 0, 80.0, 1.2), Scored("frozen@0.5", 1, 90.0, 0.6, of=2)
+    vanilla, between = Scored("vanilla", 4, 91.0, 0.3, of=4), Scored("vanilla@0.5", 1, 90.0, 0.4, of=4)
+    assert choose([probe, frozen, vanilla, between], lambda a, b: 2.0).name == "frozen@0.5"
+    assert choose([probe, frozen, vanilla, between], lambda a, b: 0.5).name == "vanilla"
+    assert choose([probe, vanilla, between], lambda a, b: 2.0).name == "vanilla"  # nothing is frozen
 
 
 def test_the_calibrated_loss_is_that_of_the_best_temperature() -> None:

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import resampled
 
-__all__ = ["Choice", "Scored", "auc_error", "calibrated_loss", "choose", "paired_error"]
+__all__ = ["FROZEN", "Choice", "Scored", "auc_error", "calibrated_loss", "choose", "paired_error"]
 
+FROZEN = 2
+"""Place of networks with frozen statistics among the kinds, see [stochnorm.training.auto.candidates.Kind][]."""
 _RESAMPLES = 200
 _TEMPERATURES = torch.logspace(-1, 1, 81)
 
@@ -33,6 +35,8 @@ class Scored(NamedTuple):
     """Percent, on all validation images; higher is better."""
     loss: float
     """What decides among those whose scores do not: lower is better."""
+    of: int = 0
+    """Of weights between the probe and a fine-tuned network, the place of that network; else unused."""
 
 
 class Choice(NamedTuple):
@@ -49,7 +53,9 @@ def choose(scored: Sequence[Scored], error: Callable[[str, str], float]) -> Choi
     """Return, of the candidates within one standard error of the best score, the one with the lowest loss.
 
     The standard error is that of the paired difference: both were judged on the same images. Nothing that scores below
-    the probe is chosen. Of equal losses, the simplest.
+    the probe is chosen. Of equal losses, the simplest. Where networks with frozen statistics are among them, or weights
+    between such a network and the probe, one that was trained with statistics of batches is not chosen: validation
+    images, which are like those of training, flatter it.
 
     Args:
         scored: At least one candidate.
@@ -64,6 +70,9 @@ def choose(scored: Sequence[Scored], error: Callable[[str, str], float]) -> Choi
     floor = max((one.score for one in scored if one.kind == 0), default=float("-inf"))
     errors = {one.name: 0.0 if one is best else error(best.name, one.name) for one in scored}
     close = [one for one in scored if one.score >= max(best.score - errors[one.name], floor)]
+    held = [one for one in close if FROZEN in (one.kind, one.of)]
+    if held:
+        close = [*held, *(one for one in close if one.kind == 0)]
     chosen = min(close, key=lambda one: (one.loss, one.kind))
     return Choice(chosen.name, best.name, errors[chosen.name])
 

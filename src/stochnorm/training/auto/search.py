@@ -246,10 +246,13 @@ class Search:
             reasons = "; ".join(f"{one.title}: {one.reason}" for one in self._state.tried.values())
             raise FloatingPointError(f"nothing that was tried can be kept ({reasons}); give a lower --lr")
         scored = [
-            Scored(name, Kind[self._state.tried[name].kind], verdict.score, verdict.loss)
+            Scored(name, self._kind(name), verdict.score, verdict.loss, self._kind(self.of.get(name, (name,))[0]))
             for name, verdict in self.verdicts.items()
         ]
         return choose(scored, lambda a, b: self._judge.error(self.verdicts[a].logits, self.verdicts[b].logits))
+
+    def _kind(self, name: str) -> Kind:
+        return Kind[self._state.tried[name].kind]
 
     def _score(self, name: str) -> float | None:
         return self.verdicts[name].score if name in self.verdicts else None
