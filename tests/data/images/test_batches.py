@@ -140,3 +140,11 @@ def test_multi_label_batches_hold_the_findings_of_their_images(photos: Path) -> 
     assert sorted(targets.tolist()) == sorted(split.targets.tolist())
     with pytest.raises(ValueError, match="no single label; use targets"):
         _ = split.labels
+
+
+def test_two_splits_of_one_store_are_put_together(split: Split, photos: Path) -> None:
+    both = split.with_images_of(Split(split.store, [0, 1], [0, 0]))
+    assert both.indices == [*range(5, 30), 0, 1]
+    assert both.labels == [*split.labels, 0, 0]
+    with pytest.raises(ValueError, match="images of two stores cannot be in one split; read them into one store"):
+        split.with_images_of(Split(ImageStore(photos, read_source(photos).rows, SMALL), [0], [0]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from stochnorm import FinetuneConfig
+from stochnorm import FinetuneConfig, finetune
 from stochnorm.training.auto import search
 from stochnorm.training.auto.budget import Pace
 
@@ -22,3 +24,18 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(config: Callable[..., FinetuneConfig], photos: Path, tmp_path: Path) -> FinetuneConfig:
     return config(photos, tmp_path / "run", method="auto", steps=4, eval_every=4, lr=0.002)
+
+
+@pytest.fixture
+def stop_in(settings: FinetuneConfig) -> Callable[[ModuleType, str], None]:
+    """Stops the run of `settings` where it calls a function of a module for the first time."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def stop(module: ModuleType, name: str) -> None:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, interrupted)
+            finetune(settings, quiet=True)
+
+    return stop

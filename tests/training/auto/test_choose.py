@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
+from stochnorm.training.auto.auto import why
 from stochnorm.training.auto.candidates import Kind
-from stochnorm.training.auto.choose import FROZEN, Scored, auc_error, calibrated_loss, choose, paired_error
+from stochnorm.training.auto.choose import Choice, Scored, auc_error, calibrated_loss, choose, paired_error
+from stochnorm.training.auto.state import Tried
 
-PROBE, BETWEEN, VANILLA = Kind.probe, Kind.between, Kind.vanilla
+PROBE, BETWEEN, FROZEN, VANILLA = Kind.probe, Kind.between, Kind.frozen, Kind.vanilla
 
 
 def table(**right: str) -> dict[str, torch.Tensor]:
@@ -20,8 +22,8 @@ def table(**right: str) -> dict[str, torch.Tensor]:
 
 def chosen(answers: dict[str, torch.Tensor], losses: dict[str, float]) -> str:
     scored = [
-        Scored(name, PROBE if name == "probe" else FROZEN, 100 * float(right.float().mean()), losses[name])
-        for name, right in answers.items()
+        Scored(name, kind, 100 * float(right.float().mean()), losses[name])
+        for kind, (name, right) in enumerate(answers.items())
     ]
     return choose(scored, lambda a, b: paired_error(answers[a], answers[b])).name
 
@@ -55,9 +57,8 @@ def test_the_probe_is_chosen_where_it_is_best() -> None:
 
 
 def test_a_network_of_batch_statistics_must_be_clearly_better_than_frozen_ones() -> None:
-    assert Kind.frozen == FROZEN
-    probe, frozen = Scored("probe", 0, 80.0, 1.2), Scored("frozen@0.5", 1, 90.0, 0.6, of=2)
-    vanilla, between = Scored("vanilla", 4, 91.0, 0.3, of=4), Scored("vanilla@0.5", 1, 90.0, 0.4, of=4)
+    probe, frozen = Scored("probe", PROBE, 80.0, 1.2), Scored("frozen@0.5", BETWEEN, 90.0, 0.6, frozen=True)
+    vanilla, between = Scored("vanilla", VANILLA, 91.0, 0.3), Scored("vanilla@0.5", BETWEEN, 90.0, 0.4)
     assert choose([probe, frozen, vanilla, between], lambda a, b: 2.0).name == "frozen@0.5"
     assert choose([probe, frozen, vanilla, between], lambda a, b: 0.5).name == "vanilla"
     assert choose([probe, vanilla, between], lambda a, b: 2.0).name == "vanilla"  # nothing is frozen
@@ -96,3 +97,21 @@ def test_the_error_of_an_auc_shrinks_with_the_images() -> None:
     few, many = auc_error(first[:125], second[:125], positive[:125]), auc_error(first, second, positive)
     assert 2.5 < few / many < 6.5  # a root of 16, but for chance
     assert auc_error(first, first, positive) == 0
+
+
+@pytest.mark.parametrize(
+    ("chosen", "best", "reason"),
+    [
+        ("frozen@0.5", "vanilla", "has the lowest loss of those that keep the inherited statistics."),
+        ("probe", "vanilla@0.5", "has the lowest loss of those that keep the inherited statistics."),
+        ("frozen", "frozen@0.5", "has the lower loss."),
+        ("vanilla@0.5", "vanilla", "has the lower loss."),
+    ],
+)
+def test_the_reason_does_not_claim_a_lower_loss_than_that_of_networks_left_aside(
+    chosen: str, best: str, reason: str
+) -> None:
+    names = ("probe", "frozen", "frozen@0.5", "vanilla", "vanilla@0.5")
+    tried = {name: Tried(name, name, "between" if "@" in name else name, validation=90.0) for name in names}
+    said = why(Choice(chosen, best, 1.0), tried, "top-1", 48)
+    assert said.endswith(f"and {chosen} {reason}")

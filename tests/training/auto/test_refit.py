@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,10 +18,6 @@ from stochnorm.runs.directory import Run
 from stochnorm.training.auto import auto, refit, search
 from stochnorm.training.auto.budget import Pace
 from stochnorm.training.auto.choose import Choice
-
-
-def changed(settings: FinetuneConfig, **values: Any) -> FinetuneConfig:
-    return FinetuneConfig(**settings.as_fields() | values)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_the_model_is_of_all_images_and_its_validation_is_not(
     settings: FinetuneConfig, choosing: dict[str, str], joint: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     choosing["name"] = "vanilla-random-0.002"
-    without = finetune(changed(settings, refit=False, out=str(tmp_path / "without")), quiet=True)
+    without = finetune(replace(settings, refit=False, out=str(tmp_path / "without")), quiet=True)
     assert without.record["auto"]["refit"] is None
     assert not joint
     result = finetune(settings, quiet=True)
@@ -72,7 +71,7 @@ def test_weights_between_are_between_the_new_ones(
     settings: FinetuneConfig, choosing: dict[str, str], joint: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     choosing["name"] = "probe"
-    probe = finetune(changed(settings, out=str(tmp_path / "probe")), quiet=True)
+    probe = finetune(replace(settings, out=str(tmp_path / "probe")), quiet=True)
     assert probe.record["probe"]["fitted_on"] == "train and validation"
     assert "It was then fitted once more, on all 24 training" in probe.record["auto"]["why"]
     assert not joint
@@ -106,7 +105,7 @@ def test_if_it_diverges_the_choice_is_kept(
     settings: FinetuneConfig, choosing: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     choosing["name"] = "frozen-random-0.002"
-    without = finetune(changed(settings, refit=False, out=str(tmp_path / "without")), quiet=True)
+    without = finetune(replace(settings, refit=False, out=str(tmp_path / "without")), quiet=True)
 
     def diverging(*_: Any, **__: Any) -> None:
         raise FloatingPointError("the loss is not finite")
@@ -118,20 +117,26 @@ def test_if_it_diverges_the_choice_is_kept(
 
 
 def test_a_stop_in_it_is_resumed(
-    settings: FinetuneConfig, choosing: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: FinetuneConfig,
+    choosing: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stop_in: Callable[[ModuleType, str], None],
 ) -> None:
     choosing["name"] = "frozen-random-0.002@0.75"
-    whole = finetune(changed(settings, out=str(tmp_path / "whole")), quiet=True)
-    conclude = auto.conclude
-
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(auto, "conclude", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(settings, quiet=True)
-    monkeypatch.setattr(auto, "conclude", conclude)
+    whole = finetune(replace(settings, out=str(tmp_path / "whole")), quiet=True)
+    stop_in(auto, "conclude")
     monkeypatch.setattr(search, "train", lambda *_, **__: pytest.fail("a candidate was trained again"))
-    result = finetune(changed(settings, resume=True), quiet=True)
+    result = finetune(replace(settings, resume=True), quiet=True)
     assert result.test == whole.test
     assert all(torch.equal(value, weights(result.run)[key]) for key, value in weights(whole.run).items())
+
+
+@pytest.mark.parametrize(("settings_changed", "images"), [({}, 24), ({"refit": False}, 18), ({"test_fraction": 0}, 24)])
+def test_the_page_says_on_how_many_images_the_model_was_trained(
+    settings: FinetuneConfig, choosing: dict[str, str], settings_changed: dict[str, Any], images: int
+) -> None:
+    """Without a test split its score is that of the model that had not seen the 6 validation images."""
+    choosing["name"] = "probe"
+    result = finetune(replace(settings, report=True, **settings_changed), quiet=True)
+    assert f"Trained on {images} images of 3 classes" in Run(result.run).report.read_text()

@@ -52,7 +52,7 @@ class Split:
     def with_images_of(self, other: Split) -> Split:
         """Return the split with the images of another one after its own; both are of one store."""
         if other.store is not self.store:
-            raise ValueError("images of different stores cannot be in one split")
+            raise ValueError("images of two stores cannot be in one split; read them into one store")
         return Split(
             self.store, [*self.indices, *other.indices], torch.cat([self.targets, other.targets]), self.augmentation
         )

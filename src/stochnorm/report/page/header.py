@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stochnorm.report.page.content import Content
+from stochnorm.report.page.details import Details
 from stochnorm.report.page.overview import Overview
 from stochnorm.report.statistics import FEW
 from stochnorm.runs.records import Record
@@ -73,19 +74,31 @@ def _lead(content: Content) -> str:
         return "These runs check that everything works, at a small scale. Their numbers are no result."
     if content.view:
         return _lead_of_comparison(content.view, content.reference)
-    return _lead_of_run(content.records[0])
+    return _lead_of_run(content.details[0])
 
 
-def _lead_of_run(record: Record) -> str:
-    lead, warning = _what_it_reaches(record), record.probe.get("warning")
+def _lead_of_run(details: Details) -> str:
+    lead, warning = _what_it_reaches(details), details.record.probe.get("warning")
     return f"{lead} Warning: {warning}." if warning else lead
 
 
-def _what_it_reaches(record: Record) -> str:
-    score, images = SCORES[record.score], record.images
+def _trained_on(details: Details) -> int:
+    """Return the number of images that the model of the lead's score was trained on."""
+    record, probe = details.record, details.record.probe
+    if record.test is not None:  # else the score is that of the model that had not seen the validation images
+        if again := details.auto.get("refit"):
+            return int(again["images"])
+        if probe.get("fitted_on") == "train and validation":
+            return int(probe["images"])
+    return record.images.get("train", 0)
+
+
+def _what_it_reaches(details: Details) -> str:
+    record = details.record
+    score = SCORES[record.score]
     metrics = record.test or record.validation
     value, bounds = metrics[record.score], metrics.get(f"{record.score}_interval")
-    trained = f"Trained on {images.get('train', 0):,} images of {count(record.classes, score.label)}"
+    trained = f"Trained on {_trained_on(details):,} images of {count(record.classes, score.label)}"
     if value is None:
         return f"{trained}; its {score.title} is undefined on this split."
     spread = f" (95 % interval {interval(bounds)})" if bounds else ""

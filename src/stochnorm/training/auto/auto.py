@@ -15,6 +15,7 @@ from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import check_device, check_one_process
 from stochnorm.text import count
+from stochnorm.training.auto.candidates import Kind
 from stochnorm.training.auto.choose import Choice
 from stochnorm.training.auto.refit import REFIT, Refitted, refit
 from stochnorm.training.auto.search import TIMING, Search
@@ -161,7 +162,14 @@ def _reason(choice: Choice, tried: dict[str, Tried], score: str, images: int) ->
         return f"{chosen.title} is all that could be tried{others}; it has {chosen.validation:.1f} % {on}."
     if choice.name == choice.best:
         return f"{chosen.title} has the best {on}, {chosen.validation:.1f} %."
+    left_aside = _holds(tried, choice.name) and not _holds(tried, choice.best)
+    lower = "the lowest loss of those that keep the inherited statistics" if left_aside else "the lower loss"
     return (
         f"{chosen.title} has {chosen.validation:.1f} % {on}, the best ({best.title}) {best.validation:.1f} %: that is "
-        f"within one standard error ({choice.error:.1f} points), and {chosen.title} has the lower loss."
+        f"within one standard error ({choice.error:.1f} points), and {chosen.title} has {lower}."
     )
+
+
+def _holds(tried: dict[str, Tried], name: str) -> bool:
+    """Return whether a candidate, or the fine-tuned one of weights between, keeps the inherited statistics."""
+    return Kind[tried[name.partition("@")[0]].kind] in (Kind.probe, Kind.frozen)

@@ -30,6 +30,15 @@ class Pace(NamedTuple):
         """
         return max(0, math.floor((seconds - self.around) / self.step))
 
+    def steps_of_each(self, seconds: float, costs: Sequence[int]) -> int:
+        """Return how many steps fit into each of several runs, by the costs of their steps.
+
+        Example:
+            >>> Pace(step=0.5, around=2.0).steps_of_each(19.0, [1, 2])
+            10
+        """
+        return Pace(self.step * sum(costs), self.around * len(costs)).steps(seconds)
+
 
 def plan(
     seconds: float, pace: Pace, costs: Sequence[int], per_pass: int, most: int, *, again: bool = False
@@ -59,7 +68,7 @@ def plan(
     enough = min(bound, max(_ENOUGH_STEPS, _ENOUGH_PASSES * per_pass))
     for tried in range(len(costs), 0, -1):
         some = [*costs[:tried], *([max(costs[:tried])] if again else [])]
-        steps = min(Pace(pace.step * sum(some), pace.around * len(some)).steps(seconds), bound)
+        steps = min(pace.steps_of_each(seconds, some), bound)
         if steps >= (enough if tried > 1 else min(FEWEST_STEPS, bound)):
             return tried, steps
     return 0, 0

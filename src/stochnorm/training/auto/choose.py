@@ -17,10 +17,8 @@ from torch.nn import functional as F
 from stochnorm.evaluation.auc import auc
 from stochnorm.evaluation.bootstrap import resampled
 
-__all__ = ["FROZEN", "Choice", "Scored", "auc_error", "calibrated_loss", "choose", "paired_error"]
+__all__ = ["Choice", "Scored", "auc_error", "calibrated_loss", "choose", "paired_error"]
 
-FROZEN = 2
-"""Place of networks with frozen statistics among the kinds, see [stochnorm.training.auto.candidates.Kind][]."""
 _RESAMPLES = 200
 _TEMPERATURES = torch.logspace(-1, 1, 81)
 
@@ -35,8 +33,8 @@ class Scored(NamedTuple):
     """Percent, on all validation images; higher is better."""
     loss: float
     """What decides among those whose scores do not: lower is better."""
-    of: int = 0
-    """Of weights between the probe and a fine-tuned network, the place of that network; else unused."""
+    frozen: bool = False
+    """Whether it is a network with frozen statistics, or weights between the probe and one."""
 
 
 class Choice(NamedTuple):
@@ -70,9 +68,8 @@ def choose(scored: Sequence[Scored], error: Callable[[str, str], float]) -> Choi
     floor = max((one.score for one in scored if one.kind == 0), default=float("-inf"))
     errors = {one.name: 0.0 if one is best else error(best.name, one.name) for one in scored}
     close = [one for one in scored if one.score >= max(best.score - errors[one.name], floor)]
-    held = [one for one in close if FROZEN in (one.kind, one.of)]
-    if held:
-        close = [*held, *(one for one in close if one.kind == 0)]
+    if any(one.frozen for one in close):
+        close = [one for one in close if one.frozen or one.kind == 0]
     chosen = min(close, key=lambda one: (one.loss, one.kind))
     return Choice(chosen.name, best.name, errors[chosen.name])
 

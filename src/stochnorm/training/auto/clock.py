@@ -46,8 +46,9 @@ class Clock:
 
     def time_for_again(self, candidate: Candidate, steps: int) -> bool:
         """Return whether there is time to train a candidate once more."""
-        pace = Pace(self.pace.step * candidate.cost, self.pace.around)
-        return self._state.decided("refit", lambda: pace.steps(self.left) >= _WORTH * steps)
+        return self._state.decided(
+            "refit", lambda: self.pace.steps_of_each(self.left, [candidate.cost]) >= _WORTH * steps
+        )
 
     def some(self, left: Sequence[Candidate], steps: int) -> int:
         """Return for how many of the candidates there is time, at least one: the last ones are left out."""
@@ -76,7 +77,5 @@ class Clock:
     def _fitting(self, left: Sequence[Candidate]) -> int:
         """Return how many steps fit, if all that are left to try have as many, and what is chosen once more."""
         costs = [candidate.cost for candidate in left]
-        runs, passes = len(costs), sum(costs)
-        if self._again:
-            runs, passes = runs + 1, passes + max(self._costs + costs)
-        return Pace(self.pace.step * passes, self.pace.around * runs).steps(self.left)
+        again = [max(self._costs + costs)] if self._again else []
+        return self.pace.steps_of_each(self.left, costs + again)

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from stochnorm.models.weights import read_state_dict
-from stochnorm.nn.mixtures import between
 from stochnorm.runs.directory import Run
 from stochnorm.training.auto.candidates import Candidate, Kind
 from stochnorm.training.auto.choose import Choice
 from stochnorm.training.auto.probing import fitted_probe
 from stochnorm.training.auto.search import Search
 from stochnorm.training.auto.state import State
+from stochnorm.training.auto.weights import between
 from stochnorm.training.display import Display
 from stochnorm.training.probe.probe import Probe, put_into_head
 from stochnorm.training.train import train
@@ -49,7 +49,7 @@ def refit(search: Search, choice: Choice, state: State, display: Display) -> Ref
     tried = state.tried[name]
     candidate = Candidate(Kind[tried.kind], {k: v for k, v in tried.settings.items() if k != "steps"})
     if name != "probe" and not search.clock.time_for_again(candidate, tried.steps):
-        display.note("no time left to train it once more with the validation images; a longer --budget does")
+        display.note("no time left to train it once more with the validation images; give a longer --budget")
         return None
     probe = probed = None
     if name == "probe" or candidate.warm or share < 1:

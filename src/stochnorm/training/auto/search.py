@@ -117,7 +117,11 @@ class Search:
 
     def directory(self, name: str) -> Run:
         """Return the run of a candidate; of weights between, that of the fine-tuned one."""
-        return Run(self._run.candidates / self.of.get(name, (name, 1.0))[0])
+        return Run(self._run.candidates / self._tuned(name))
+
+    def _tuned(self, name: str) -> str:
+        """Return the candidate itself; of weights between, the fine-tuned one."""
+        return self.of.get(name, (name, 1.0))[0]
 
     def _plan(self, costs: Sequence[int]) -> tuple[int, int]:
         per_pass = max(self.job.counts["train"] // self._config.batch_size, 1)
@@ -246,7 +250,7 @@ class Search:
             reasons = "; ".join(f"{one.title}: {one.reason}" for one in self._state.tried.values())
             raise FloatingPointError(f"nothing that was tried can be kept ({reasons}); give a lower --lr")
         scored = [
-            Scored(name, self._kind(name), verdict.score, verdict.loss, self._kind(self.of.get(name, (name,))[0]))
+            Scored(name, self._kind(name), verdict.score, verdict.loss, self._kind(self._tuned(name)) is Kind.frozen)
             for name, verdict in self.verdicts.items()
         ]
         return choose(scored, lambda a, b: self._judge.error(self.verdicts[a].logits, self.verdicts[b].logits))
