@@ -20,6 +20,8 @@ from stochnorm.runs.records import Record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+torch.backends.disable_global_flags = lambda: None  # which PyTorch's own tests do, for the process
+
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:

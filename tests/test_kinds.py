@@ -25,11 +25,11 @@ class Loose(TypedDict, total=False):
     ("text", "message"),
     [
         ("[1]", r"it must be Loose, got \[1\]"),
-        ('{"point": 3}', "point must be Point or NoneType, got 3"),
+        ('{"point": 3}', "point must be Point or None, got 3"),
         ('{"point": {"x": 1, "name": "a"}}', "point.more is missing"),
         ('{"point": {"x": true, "name": "a", "more": []}}', "point.x must be float, got True"),
         ('{"point": {"x": 1, "name": "c", "more": []}}', "point.name must be a or b, got 'c'"),
-        ('{"point": {"x": 1, "name": "a", "more": [1, "2"]}}', r"point.more\[1\] must be int or NoneType, got '2'"),
+        ('{"point": {"x": 1, "name": "a", "more": [1, "2"]}}', r"point.more\[1\] must be int or None, got '2'"),
         ('{"pair": [1]}', "pair must have 2 entries, got 1"),
         ('{"by_name": {"a": null}}', "by_name.a must be int, got None"),
         ('{"pair": [1, NaN]}', "NaN is no number"),

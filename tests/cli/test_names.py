@@ -49,8 +49,13 @@ def cells(path: Path) -> list[str]:
 
 
 def test_names_come_back_from_every_command(
-    named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_options: list[str]
+    named: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_options: list[str],
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # no path is wrapped
     run = tmp_path / "run"
     assert main(["finetune", str(named), *tiny_options, "--steps=2", "--eval-every=0", "--out", str(run)]) == 0
     images = sorted(str(path) for path in named.parent.glob("*.png"))

@@ -22,10 +22,7 @@ internal = pytest.mark.filterwarnings("ignore")  # of the modules that only PyTo
 
 
 def imported(name: str) -> Any:
-    try:
-        return pytest.importorskip(f"torch.testing._internal.{name}", reason="needs expecttest", exc_type=ImportError)
-    finally:
-        torch.backends.__allow_nonbracketed_mutation_flag = True  # which the import forbids to the whole process
+    return pytest.importorskip(f"torch.testing._internal.{name}", reason="needs expecttest", exc_type=ImportError)
 
 
 def said(capsys: pytest.CaptureFixture[str], *counts: str) -> None:
