@@ -55,8 +55,9 @@ def reason_of(error: BaseException) -> str:
         return f"memory ran out ({_first_words(error)}); {_REMEDY}"
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
-        died = f"a process that reads images has died ({_first_words(error)})"
-        return f"{died}; give fewer --workers, and go on with --resume"
+        return (
+            f"a process that reads images was killed ({_first_words(error)}); go on with --resume and fewer --workers"
+        )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
         return " ".join(text.split())

@@ -46,5 +46,13 @@ def test_an_error_in_a_process_is_the_same_error_here(error: Exception) -> None:
 
 
 def test_a_process_that_is_killed_is_said_in_one_line() -> None:
-    with pytest.raises(ChildProcessError, match="a process that reads images was ended from outside or ran out of mem"):
+    with pytest.raises(ChildProcessError, match="a process that reads images was killed, perhaps for the mem"):
         through_processes(None)
+
+
+def test_a_process_that_is_killed_raises_nowhere_else() -> None:
+    """Not in a handler of a signal, which may run anywhere in the program."""
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(ChildProcessError):
+        through_processes(None)
+    assert signal.getsignal(signal.SIGCHLD) is before

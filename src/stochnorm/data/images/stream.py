@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -49,7 +51,9 @@ def _from_processes(batches: Dataset[Batch], numbers: range, workers: int, devic
         worker_init_fn=_ignore_interrupt,
     )
     try:
-        for batch in loader:
+        with _deaths_seen_by_the_loader_alone():
+            arriving = iter(loader)
+        for batch in arriving:
             if isinstance(batch, _Failure):
                 raise batch.error
             yield batch
@@ -57,8 +61,26 @@ def _from_processes(batches: Dataset[Batch], numbers: range, workers: int, devic
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise ChildProcessError(
-            "a process that reads images was ended from outside or ran out of memory; start again, with fewer --workers"
+            "a process that reads images was killed, perhaps for the memory it took; resume with fewer --workers"
         ) from error
+
+
+@contextmanager
+def _deaths_seen_by_the_loader_alone() -> Iterator[None]:
+    """Take back the handler of SIGCHLD that PyTorch sets within the block.
+
+    It raises an error wherever the program is as a reading process dies: in a training step, or in a `__del__`, where
+    Python prints a traceback and goes on. The loader looks for itself, within five seconds.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield  # PyTorch sets none
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is not before:
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
