@@ -114,7 +114,7 @@ class RunSettings:
     takes a minute or more before the first step."""
     deterministic: bool = False
     """Same bits at each repetition on a GPU, also when resumed; slower. A CPU's runs always repeat."""
-    workers: Annotated[int, Range(0)] = 0
+    workers: Annotated[int, Range(0, 256)] = 0
     """Processes that read and augment images; 0 for the main process, which is enough for cached images;
     unused if the images live on the GPU."""
     cache: Literal["auto", "disk", "memory", "none"] = "auto"

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from stochnorm.data.images.decoding.opening import DamagedImageError
 from stochnorm.data.images.stream import stream
@@ -26,6 +26,14 @@ class Numbers(Dataset[torch.Tensor]):
         if number == 2 and self.error is not None:
             raise self.error
         return torch.tensor([number])
+
+
+class Processes(Dataset[torch.Tensor]):
+    """Each batch is the number of processes that read."""
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        worker = get_worker_info()
+        return torch.tensor([worker.num_workers if worker else 0])
 
 
 def through_processes(error: Exception | None) -> None:
@@ -56,3 +64,10 @@ def test_a_process_that_is_killed_raises_nowhere_else() -> None:
     with pytest.raises(ChildProcessError):
         through_processes(None)
     assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_no_more_processes_are_begun_than_there_are_batches() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of more processes than cores, and of forking with threads
+        batches = stream(Processes(), range(2), workers=50, device=torch.device("cpu"))
+        assert [batch.tolist() for batch in batches] == [[2], [2]]

@@ -34,7 +34,7 @@ def stream(batches: Dataset[Batch], numbers: range, *, workers: int, device: tor
         ChildProcessError: One of the processes was ended.
         Exception: Making a batch raised it, in a process, too.
     """
-    if workers:
+    if workers and len(numbers):
         return _from_processes(batches, numbers, workers, device)
     return map_ahead(
         lambda number: pinned(batches[number], device), numbers, threads=1, ahead=0 if device.type == "cpu" else 2
@@ -46,7 +46,7 @@ def _from_processes(batches: Dataset[Batch], numbers: range, workers: int, devic
         _Attempts(batches),
         batch_size=None,
         sampler=numbers,
-        num_workers=workers,
+        num_workers=min(workers, len(numbers)),  # no process without a batch
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_interrupt,
     )
