@@ -10,7 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from stochnorm.nn import convert, set_p
+from stochnorm.nn import StochNorm2d, convert, set_p
 from stochnorm.nn.hold import hold_statistics
 
 pytestmark = pytest.mark.usefixtures("device")

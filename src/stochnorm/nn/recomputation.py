@@ -165,9 +165,9 @@ def _checkpoints() -> Iterator[Any]:
     hooks = _top_hooks(True)
     if hooks is None:
         return
-    code = getattr(hooks[0], "__code__", None)
-    if code is not None and "frame" in code.co_freevars and hooks[0].__module__ == "torch.utils.checkpoint":
-        yield hooks[0].__closure__[code.co_freevars.index("frame")].cell_contents
+    pack: Any = hooks[0]
+    if getattr(pack, "__module__", None) == "torch.utils.checkpoint" and "frame" in pack.__code__.co_freevars:
+        yield pack.__closure__[pack.__code__.co_freevars.index("frame")].cell_contents
     torch._C._autograd._pop_saved_tensors_default_hooks()
     try:
         yield from _checkpoints()
