@@ -169,7 +169,8 @@ def _check_logits(logits: Tensor) -> None:
 
 def _ranks(scores: Tensor) -> Tensor:
     """Return numbers in [0, 1) in the order of the scores, which a sigmoid would make equal where they are large."""
-    return torch.unique(scores, return_inverse=True)[1].double() / len(scores)
+    ranks: Tensor = torch.unique(scores, return_inverse=True)[1]
+    return ranks.double() / len(scores)
 
 
 def _values(labels: Tensor) -> str:
