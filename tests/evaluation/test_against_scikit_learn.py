@@ -74,7 +74,7 @@ def test_several_labels_an_image(block: int) -> None:
         both = [0 < targets[:, f].sum() < images for f in range(findings)]
         areas = [100 * metrics.roc_auc_score(targets[:, f], logits[:, f]) if both[f] else None for f in range(findings)]
         assert found["per_class"] == [None if area is None else approx(area) for area in areas], case
-        precisions = [metrics.average_precision_score(targets[:, f], probabilities[:, f]) for f in np.flatnonzero(both)]
+        precisions = [metrics.average_precision_score(targets[:, f], logits[:, f]) for f in np.flatnonzero(both)]
         if precisions:
             assert found["mean_auc"] == approx(np.mean([area for area in areas if area is not None]))
             assert found["average_precision"] == approx(100 * np.mean(precisions)), case
@@ -82,3 +82,10 @@ def test_several_labels_an_image(block: int) -> None:
             assert found["mean_auc"] is found["average_precision"] is None
         errors = [calibration_error(targets[:, f] == 1, probabilities[:, f]) for f in range(findings)]
         assert found["ece"] == pytest.approx(np.mean(errors), abs=2e-4), case
+
+
+def test_large_scores_are_not_tied_by_the_sigmoid() -> None:
+    scores, present = torch.tensor([50.0, 45.0, 60.0, 41.0, -3.0])[:, None], torch.tensor([1, 0, 0, 1, 0])[:, None]
+    found = multilabel_metrics(scores, present.float(), resamples=0)
+    assert found["average_precision"] == approx(100 * metrics.average_precision_score(present[:, 0], scores[:, 0]))
+    assert found["mean_auc"] == approx(100 * metrics.roc_auc_score(present[:, 0], scores[:, 0]))

@@ -10,7 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from stochnorm.nn import convert, set_p
+from stochnorm.nn import StochNorm2d, convert, set_p
 from stochnorm.nn.hold import hold_statistics
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -136,3 +136,13 @@ def test_checkpointing_within_repeats_what_is_held() -> None:
         second = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False)
         second.sum().backward()
     assert torch.equal(first, second)
+
+
+def test_the_mask_of_an_earlier_batch_is_not_repeated_by_copies_of_data_parallel() -> None:
+    layer, x = StochNorm2d(8), torch.randn(4, 8, 3, 3)
+    layer(x)
+    with hold_statistics(layer):
+        copies = [layer._replicate_for_data_parallel() for _ in range(2)]  # type: ignore[no-untyped-call]
+        with pytest.raises(RuntimeError, match=r"the copies of nn\.DataParallel"):
+            copies[1](x)
+        assert layer(x).shape == x.shape

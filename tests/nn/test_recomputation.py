@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.distributed._composable import checkpoint as composable_checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from stochnorm.nn import StochNorm2d, recomputation
+from stochnorm.nn import StochNorm2d, recomputation, set_p
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -51,17 +54,75 @@ def test_recomputing_on_another_input_is_an_error() -> None:
         y.sum().backward()
 
 
-def test_passes_that_cannot_be_told_apart_are_an_error() -> None:
-    """A single one can, whatever its random numbers are."""
-    layer, x = StochNorm2d(8), torch.randn(4, 8, 3, 3, requires_grad=True)
+def gradients(function: Callable[[nn.Module, Tensor], Tensor], way: Callable[..., Any], backwards: int) -> list[Any]:
+    """Of a function of a network whose parts are run in some way, after several backward passes; and the buffers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), StochNorm2d(8), nn.Sequential(nn.Conv2d(8, 8, 1), StochNorm2d(8))).double()
+    x = torch.randn(4, 3, 5, 5).double().requires_grad_()
+    loss = function(way(net), x)
+    for _ in range(backwards):
+        loss.backward(retain_graph=True)
+    return [x.grad, *(parameter.grad for parameter in net.parameters()), *net.buffers()]
 
-    def twice(x: Tensor) -> Tensor:
-        return layer(x).sin() + layer(x).cos()
 
-    with pytest.raises(RuntimeError, match="cannot tell several passes of a StochNorm layer apart"):
-        checkpoint(twice, x, use_reentrant=False, preserve_rng_state=False).sum().backward()
-    checkpoint(lambda x: layer(x).sin(), x, use_reentrant=False, preserve_rng_state=False).sum().backward()
-    assert x.grad is not None
+def test_passes_on_one_input_are_told_apart_by_their_order() -> None:
+    """Also where the generator tells nothing: without its state, and with one seed set before each."""
+
+    def passes(net: nn.Module, x: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        first = net(x) * net(x).cos()
+        torch.manual_seed(1)
+        return (first + net(x).sin()).sum()
+
+    def part(net: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: checkpoint(lambda x: net(x) + net(x).exp(), x, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+
+    def plain(net: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: net(x) + net(x).exp()
+
+    torch.testing.assert_close(gradients(passes, part, 2), gradients(passes, plain, 2))
+
+
+def test_checkpoints_of_every_kind_repeat_their_steps() -> None:
+    """Selective ones, which count the operations, and modules that checkpoint themselves, one within another."""
+
+    def loss(net: nn.Module, x: Tensor) -> Tensor:
+        return net(x).sin().sum()
+
+    def selective(net: nn.Module) -> Callable[[Tensor], Tensor]:
+        contexts = partial(create_selective_checkpoint_contexts, [torch.ops.aten.convolution.default])
+        return lambda x: checkpoint(net, x, use_reentrant=False, context_fn=contexts)  # type: ignore[no-any-return]
+
+    def composable(net: nn.Module) -> nn.Module:
+        composable_checkpoint(net[2])  # type: ignore[index]
+        return composable_checkpoint(net)  # type: ignore[return-value]
+
+    expected = gradients(loss, lambda net: net, 1)
+    for way in (selective, composable):
+        torch.testing.assert_close(gradients(loss, way, 1), expected)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_p_may_change_between_a_pass_and_its_recomputation(use_reentrant: bool) -> None:
+    """Also from and to 1, between passes and within a checkpointed part."""
+
+    def change(net: nn.Module, x: Tensor) -> Tensor:
+        outputs = [(set_p(layer, p), layer(x))[1] for p in (1.0, 0.5, 1.0, 0.2)]
+        return outputs[0].sin() + outputs[1] * outputs[2].cos() + outputs[3]
+
+    x = torch.randn(4, 8, 3, 3)
+    for p in (0.0, 0.5, 1.0):
+        layer = StochNorm2d(8)
+        grads = []
+        for way in (change, lambda *given: checkpoint(change, *given, use_reentrant=use_reentrant)):
+            layer.reset_running_stats()
+            torch.manual_seed(0)
+            leaf = x.clone().requires_grad_()
+            loss = way(layer, leaf).sum()
+            set_p(layer, p)
+            loss.backward()
+            grads.append(leaf.grad)
+        torch.testing.assert_close(grads[0], grads[1])
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -57,6 +57,16 @@ def test_order_and_size_of_the_batches_do_not_matter(model: nn.Module) -> None:
         torch.testing.assert_close(model.running_var.double(), var, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_of_half_precision_are_rounded_once(dtype: torch.dtype) -> None:
+    """Not those of each batch: the mean of these values is far larger than their deviations."""
+    values = (300 + torch.randn(64, 2, 6, 6)).to(dtype)
+    layer = update_statistics(convert(nn.BatchNorm2d(2)).to(dtype), values.split(8))
+    exact = values.double().movedim(1, 0).flatten(1)
+    assert torch.equal(layer.running_mean, exact.mean(1).to(dtype))  # type: ignore[arg-type]
+    assert torch.equal(layer.running_var, exact.var(1).to(dtype))  # type: ignore[arg-type]
+
+
 def test_held_statistics_and_those_of_layers_that_did_not_run_stay() -> None:
     model = convert(nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(3))))
     for layer in model:

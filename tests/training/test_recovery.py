@@ -92,6 +92,23 @@ def test_without_another_checkpoint_a_damaged_one_is_an_error(stopped: FinetuneC
         finetune(stopped, quiet=True)
 
 
+def test_whole_files_of_another_run_are_not_used(
+    whole: Run, stopped: FinetuneConfig, stop_at: StopAt, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    other = replace(stopped, seed=1, out=str(tmp_path / "other"), resume=False)
+    stop_at(9, other)
+    run, stranger = Run.of(stopped), Run.of(other)
+    recwarn.clear()
+    shutil.copy(stranger.checkpoint, run.checkpoint)
+    finetune(stopped, quiet=True)
+    assert f"{run.checkpoint} is of a run with other settings; the run continues from" in str(recwarn[0].message)
+    assert_same_model(run, whole)
+    for file in (stranger.model, stranger.previous_model):
+        shutil.copy(whole.model, file)
+    with pytest.raises(ValueError, match=r"model.safetensors, the model of step \d, is of another run; .*--overwrite"):
+        finetune(replace(other, resume=True), quiet=True)
+
+
 @pytest.mark.parametrize("damage", [zero, Path.unlink])
 def test_a_damaged_or_missing_selected_model_is_not_published(stopped: FinetuneConfig, damage: Damage) -> None:
     run = Run.of(stopped)

@@ -140,8 +140,8 @@ def multilabel_metrics(
         drawn = torch.cat([auc(logits, positive, counts) for counts in draws], dim=1)
     enough = torch.stack([groups_with(side, groups) >= FEWEST for side in (positive, ~positive)]).all(0)
     precisions = [
-        float(binary_average_precision(p, y)) if area.isfinite() else torch.nan
-        for (p, y), area in zip(by_finding, areas, strict=True)
+        float(binary_average_precision(_ranks(scores), y)) if area.isfinite() else torch.nan
+        for scores, y, area in zip(logits.T, labels.T, areas, strict=True)
     ]
     return {
         "images": len(logits),
@@ -165,6 +165,12 @@ def _check_logits(logits: Tensor) -> None:
         raise FloatingPointError(
             f"logits must be finite, but those of {int((~finite).sum())} of {len(logits)} images are not"
         )
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Return numbers in [0, 1) in the order of the scores, which a sigmoid would make equal where they are large."""
+    ranks: Tensor = torch.unique(scores, return_inverse=True)[1]
+    return ranks.double() / len(scores)
 
 
 def _values(labels: Tensor) -> str:

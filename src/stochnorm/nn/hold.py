@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from stochnorm.nn.recomputation import steps_to_repeat
+from stochnorm.nn.recomputation import step_to_repeat
 from stochnorm.nn.select import normalization_layers
 from stochnorm.nn.stochastic import _StochNorm
 
@@ -84,7 +84,7 @@ def _once_a_pass(model: nn.Module, layers: list[_StochNorm]) -> list[RemovableHa
         ran = None
 
     def once(layer: nn.Module, _: object) -> None:
-        if ran is None or steps_to_repeat(layer) is not None:
+        if ran is None or step_to_repeat(layer) is not None:
             return
         if layer in ran:
             raise RuntimeError(

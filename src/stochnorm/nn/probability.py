@@ -88,19 +88,13 @@ class HasProbability(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._place_p()  # not that of the layer that was copied; earlier versions have none
 
-    def _draw(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw from torch's generator on the input's device.
-
-        Returns:
-            The mask, and what was drawn, which tells this draw from others: random numbers or, on GPUs, the mask.
-        """
+    def _draw(self, input: Tensor) -> Tensor:
+        """Draw a mask from torch's generator on the input's device."""
         if not (input.is_cuda or torch.compiler.is_compiling()):
-            numbers = torch.rand(self.num_features, device=input.device)
-            return numbers < self._p, numbers
+            return torch.rand(self.num_features, device=input.device) < self._p
         p = self._p_tensor
         if p.device != input.device:  # the layer was moved without Module.to, as by FSDP or load_state_dict
             p = torch.full((), self._p, device=input.device) if p.is_meta else p.to(input.device)
             if not torch.compiler.is_compiling():
                 self._p_tensor = p
-        mask = draw_mask(self.num_features, p)
-        return mask, mask
+        return draw_mask(self.num_features, p)

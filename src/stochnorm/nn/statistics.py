@@ -119,14 +119,22 @@ class Total:
 
 
 def _adding_to(total: Total) -> Callable[[nn.Module, Any, Tensor], None]:
-    """Return a hook that adds the statistics of a layer's batch, which are its moving ones."""
+    """Return a hook that adds the statistics of a layer's batch."""
 
-    def add(layer: nn.Module, _: Any, output: Tensor) -> None:
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.numel():
-            norm = cast(_BatchNorm, layer)
-            total.add(output.numel() // output.size(1), cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+            total.add(output.numel() // output.size(1), *_batch_statistics(cast(_BatchNorm, layer), inputs))
 
     return add
+
+
+def _batch_statistics(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased variance of a layer's batch: its moving ones, unless these are of half precision."""
+    mean, var = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
+    if inputs and mean.dtype in (torch.float16, torch.bfloat16):
+        reduced = [dim for dim in range(inputs[0].dim()) if dim != 1]
+        var, mean = torch.var_mean(inputs[0].float(), reduced)
+    return mean, var
 
 
 def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:

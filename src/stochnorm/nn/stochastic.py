@@ -13,11 +13,12 @@ from stochnorm.nn import recomputation, synchronized
 from stochnorm.nn.composed import is_transformed
 from stochnorm.nn.functional import check_values_per_channel, stoch_norm_
 from stochnorm.nn.probability import HasProbability, is_captured
-from stochnorm.nn.recomputation import Step
+from stochnorm.nn.recomputation import Plain, Step
 from stochnorm.nn.refusal import Converted, RefusesSyncBatchNorm, called_by, recorded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from typing_extensions import Self
 
 __all__ = ["StochNorm1d", "StochNorm2d", "StochNorm3d"]
 
@@ -29,7 +30,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         "StochNorm", "use stochnorm.convert(model, sync=True) for synchronized StochNorm, and no sync_batchnorm"
     )
     # The last training step: the mask; mean, variance and batch mean as stoch_norm_ returns them; and the rest of Step.
-    _last_step: tuple[Tensor, Iterable[Tensor], Tensor | None, int | None] | None = None
+    _last_step: tuple[Tensor, Iterable[Tensor], bool, int | None] | None = None
     _held = False  # see stochnorm.nn.hold_statistics
     _given: Tensor | None = None  # the mask of the next training step, see stochnorm.nn.masks
     _sync: synchronized.Synchronization | None = None  # see stochnorm.nn.synchronized
@@ -71,7 +72,7 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
         if not self.training:
             return super().forward(input)
         if self._is_batch_norm(input):
-            self._forget()
+            self._pass_as_batch_norm()
             return super().forward(input)
         return self._stochastic_forward(input)
 
@@ -87,12 +88,18 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             )
         if input.numel() == 0 and self._group() is None:
             return True  # it has no statistics, and nothing to normalize
+        repeated = recomputation.step_to_repeat(self)
+        if repeated is not None:  # whatever p is now
+            return repeated is Plain.BATCH_NORM
         if torch.compiler.is_compiling() or self._p != 1.0 or self._given is not None or is_captured(input):
             return False
-        return self._group() is None and not recomputation.steps_to_repeat(self)  # of a pass before p became 1
+        return self._group() is None
 
-    def _forget(self) -> None:
-        """Drop the last step, which belongs to an earlier pass, and a mask that is not used."""
+    def _pass_as_batch_norm(self) -> None:
+        """Note a pass of BatchNorm: drop the last step, which belongs to an earlier pass, and a mask that is unused."""
+        recomputation.step_to_repeat(self, take=True)
+        if not torch.compiler.is_compiling() and recomputation.may_recompute():
+            recomputation.keep(self, Plain.BATCH_NORM)
         if self._last_step is not None and not self._held:
             self._last_step = None
         if self._given is not None:
@@ -114,16 +121,17 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             check_values_per_channel(input)
         if input.size(1) != self.num_features:
             raise RuntimeError(f"expected an input of {self.num_features} channels, got input size {input.size()}")
-        steps = recomputation.steps_to_repeat(self)
-        if steps is not None:
-            return self._recompute(steps, input, residual, activation)
+        recomputed = recomputation.step_to_repeat(self, take=True)
+        if isinstance(recomputed, Step):
+            return self._recompute(recomputed, input, residual, activation)
         if self._held:
             step = self._last()
             output, statistics = self._repeat(step, input, residual, activation)
-            recomputation.keep(self, Step.of(step.mask, statistics, None, step.version))
+            if not torch.compiler.is_compiling():
+                recomputation.keep(self, Step.of(step.mask, statistics, False, step.version))
             return output
         given = self._given
-        use_batch, drawn = self._draw(input) if given is None else (given, None)
+        use_batch = self._draw(input) if given is None else given
         if use_batch.device != input.device:
             raise RuntimeError(
                 f"the given mask is on {use_batch.device}, the input on {input.device}: make JointMasks again"
@@ -136,9 +144,10 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             input, mean, var, residual, activation, use_batch=use_batch, momentum=momentum, batches=batches
         )
         if torch.compiler.is_compiling() or is_transformed():
-            self._last_step = None  # keep nothing, so that no older step is repeated
+            if self._last_step is not None:  # keep nothing, so that no older step is repeated
+                self._last_step = None
         else:  # nn.Module.__setattr__ is slow
-            last = (use_batch, statistics, drawn, None if given is None else given._version)
+            last = (use_batch, statistics, given is None, None if given is None else given._version)
             object.__setattr__(self, "_last_step", last)
             if recomputation.may_recompute():
                 recomputation.keep(self, self._last())
@@ -173,6 +182,11 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
             return cast("tuple[Tensor, Iterable[Tensor], Tensor]", together)
         return *stoch_norm_(input, mean, var, self.weight, self.bias, **arguments), use_batch
 
+    def _replicate_for_data_parallel(self) -> Self:
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica._last_step = None  # not one of another batch; that of the replica is lost with it
+        return replica
+
     def _group(self) -> ProcessGroup | None:
         """Return the processes to synchronize with, if any."""
         return None if self._sync is None else self._sync.active()
@@ -188,24 +202,16 @@ class _StochNorm(HasProbability, Converted, _BatchNorm):
     ) -> tuple[Tensor, Iterable[Tensor]]:
         """Repeat a step: same mask, the moving statistics from before it, no update; return output and statistics."""
         step.check_mask()
-        mean, var = step.mean.clone(), step.var.clone()
+        mean, var = step.moving()
         return self._run(input, mean, var, residual, activation, use_batch=step.mask, momentum=0.0, batches=None)[:2]
 
-    def _recompute(
-        self, steps: list[Step], input: Tensor, residual: Tensor | None, activation: nn.Module | None
-    ) -> Tensor:
-        """Repeat, of several steps, the one that the pass is the recomputation of; draw again if it drew."""
-        ways = recomputation.Ways(steps)
-        ways.narrow_by_draw(lambda: self._draw(input)[1], input)
-        if is_captured(input):  # a graph cannot ask the GPU for the result of a comparison
-            return self._repeat(ways.only(compare=False), input, residual, activation)[0]
-        if len(ways.steps) > 1:
-            with torch.no_grad():  # the checkpoint counts what is saved
-                _, (_, _, batch_mean) = self._repeat(ways.steps[0], input, None, None)
-            ways.narrow_by_mean(batch_mean, self.eps)
-        step = ways.only()
+    def _recompute(self, step: Step, input: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
+        """Repeat a step that the pass is the recomputation of; draw if it drew, for the layers behind this one."""
+        if step.drew:
+            self._draw(input)
         output, (_, _, batch_mean) = self._repeat(step, input, residual, activation)
-        ways.narrow_by_mean(batch_mean, self.eps)
+        if not is_captured(input):  # a graph cannot ask the GPU for the result of a comparison
+            step.check_mean(batch_mean, self.eps)
         recomputation.keep(self, step)  # a checkpoint within the recomputed one repeats it once more
         return output
 
@@ -259,8 +265,7 @@ Shape:
 
 Raises:
     ValueError: p outside [0, 1], p < 1 without tracked statistics, or one value per channel in training.
-    RuntimeError: Checkpointing recomputes the layer on another input than in the pass, or where passes cannot be told
-        apart: same input, different masks or statistics, and `preserve_rng_state=False` or the same random numbers.
+    RuntimeError: Checkpointing recomputes the layer on another input than in the pass.
 
 Example:
     >>> layer = StochNorm{n}d(3, p=0.5)

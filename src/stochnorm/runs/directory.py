@@ -113,6 +113,15 @@ class Run:
             return "failed"
         return "stopped" if self.config.is_file() else "absent"
 
+    @property
+    def identity(self) -> str:
+        """Digest of the settings that change the result, for its checkpoint and model; empty before they are there."""
+        settings = self._settings()
+        if settings is None:
+            return ""
+        settings = {name: value for name, value in settings.items() if name not in BOOKKEEPING}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes out until the block or the process ends; remove half-written files of a killed process.

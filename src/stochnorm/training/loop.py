@@ -67,7 +67,7 @@ def fit(job: Job) -> Trained:
     state: dict[str, Any] = {"step": 0, "history": [], "sums": {}, "processes": fabric.world_size}
     if config.resume and run.checkpoint.is_file():
         state = load_checkpoint(fabric, run, stateful)
-    state |= {**stateful, "begun_with": job.precision._asdict()}
+    state |= {**stateful, "begun_with": job.precision._asdict(), "run": run.identity}
     seconds = state["sums"].pop("seconds", 0.0)
 
     per_epoch = len(train) // config.batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def settle(run: Run, select: str) -> None:
         ValueError: There is a checkpoint, but none is usable.
 
     Warns:
-        UserWarning: A file is damaged, and the run continues from an earlier step.
+        UserWarning: A file is damaged or of another run, and the run continues from an earlier step.
     """
     lost: list[str] = []
     for checkpoint in (run.checkpoint, run.previous_checkpoint):
@@ -38,10 +39,14 @@ def settle(run: Run, select: str) -> None:
             lost.append(f"{checkpoint} cannot be read ({damage})")
             continue
         state = read_checkpoint(checkpoint)
+        if _is_of_another(run, state):
+            lost.append(f"{checkpoint} is of a run with other settings")
+            continue
         model = _model_of(run, state, select)
         if model is None and state["history"]:
             step = selected(state["history"], select)["step"]
-            lost.append(f"{run.model}, the model of step {step}, is {'damaged' if run.model.is_file() else 'missing'}")
+            there = "damaged" if _step_of(run, run.model) is None else "of another run"
+            lost.append(f"{run.model}, the model of step {step}, is {there if run.model.is_file() else 'missing'}")
             continue
         if lost:
             warnings.warn(
@@ -64,17 +69,27 @@ def _model_of(run: Run, state: dict[str, Any], select: str) -> Path | None:
     """
     if not state["history"]:
         return None
-    steps = {file: _step_of(file) for file in (run.model, run.previous_model)}
+    steps = {file: _step_of(run, file) for file in (run.model, run.previous_model)}
     wanted = selected(state["history"], select)["step"]
     exact = [file for file, step in steps.items() if step == wanted]
     later = [file for file, step in steps.items() if step is not None and step > state["step"]]
     return next(iter([*exact, *later]), None)
 
 
-def _step_of(file: Path) -> int | None:
+def _step_of(run: Run, file: Path) -> int | None:
+    """Return the step of an undamaged model; None without one, and -1 for one of another run."""
     try:
         read_state_dict(file)
     except (OSError, ValueError):
         return None
-    step = read_notes(file).get("step")
+    notes = read_notes(file)
+    if _is_of_another(run, notes):
+        return -1
+    step = notes.get("step")
     return step if isinstance(step, int) else None
+
+
+def _is_of_another(run: Run, written: Mapping[str, Any]) -> bool:
+    """Return whether a file was written by a run with other settings; those of earlier versions do not tell."""
+    owner, own = written.get("run"), run.identity
+    return bool(owner and own and owner != own)

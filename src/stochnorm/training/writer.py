@@ -59,7 +59,7 @@ class Writer:
         record, first = history[-1], self._job.fabric.is_global_zero
         self._unwritten.append(record)
         if first and selected(history, config.select) is record:
-            notes = {"method": config.method, "step": record["step"]}
+            notes = {"method": config.method, "step": record["step"], "run": self._state["run"]}
             with self._kept():
                 self._save_model = hold_classifier(self._job.classifier, notes)
         self._ended = ends or self._state["step"] == config.steps

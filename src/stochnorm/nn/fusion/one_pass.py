@@ -103,16 +103,16 @@ def _by_statistics(
         return frozen_norm(
             input, mean, var, layer.weight, layer.bias, eps=layer.eps, residual=residual, activation=activation
         )
-    if isinstance(layer, _StochNorm):
-        if not layer._is_batch_norm(input):
-            return layer._stochastic_forward(input, residual, activation)
-        layer._forget()  # as in its own forward pass
+    if isinstance(layer, _StochNorm) and not layer._is_batch_norm(input):
+        return layer._stochastic_forward(input, residual, activation)
     if layer.momentum is None and layer.num_batches_tracked is None:
         return None
     if not _fits(input, residual):
         return None  # PyTorch's own kernels for batch normalization are faster than their pieces
     layer._check_input_dim(input)  # type: ignore[no-untyped-call]
     check_values_per_channel(input)
+    if isinstance(layer, _StochNorm):
+        layer._pass_as_batch_norm()  # as in its own forward pass
     output, _ = stoch_norm_(
         input,
         mean,
