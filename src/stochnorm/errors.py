@@ -38,10 +38,16 @@ def ran_out(error: BaseException | None) -> bool:
             return False
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if any(words in str(error).lower() for words in _WORDS):
+        if not _has_names(error) and any(words in str(error).lower() for words in _WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _has_names(error: BaseException) -> bool:
+    """Return whether an error's text names files or classes, whose names may be any words."""
+    named = isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    return named or isinstance(error, ValueError)
 
 
 def reason_of(error: BaseException) -> str:

@@ -105,6 +105,18 @@ def test_memory_that_ran_out_is_one_line_that_says_what_to_do(error: Exception) 
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("out of memory/x.png: cannot be read as an image (it is cut off)"),
+        FileNotFoundError("bad_alloc: no such folder"),
+        OSError(errno.EACCES, "Permission denied", "out of memory.csv"),
+    ],
+)
+def test_a_name_that_speaks_of_memory_is_no_want_of_it(error: Exception) -> None:
+    assert not ran_out(error)
+
+
 def test_want_of_memory_is_not_taken_for_a_damaged_file(
     photos: Path, tmp_path: Path, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
