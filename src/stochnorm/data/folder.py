@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stochnorm.data.clutter import is_clutter
 from stochnorm.data.images.decoding.formats import HEIC, extensions
-from stochnorm.data.manifest import SPLITS, Row, Source, alike
+from stochnorm.data.manifest import SPLITS, Row, Source
+from stochnorm.data.spelling import alike, together, warn_of_near_names
 from stochnorm.text import count, some
 
 __all__ = ["files_below", "image_files", "images_in", "is_file", "read_folder"]
@@ -92,18 +93,17 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
 
 
 def _check_names(root: Path, rows: Sequence[Row]) -> None:
-    """Raise ValueError for a class without a name, and for two that look the same: a space apart, or an accent."""
-    spellings: dict[str, set[str]] = {}
-    for row in rows:
-        spellings.setdefault(alike(row.label), set()).add(row.label)
-    twice = [repr(name) for spelled in spellings.values() if len(spelled) > 1 for name in sorted(spelled)]
+    """Raise ValueError for a class without a name, and for two that look the same; warn of near ones."""
+    labels = {row.label for row in rows}
+    twice = [repr(name) for spelled in together(labels, alike) for name in spelled]
     if twice:
         raise ValueError(
-            f"{root}: class folders whose names look the same: {some(twice)} (a space at an end, or an accent encoded "
-            "otherwise); give them one name"
+            f"{root}: class folders whose names look the same: {some(twice)} (a space, an accent encoded otherwise, "
+            "a character without width); give them one name"
         )
-    if "" in spellings:
+    if any(not alike(label) for label in labels):
         raise ValueError(f"{root}: a class folder's name is only space; rename it")
+    warn_of_near_names(root, labels, stacklevel=3)
 
 
 def _check_runs(root: Path, clutter: list[str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_images, read_source
 from stochnorm.data.images.readable import Track
-from stochnorm.data.manifest import SPLITS, alike, list_manifest
+from stochnorm.data.manifest import SPLITS, list_manifest
+from stochnorm.data.spelling import alike
 from stochnorm.evaluation.known_images import warn_of_known_images
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation

@@ -204,6 +204,8 @@ class Run:
         there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
         if not there.is_dir() and there.exists():
             raise FileExistsError(f"{there} is a file, not a run directory; choose another out (--out)")
+        if "::" in str(self.path.absolute()):
+            raise ValueError(f"{self.path}: Lightning takes :: for a chain of URLs; choose another out (--out)")
         if not self.path.resolve().name:
             raise FileExistsError(
                 f"{self.path} is the root of the disk, not a run directory; choose another out (--out)"

@@ -51,7 +51,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale wide grey values to 8 bits: integers from 0 to 65,535 (TIFF files of 12 bits: 4,095), floats from 0 to 1."""
+    """Scale wide grey values to 8 bits: integers from 0 to 65,535 (TIFF files of 12 bits: 4,095), floats 0 to 1."""
     values = np.asarray(image).astype(np.float64)
     tags = getattr(image, "tag_v2", {})
     top, kind = (1.0, "floats") if image.mode == "F" else (65535.0, "32-bit integers")
