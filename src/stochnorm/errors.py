@@ -60,6 +60,8 @@ def reason_of(error: BaseException) -> str:
     if ran_out(error):
         return f"memory ran out ({_first_words(error)}); {_REMEDY}"
     text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # as Python before 3.13 says
+        return f"{text.removeprefix('Symlink loop from ')} is a link that goes round; remove it, or name another place"
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         died = f"a process that reads images has died ({_first_words(error)})"
         return f"{died}; give fewer --workers, and go on with --resume"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ __all__ = [
     "check_target",
     "locked",
     "private_directory",
+    "refuse_url",
     "set_aside",
     "sqlite_url",
     "write_all",
@@ -78,6 +80,15 @@ def sqlite_url(path: Path) -> str:
     if make_url(url).database != str(path):
         raise ValueError(f"{path}: a database cannot be in a folder of this name; choose another out (--out)")
     return url
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise ValueError if a path that does not exist is a URL, from which nothing is fetched and to which nothing is
+    written. A path has one of its two slashes."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/+", str(path), re.IGNORECASE)
+    if found and not Path(path).exists():
+        url = f"{found[1]}://{str(path)[found.end() :]}"
+        raise ValueError(f"{url} is a URL; stochnorm reads and writes local files alone: copy it to this machine")
 
 
 def check_target(path: Path) -> None:

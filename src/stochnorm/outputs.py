@@ -81,7 +81,7 @@ class Output:
                 f"cannot write {self.path}: it belongs to a run; choose another file name, or replace it with "
                 "--overwrite"
             )
-        if not self.overwrite and not self._ours():
+        if not self.overwrite and not self.ours:
             raise FileExistsError(
                 f"cannot write {self.path}: it exists, and is no file of {self.kind.what} that stochnorm wrote; choose "
                 "another file name, or replace it with --overwrite"
@@ -113,7 +113,9 @@ class Output:
         mode = self.path.stat().st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or _is_open_file(self.path)
 
-    def _ours(self) -> bool:
+    @property
+    def ours(self) -> bool:
+        """Whether the file that is there is of the kind, or empty."""
         with self.path.open("rb") as file:
             head = file.read(_HEAD)
         return not head or (head.startswith(self.kind.begins) and self.kind.holds in head)
