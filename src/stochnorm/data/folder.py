@@ -44,6 +44,10 @@ def read_folder(root: Path) -> Source:
                 f"next to it; found {some(strays)}: rename or move them (if train is a class, move its images out of "
                 "the folders)"
             )
+        for split in sorted(set(splits.values())):
+            names = [folder.name for folder, other in splits.items() if other == split]
+            if len(names) > 1:
+                raise ValueError(f"{root}: {some(names)} are all read as the split {split}; make them one folder")
         if loose := images_in(root):
             names = some([path.name for path in loose])
             warnings.warn(f"{root}: skipped {count(len(loose), 'image')} next to train/: {names}", stacklevel=2)
@@ -113,6 +117,10 @@ def _check_runs(root: Path, clutter: list[str]) -> None:
     """
     for run in (Path(file.path).parent for file in files_below(root, clutter) if file.name == "config.json"):
         if any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
+            if run == root:
+                raise ValueError(
+                    f"{root} is a run directory, not one of images; give DATA, such as its config.json has"
+                )
             raise ValueError(
                 f"{run} is a run directory, whose plots would be read as images; move it out of {root}, and choose "
                 "another place for runs with --out"
@@ -132,6 +140,7 @@ def image_files(folder: Path) -> list[Path]:
     entries = list(files_below(folder))
     files = _named([Path(entry.path) for entry in entries if is_file(entry)])
     others = [path.name for path in files if path.suffix.lower() not in extensions() | HEIC]
+    others += sorted(entry.name for entry in entries if not is_file(entry) and Path(entry.path).exists())  # pipes
     heic = [path.name for path in files if path.suffix.lower() in HEIC - extensions()]
     _warn_of_broken_links(folder, entries)
     if heic:
