@@ -45,9 +45,9 @@ def read_folder(root: Path) -> Source:
                 "the folders)"
             )
         for split in sorted(set(splits.values())):
-            names = [folder.name for folder, other in splits.items() if other == split]
-            if len(names) > 1:
-                raise ValueError(f"{root}: {some(names)} are all read as the split {split}; make them one folder")
+            same = [folder.name for folder, other in splits.items() if other == split]
+            if len(same) > 1:
+                raise ValueError(f"{root}: {some(same)} are all read as the split {split}; make them one folder")
         if loose := images_in(root):
             names = some([path.name for path in loose])
             warnings.warn(f"{root}: skipped {count(len(loose), 'image')} next to train/: {names}", stacklevel=2)
