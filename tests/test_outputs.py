@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stochnorm.files import locked, private_directory, write_all, write_text
+from stochnorm.files import locked, private_directory, sqlite_url, write_all, write_text
 from stochnorm.outputs import LAYERS, METRICS, PAGE, PICTURE, PREDICTIONS, RATE, TABLES, Kind, Output
 
 OURS = "path,predicted,probability,p(a),p(b)\nx.png,a,0.9,0.9,0.1\n"
@@ -64,6 +64,45 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path, *, there: bool) 
     target.write_text("mine")
     with pytest.raises(FileExistsError, match="no file of predictions"):
         Output(link, PREDICTIONS).check()
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"), [("link.csv", "it is a link that goes round"), ("no/x.csv", "whose folder does not exist")]
+)
+def test_a_link_that_leads_nowhere_is_refused_before_the_work(target: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(target)
+    with pytest.raises(OSError, match=rf"cannot write .*link.csv: .*{reason}"):
+        Output(tmp_path / "link.csv", PREDICTIONS).check()
+
+
+def test_the_predictions_of_a_run_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "test_predictions.csv"
+    path.write_text(OURS)
+    Output(path, PREDICTIONS).check()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="it belongs to a run; choose another file name, or replace it with"):
+        Output(path, PREDICTIONS).check()
+    Output(path, PREDICTIONS, overwrite=True).check()
+
+
+def test_a_lock_that_cannot_be_made_is_not_one_that_another_process_holds() -> None:
+    with pytest.raises(OSError, match=r"/proc/x\.lock cannot be made"), locked(Path("/proc/x.lock"), timeout=0):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a#b", "a@b:c", "a b", "a?b"])
+def test_an_sqlite_file_is_in_the_folder_that_is_named(name: str, tmp_path: Path) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    (tmp_path / name).mkdir()
+    file = tmp_path / name / "study.db"
+    try:
+        url = sqlite_url(file)
+    except ValueError as error:  # earlier versions have no way to write it
+        assert name == "a?b" and "a database cannot be in a folder of this name" in str(error)
+        return
+    with sqlalchemy.create_engine(url).connect() as connection:
+        connection.exec_driver_sql("create table x (y)")
+    assert file.is_file()
 
 
 def test_a_fifo_is_written_into_and_stays(tmp_path: Path) -> None:

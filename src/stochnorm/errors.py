@@ -38,10 +38,16 @@ def ran_out(error: BaseException | None) -> bool:
             return False
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if any(words in str(error).lower() for words in _WORDS):
+        if not _has_names(error) and any(words in str(error).lower() for words in _WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _has_names(error: BaseException) -> bool:
+    """Return whether an error's text names files or classes, whose names may be any words."""
+    named = isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    return named or isinstance(error, ValueError)
 
 
 def reason_of(error: BaseException) -> str:
@@ -54,6 +60,8 @@ def reason_of(error: BaseException) -> str:
     if ran_out(error):
         return f"memory ran out ({_first_words(error)}); {_REMEDY}"
     text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # as Python before 3.13 says
+        return f"{text.removeprefix('Symlink loop from ')} is a link that goes round; remove it, or name another place"
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return (
             f"a process that reads images was killed ({_first_words(error)}); go on with --resume and fewer --workers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 __all__ = [
     "FileStamp",
@@ -21,7 +22,9 @@ __all__ = [
     "check_target",
     "locked",
     "private_directory",
+    "refuse_url",
     "set_aside",
+    "sqlite_url",
     "write_all",
     "write_text",
 ]
@@ -65,17 +68,47 @@ def private_directory(path: Path) -> None:
             path.chmod(0o700)
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file.
+
+    Raises:
+        ValueError: The installed version of SQLAlchemy has no URL for a path with a question mark.
+    """
+    from sqlalchemy.engine import URL, make_url
+
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    if make_url(url).database != str(path):
+        raise ValueError(f"{path}: a database cannot be in a folder of this name; choose another out (--out)")
+    return url
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise ValueError if a path that does not exist is a URL, from which nothing is fetched and to which nothing is
+    written. A path has one of its two slashes."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/+", str(path), re.IGNORECASE)
+    if found and not Path(path).exists():
+        url = f"{found[1]}://{str(path)[found.end() :]}"
+        raise ValueError(f"{url} is a URL; stochnorm reads and writes local files alone: copy it to this machine")
+
+
 def check_target(path: Path) -> None:
     """Check that a file could be written, before long work.
 
     Raises:
         IsADirectoryError: The path is a folder.
-        FileNotFoundError: Its parent folder does not exist.
+        FileNotFoundError: Its parent folder does not exist, or that of the file to which it is a link.
+        FileExistsError: It is a link that goes round.
     """
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; choose a file name")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_symlink() and not path.exists():
+        target = Path(os.path.realpath(path))  # which raises nothing if links go round
+        if target.is_symlink():
+            raise FileExistsError(f"cannot write {path}: it is a link that goes round; remove it")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: it is a link to {target}, whose folder does not exist")
 
 
 @contextmanager
@@ -142,7 +175,15 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         OSError: A link or a folder stands in its place, which is not followed; or it cannot be made.
     """
     check_lock(path)
-    with FileLock(path, timeout=timeout):
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        if path.exists():
+            raise
+        raise OSError(f"{path} cannot be made, with which others are kept out; choose another place") from None
+    with lock:
+        lock.release()  # the first of two times
         yield
 
 

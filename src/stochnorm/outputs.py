@@ -13,6 +13,7 @@ from stochnorm.files import check_target, explained, write_all, write_text
 
 __all__ = ["LAYERS", "METRICS", "PAGE", "PICTURE", "PREDICTIONS", "RATE", "TABLES", "Kind", "Output"]
 
+_RECORDS = {"test_predictions.csv"}  # files of a run that are of a kind below
 _HEAD = 4096  # bytes that tell what a file is
 
 
@@ -75,7 +76,12 @@ class Output:
             raise FileExistsError(f"cannot write {self.path}: it is neither a file nor a pipe; choose a file name")
         if not mode & 0o222 or not os.access(self.path, os.W_OK):
             raise PermissionError(f"cannot write {self.path}: it is read-only; choose another file name")
-        if not self.overwrite and not self._ours():
+        if not self.overwrite and self.path.name in _RECORDS and (self.path.parent / "config.json").exists():
+            raise FileExistsError(
+                f"cannot write {self.path}: it belongs to a run; choose another file name, or replace it with "
+                "--overwrite"
+            )
+        if not self.overwrite and not self.ours:
             raise FileExistsError(
                 f"cannot write {self.path}: it exists, and is no file of {self.kind.what} that stochnorm wrote; choose "
                 "another file name, or replace it with --overwrite"
@@ -107,7 +113,9 @@ class Output:
         mode = self.path.stat().st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or _is_open_file(self.path)
 
-    def _ours(self) -> bool:
+    @property
+    def ours(self) -> bool:
+        """Whether the file that is there is of the kind, or empty."""
         with self.path.open("rb") as file:
             head = file.read(_HEAD)
         return not head or (head.startswith(self.kind.begins) and self.kind.holds in head)

@@ -105,6 +105,25 @@ def test_memory_that_ran_out_is_one_line_that_says_what_to_do(error: Exception) 
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("out of memory/x.png: cannot be read as an image (it is cut off)"),
+        FileNotFoundError("bad_alloc: no such folder"),
+        OSError(errno.EACCES, "Permission denied", "out of memory.csv"),
+    ],
+)
+def test_a_name_that_speaks_of_memory_is_no_want_of_it(error: Exception) -> None:
+    assert not ran_out(error)
+
+
+def test_a_link_that_goes_round_is_named(tmp_path: Path, run_command: Callable[..., Any]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    done = run_command("finetune", tmp_path, "--out", tmp_path / "loop")
+    assert done.returncode == 1
+    assert "loop' is a link that goes round; remove it, or name another place" in done.stderr
+
+
 def test_want_of_memory_is_not_taken_for_a_damaged_file(
     photos: Path, tmp_path: Path, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stochnorm.data import Row, read_source
+from stochnorm.data.folder import read_folder
 
 Write = Callable[..., list[Path]]
 
@@ -142,3 +144,26 @@ def test_a_class_without_training_images_is_named(tmp_path: Path, write_images: 
             write_images(tmp_path / split / label, 2)
     with pytest.raises(ValueError, match="classes without training images: c"):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "TRAIN"), ("val", "valid"), ("Val", "validation")])
+def test_two_folders_for_one_split_are_refused(one: str, other: str, photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "splits"
+    for name in {"train", one, other}:
+        shutil.copytree(photos, root / name)
+    split = "train" if one == "train" else "val"
+    with pytest.raises(ValueError, match=rf"{other}.* are all read as the split {split}; make them one folder"):
+        read_folder(root)
+
+
+def test_a_pipe_among_images_is_named_and_not_waited_for(photos: Path) -> None:
+    os.mkfifo(photos / "red/pipe.png")
+    with pytest.warns(UserWarning, match=r"skipped 1 file that is not an image: pipe.png"):
+        assert len(read_folder(photos).rows) == 30
+
+
+def test_a_run_directory_is_no_images(photos: Path) -> None:
+    for name in ("config.json", "metrics.jsonl"):
+        (photos / name).write_text("{}")
+    with pytest.raises(ValueError, match="is a run directory, not one of images; give DATA"):
+        read_folder(photos)

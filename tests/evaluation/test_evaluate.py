@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from stochnorm import Evaluation, FinetuneConfig, Result, evaluate, finetune
 from stochnorm.cli.main import main
+from stochnorm.data.manifest import list_manifest
 from stochnorm.runs.directory import Run
 
 Configure = Callable[..., FinetuneConfig]
@@ -124,6 +126,26 @@ def test_images_that_the_run_knows_are_found_under_other_names(run: Run, photos:
     photos.rename(tmp_path / "moved")
     with pytest.warns(UserWarning, match="cannot check whether images of .*moved were used .*no such folder"):
         evaluate(run.path, str(tmp_path / "moved"), **LIKE_THE_RUN)
+
+
+def test_other_images_of_the_same_names_are_not_the_runs(run: Run, photos: Path, tmp_path: Path) -> None:
+    names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
+    shutil.copytree(photos, tmp_path / "copy")
+    shutil.rmtree(photos)
+    (tmp_path / "copy").rename(photos)  # the same bytes, with other times and inodes
+    assert evaluate(run.path).split == "test"
+    Image.new("RGB", (40, 40)).save(photos / names[0])
+    with pytest.raises(
+        ValueError, match=rf"1 of the run's {len(names)} test images have changed since: {names[0]}; re"
+    ):
+        evaluate(run.path)
+    for number, path in enumerate(photos.rglob("*.png")):
+        Image.new("RGB", (40, 40), (9, 9, number)).save(path)
+    with pytest.warns(UserWarning, match="cannot check whether images of .* .the run's own have changed since: "):
+        evaluate(run.path, str(photos))
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"the images of .* are not there, as seen from .*; give DATA"):
+        evaluate(run.path)
 
 
 def test_data_that_cannot_be_evaluated_are_errors(run: Run, photos: Path, tmp_path: Path) -> None:

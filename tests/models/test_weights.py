@@ -182,3 +182,19 @@ def test_weights_of_a_diverged_run_are_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"weights.safetensors: layer1.0.bn1.bias has values that are not finite"):
         read_state_dict(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_and_variances_below_zero_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, path)
+    with pytest.raises(ValueError, match=r"x.pth: a is a tensor of nested tensors, not of plain numbers"):
+        read_state_dict(path)
+    torch.save({"bn.running_mean": -torch.ones(2), "bn.running_var": torch.tensor([1.0, -0.5])}, path)
+    with pytest.raises(ValueError, match=r"x.pth: bn.running_var has variances below 0, so the file is damaged"):
+        read_state_dict(path)
+
+
+def test_a_pipe_is_no_weight_file_and_nothing_waits_for_it() -> None:
+    with pytest.raises(FileNotFoundError, match="/dev/null: no weight file, but a device or a pipe; --weights takes"):
+        read_state_dict(Path("/dev/null"))

@@ -67,6 +67,17 @@ def test_the_page_on_several_directories_is_in_a_folder_of_its_own(
     assert report(runs[:1])[0] == runs[0] / "report.html"
 
 
+def test_into_a_device_the_page_is_written_alone(single: Callable[..., Record], tmp_path: Path) -> None:
+    single()
+    link = tmp_path / "page.html"
+    link.symlink_to("/dev/null")
+    before = set(tmp_path.iterdir())
+    assert report([tmp_path / "grid"], link) == [link]
+    assert set(tmp_path.iterdir()) == before
+    with pytest.raises(ValueError, match=r"results.csv is the name of a table that is written beside the page"):
+        report([tmp_path / "grid"], tmp_path / "results.csv")
+
+
 def test_a_report_is_written_where_it_can_be(single: Callable[..., Record], tmp_path: Path) -> None:
     single()
     with pytest.raises(FileNotFoundError, match=r"the folder .*missing does not exist"):

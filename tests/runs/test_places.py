@@ -89,3 +89,7 @@ def test_a_comparison_is_not_written_over_other_tables(photos: Path, tmp_path: P
     ):
         compare(grid, tmp_path / "mine", quiet=True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["results.csv"]
+    (tmp_path / "mine/runs").mkdir()  # of finetune
+    with pytest.raises(FileExistsError, match=r"mine holds results.csv, and no comparison"):
+        compare(grid, tmp_path / "mine", quiet=True)
+    assert (tmp_path / "mine/results.csv").read_text() == "of years"

@@ -13,9 +13,9 @@ from stochnorm.comparison.executors import Job, executor
 from stochnorm.comparison.grid import Grid, GridRun
 from stochnorm.comparison.queue import perform_all
 from stochnorm.data import Source, read_source
-from stochnorm.files import write_text
+from stochnorm.files import refuse_url, write_text
 from stochnorm.kinds import read_json
-from stochnorm.outputs import TABLES
+from stochnorm.outputs import PAGE, PICTURE, TABLES, Output
 from stochnorm.runs.directory import Run, data_name
 from stochnorm.runs.images import check_images
 from stochnorm.runs.kinds import FailureKind
@@ -112,10 +112,15 @@ def compare(
 
 
 def _check_place(out: Path) -> None:
-    """Raise FileExistsError where tables or pictures of something else would be written over."""
-    names = ("records.jsonl", "report.html", "results.png", "results.svg", *TABLES)
-    there = [name for name in names if (out / name).exists()]
-    if there and not (out / LABELS).is_file() and not (out / "runs").is_dir():
+    """Raise an error where tables or pictures of something else would be written over, or for a URL."""
+    refuse_url(out)
+    if (out / LABELS).is_file():
+        return
+    kinds = {"report.html": PAGE, "results.png": PICTURE, "results.svg": PICTURE, **TABLES}
+    there = [name for name in ("records.jsonl", *kinds) if (out / name).exists()]
+    if (out / "runs").is_dir():  # an earlier version's comparison, or the folder of other runs
+        there = [name for name in there if name in kinds and not Output(out / name, kinds[name]).ours]
+    if there:
         raise FileExistsError(f"{out} holds {some(there)}, and no comparison; choose another out (--out)")
 
 

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from stochnorm.spreadsheet import plain
-from stochnorm.text import some
+from stochnorm.text import count, some
 
 __all__ = ["decode", "read_csv"]
 
@@ -52,8 +52,9 @@ def read_csv(
             first, last = last + 1, skipped + reader.line_num
             if any(value.strip() for value in values[len(columns) :]):
                 raise ValueError(
-                    f"{path}:{last}: {len(values)} values for {len(columns)} columns; put a value that contains a "
-                    'comma in "quotes"'
+                    f"{path}:{last}: {len(values)} values for {count(len(columns), 'column')} "
+                    f"({','.join(columns)}); put a value that contains a comma in "
+                    '"quotes"'
                 )
             if any("\n" in value or "\r" in value for value in values):
                 raise ValueError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stochnorm.data.clutter import is_clutter
 from stochnorm.data.images.decoding.formats import HEIC, extensions
-from stochnorm.data.manifest import SPLITS, Row, Source, alike
+from stochnorm.data.manifest import SPLITS, Row, Source
+from stochnorm.data.spelling import alike, together, warn_of_near_names
 from stochnorm.text import count, some
 
 __all__ = ["files_below", "image_files", "images_in", "is_file", "read_folder"]
@@ -43,6 +44,10 @@ def read_folder(root: Path) -> Source:
                 f"next to it; found {some(strays)}: rename or move them (if train is a class, move its images out of "
                 "the folders)"
             )
+        for split in sorted(set(splits.values())):
+            same = [folder.name for folder, other in splits.items() if other == split]
+            if len(same) > 1:
+                raise ValueError(f"{root}: {some(same)} are all read as the split {split}; make them one folder")
         if loose := images_in(root):
             names = some([path.name for path in loose])
             warnings.warn(f"{root}: skipped {count(len(loose), 'image')} next to train/: {names}", stacklevel=2)
@@ -92,18 +97,17 @@ def _read_classes(root: Path, folder: Path, split: str) -> list[Row]:
 
 
 def _check_names(root: Path, rows: Sequence[Row]) -> None:
-    """Raise ValueError for a class without a name, and for two that look the same: a space apart, or an accent."""
-    spellings: dict[str, set[str]] = {}
-    for row in rows:
-        spellings.setdefault(alike(row.label), set()).add(row.label)
-    twice = [repr(name) for spelled in spellings.values() if len(spelled) > 1 for name in sorted(spelled)]
+    """Raise ValueError for a class without a name, and for two that look the same; warn of near ones."""
+    labels = {row.label for row in rows}
+    twice = [repr(name) for spelled in together(labels, alike) for name in spelled]
     if twice:
         raise ValueError(
-            f"{root}: class folders whose names look the same: {some(twice)} (a space at an end, or an accent encoded "
-            "otherwise); give them one name"
+            f"{root}: class folders whose names look the same: {some(twice)} (a space, an accent encoded otherwise, "
+            "a character without width); give them one name"
         )
-    if "" in spellings:
+    if any(not alike(label) for label in labels):
         raise ValueError(f"{root}: a class folder's name is only space; rename it")
+    warn_of_near_names(root, labels, stacklevel=3)
 
 
 def _check_runs(root: Path, clutter: list[str]) -> None:
@@ -113,6 +117,10 @@ def _check_runs(root: Path, clutter: list[str]) -> None:
     """
     for run in (Path(file.path).parent for file in files_below(root, clutter) if file.name == "config.json"):
         if any((run / name).is_file() for name in ("metrics.jsonl", "model.safetensors")):
+            if run == root:
+                raise ValueError(
+                    f"{root} is a run directory, not one of images; give DATA, such as its config.json has"
+                )
             raise ValueError(
                 f"{run} is a run directory, whose plots would be read as images; move it out of {root}, and choose "
                 "another place for runs with --out"
@@ -132,6 +140,7 @@ def image_files(folder: Path) -> list[Path]:
     entries = list(files_below(folder))
     files = _named([Path(entry.path) for entry in entries if is_file(entry)])
     others = [path.name for path in files if path.suffix.lower() not in extensions() | HEIC]
+    others += sorted(entry.name for entry in entries if not is_file(entry) and Path(entry.path).exists())  # pipes
     heic = [path.name for path in files if path.suffix.lower() in HEIC - extensions()]
     _warn_of_broken_links(folder, entries)
     if heic:

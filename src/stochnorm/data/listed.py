@@ -41,7 +41,7 @@ class ListedPaths:
         """
         if _URL.match(name):
             raise ValueError(f"{where}: {name!r} is a URL; download the images, and list their paths in {self._root}")
-        if "\\" in name and not self._exists(name):
+        if ("\\" in name or name[1:2] == ":") and not self._exists(name):
             if _DRIVE.match(name):
                 raise ValueError(f"{where}: {name!r} is a path of another computer; write it relative to {self._root}")
             name = name.replace("\\", "/")

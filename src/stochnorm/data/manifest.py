@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import errno
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from stochnorm.data.csv_text import read_csv
 from stochnorm.data.listed import ListedPaths
+from stochnorm.data.spelling import alike, together, warn_of_near_names
 from stochnorm.spreadsheet import format_csv
 from stochnorm.text import count, some
 
-__all__ = ["Row", "Source", "alike", "findings", "format_manifest", "list_manifest", "read_manifest"]
+__all__ = ["Row", "Source", "findings", "format_manifest", "list_manifest", "read_manifest"]
 
 _LONGEST = 1000  # digits of a class name that is sorted by its value
-_EMPTY = {"nan", "<na>", "#n/a", "nat"}  # how tables write a missing value, and nobody a name
+_EMPTY = {"nan", "<na>", "nat", "\\n", "#n/a", "#ref!", "#value!", "#name?", "#null!", "#div/0!", "#num!"}
+"""How tables write a missing value or an error, and nobody a name; in small letters."""
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -79,13 +81,22 @@ def read_manifest(path: Path) -> Source:
         FileNotFoundError: Listed images do not exist.
     """
     source = list_manifest(path)
-    missing = [row.path for row in source.rows if not (source.root / row.path).is_file()]
+    missing = [row.path for row in source.rows if not _is_file(source.root / row.path)]
     if missing:
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(source.rows)} listed images do not exist under {source.root}: "
             f"{some(missing)}"
         )
     return source
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def list_manifest(path: Path, *, exact: bool = False) -> Source:
@@ -105,8 +116,8 @@ def list_manifest(path: Path, *, exact: bool = False) -> Source:
             or the file is not CSV. The message names file, line and value.
 
     Warns:
-        UserWarning: Labels that differ only in how accents are encoded are one class; labels seem to be joined by
-            another mark than "|".
+        UserWarning: Labels that look the same are one class; labels may be one (Cat and cat, 1 and 01), or a missing
+            value; labels seem to be joined by another mark than "|".
     """
     root = path.parent.resolve()
     listed = ListedPaths(path)
@@ -115,7 +126,10 @@ def list_manifest(path: Path, *, exact: bool = False) -> Source:
     columns, records = read_csv(path, exact=exact)
     multi_label = "labels" in columns
     if "path" not in columns or multi_label == ("label" in columns):
-        other = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in "".join(columns)), "")
+        other = next(
+            (name for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")) if mark in "".join(columns)),
+            "",
+        )
         raise ValueError(
             f"{path}: the first line must name the columns path,label[,split], got {','.join(columns) or 'nothing'}"
             + (f"; separate columns by commas, not {other}" if other else "")
@@ -135,9 +149,10 @@ def list_manifest(path: Path, *, exact: bool = False) -> Source:
         if not exact:
             for what, value in (("label", label), ("group", group)):
                 if value.lower() in _EMPTY:
+                    none = ", or leave it empty for none" if multi_label and what == "label" else ""
                     raise ValueError(
-                        f"{where}: the {what} of {name!r} is {value!r}, which is how tables write a missing value; "
-                        f"fill it in{', or leave it empty for none' if multi_label and what == 'label' else ''}"
+                        f"{where}: the {what} of {name!r} is {value!r}, which is how tables write a missing value or "
+                        f"an error; fill it in{none}"
                     )
             name = listed(name, where)
         if name in seen:
@@ -156,32 +171,23 @@ def list_manifest(path: Path, *, exact: bool = False) -> Source:
     return Source(root, rows, multi_label=multi_label, name=path.stem)
 
 
-def alike(name: str) -> str:
-    """Return what the spellings of a name have in common that look the same: no space around it, accents composed."""
-    return unicodedata.normalize("NFC", name).strip()
-
-
 def _with_one_spelling(path: Path, rows: list[Row], *, multi_label: bool) -> list[Row]:
     """Return the rows with one spelling for labels that look the same; warn of several."""
     labels = {name for row in rows for name in (findings(row.label) if multi_label else [row.label])}
-    if all(map(str.isascii, labels)):
-        return rows
-    spellings: dict[str, list[str]] = {}
-    for name in sorted(labels):
-        spellings.setdefault(alike(name), []).append(name)
-    several = [name for name, spelled in spellings.items() if len(spelled) > 1]
-    if not several:
-        return rows
-    warnings.warn(
-        f"{path}: {count(len(several), 'class')} spelled in several ways that look the same (accents apart or "
-        f"composed), read as one: {some(several)}",
-        stacklevel=3,
-    )
-    one = {name: spelled[0] for spelled in spellings.values() for name in spelled}
-    return [
-        row._replace(label="|".join(one[name] for name in findings(row.label)) if multi_label else one[row.label])
-        for row in rows
-    ]
+    several = together(labels, alike)
+    if several:
+        warnings.warn(
+            f"{path}: {count(len(several), 'class')} spelled in several ways that look the same (accents apart or "
+            f"composed, spaces, characters without width), read as one: {some([spelled[0] for spelled in several])}",
+            stacklevel=3,
+        )
+        one = {name: min(spelled, key=lambda name: name != alike(name)) for spelled in several for name in spelled}
+        labels = {one.get(name, name) for name in labels}
+        for number, row in enumerate(rows):
+            names = [one.get(name, name) for name in (findings(row.label) if multi_label else [row.label])]
+            rows[number] = row._replace(label="|".join(dict.fromkeys(names)))
+    warn_of_near_names(path, labels, stacklevel=3)
+    return rows
 
 
 def format_manifest(rows: Iterable[Row], *, multi_label: bool = False) -> str:

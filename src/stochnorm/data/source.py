@@ -9,6 +9,7 @@ from stochnorm.data.inventory import too_few_classes
 from stochnorm.data.manifest import Source, list_manifest, read_manifest
 from stochnorm.data.published.catalogue import BY_NAME, DATASETS, recognise
 from stochnorm.data.published.official import list_official, read_official
+from stochnorm.files import refuse_url
 
 __all__ = ["check_classes", "list_images", "read_images", "read_source"]
 
@@ -63,6 +64,7 @@ def _folder(path: Path) -> Path:
     """Return the path of a folder; raise an error that says what DATA can be if it is not one."""
     if path.is_dir():
         return path
+    refuse_url(path)
     formats = ", ".join(name for name in DATASETS if name not in BY_NAME)
     data = (
         "DATA is a folder with a folder per class, a CSV file with the columns path,label, the folder of a published "

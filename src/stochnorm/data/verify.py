@@ -9,6 +9,7 @@ from stochnorm.data.inventory import Report, report_of
 from stochnorm.data.manifest import list_manifest
 from stochnorm.data.published.catalogue import DATASETS, recognise
 from stochnorm.data.published.official import verify_official
+from stochnorm.files import refuse_url
 
 __all__ = ["verify"]
 
@@ -38,6 +39,7 @@ def verify(path: str | Path) -> Report:
     path = Path(path)
     manifest = path.is_file() and path.suffix.lower() == ".csv"
     if not manifest and not (path.is_dir() and any(entry.is_dir() for entry in path.iterdir())):
+        refuse_url(path)
         wanted = "; ".join(f"{d.title}: {', '.join(d.files)}" for d in DATASETS.values() if d.files)
         raise FileNotFoundError(
             f"{path}: has no lists of a known data set and no folder per class, and is not a CSV file; looked for "

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_images, read_source
 from stochnorm.data.images.readable import Track
-from stochnorm.data.manifest import SPLITS, alike, list_manifest
+from stochnorm.data.manifest import SPLITS, list_manifest
+from stochnorm.data.spelling import alike
 from stochnorm.evaluation.known_images import warn_of_known_images
 from stochnorm.evaluation.logits import evaluate_split
 from stochnorm.evaluation.result import Evaluation
@@ -16,6 +17,7 @@ from stochnorm.models import Classifier, load_classifier
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import launch
+from stochnorm.runs.images import changed_images
 from stochnorm.text import some
 
 __all__ = ["evaluate"]
@@ -141,7 +143,14 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
     if not run.config.is_file():
         raise ValueError(f"{run.path}: not a run directory, so there are no test images; give labelled images as DATA")
     data = FinetuneConfig.load(run.config).data
-    source = read_source(data)
+    try:
+        source = read_source(data)
+    except FileNotFoundError as error:
+        if Path(data).exists():
+            raise
+        raise FileNotFoundError(
+            f"{data}: the images of {run.path} are not there, as seen from {Path.cwd()}; give DATA"
+        ) from error
     names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
     if not names:
         raise ValueError(f"{run.path}: the run has no test images; give new labelled images as DATA")
@@ -151,5 +160,10 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
         raise FileNotFoundError(
             f"{data}: {len(missing)} of the run's {len(names)} test images no longer exist: {some(missing)}; restore "
             "them, or give DATA"
+        )
+    if changed := changed_images(run, source.root, set(names)):
+        raise ValueError(
+            f"{data}: {len(changed)} of the run's {len(names)} test images have changed since: {some(changed)}; "
+            "restore them, or give DATA"
         )
     return source, [there[name] for name in names]

@@ -11,6 +11,7 @@ from stochnorm.data.copies import copies
 from stochnorm.data.manifest import list_manifest
 from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
+from stochnorm.runs.images import changed_images
 from stochnorm.text import some
 
 __all__ = ["warn_of_known_images"]
@@ -29,6 +30,8 @@ def warn_of_known_images(run: Run, source: Source, rows: Sequence[Row], data: st
         root = list_images(FinetuneConfig.load(run.config).data).root
         known = [root / row.path for row in list_manifest(run.split, exact=True).rows if row.split != "test"]
         asked = [source.root / row.path for row in rows]
+        if changed := changed_images(run, root, {str(path.relative_to(root)) for path in known}):
+            raise ValueError(f"the run's own have changed since: {some(changed)}")
         seen_before = _copies(asked, known)
     except (OSError, ValueError) as error:
         text = f"cannot check whether images of {data} were used for training or selection ({error})"

@@ -12,6 +12,7 @@ from stochnorm.data.folder import image_files
 from stochnorm.data.images.batches import file_batches
 from stochnorm.evaluation.logits import predict_logits
 from stochnorm.evaluation.tasks import task_for
+from stochnorm.files import refuse_url
 from stochnorm.models import load_classifier
 from stochnorm.runs.hardware import launch
 
@@ -98,4 +99,5 @@ def _expand(images: str | Path | Iterable[str | Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
+            refuse_url(path)
             raise FileNotFoundError(f"{path}: no such image or folder")

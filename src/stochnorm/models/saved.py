@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stochnorm.data.images.preprocessing import Preprocessing
-from stochnorm.files import atomic_path
+from stochnorm.files import atomic_path, refuse_url
 from stochnorm.models.backbones import find_backbone
 from stochnorm.models.build import assemble
 from stochnorm.models.classifier import Classifier
@@ -87,6 +87,7 @@ def load_classifier(path: str | Path) -> Classifier:
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
+        refuse_url(path)
         raise FileNotFoundError(f"{file}: no such model; choose a run directory")
     try:
         about, state = _read(file)

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from stochnorm.files import refuse_url
 from stochnorm.models.digest import check_digest
 from stochnorm.models.weight_files import read_content
 from stochnorm.models.weight_sets import choose_set
@@ -82,8 +83,10 @@ def read_state_dict(path: Path, part: str = "") -> dict[str, Tensor]:
         MemoryError: It does not fit into memory.
     """
     if not path.is_file():
+        refuse_url(path)
+        what = "no weight file, but a device or a pipe" if path.exists() else "no such weight file"
         raise FileNotFoundError(
-            f"{path}: no such weight file; --weights takes a .safetensors or .pth file, a run directory, or auto, "
+            f"{path}: {what}; --weights takes a .safetensors or .pth file, a run directory, or auto, "
             "bundled, pretrained, random"
         )
     content = read_content(path)
@@ -98,7 +101,7 @@ def read_state_dict(path: Path, part: str = "") -> dict[str, Tensor]:
                 f"{path}: a state dict maps names to tensors, this one maps {key!r} to {type(value).__name__}; "
                 "save a model's state_dict()"
             )
-        if value.is_meta or value.is_quantized or value.layout != torch.strided or _is_packed(value):
+        if value.is_meta or value.is_quantized or value.is_nested or value.layout != torch.strided or _is_packed(value):
             raise ValueError(
                 f"{path}: {key} is a tensor of {_kind(value)}, not of plain numbers; use the weights from before they "
                 "were converted"
@@ -107,6 +110,8 @@ def read_state_dict(path: Path, part: str = "") -> dict[str, Tensor]:
             raise ValueError(
                 f"{path}: {key} has values that are not finite, since training had diverged; use another file"
             )
+        if key.endswith("running_var") and value.is_floating_point() and value.numel() and value.min() < 0:
+            raise ValueError(f"{path}: {key} has variances below 0, so the file is damaged; use another")
     return dict(content)
 
 
@@ -116,7 +121,11 @@ def _is_packed(tensor: Tensor) -> bool:
 
 
 def _kind(tensor: Tensor) -> str:
-    names = {"device meta, without values": tensor.is_meta, str(tensor.layout): tensor.layout != torch.strided}
+    names = {
+        "device meta, without values": tensor.is_meta,
+        "nested tensors": tensor.is_nested,
+        str(tensor.layout): tensor.layout != torch.strided,
+    }
     return next((name for name, is_it in names.items() if is_it), str(tensor.dtype)).removeprefix("torch.")
 
 

@@ -61,7 +61,7 @@ def report(
     reference: str = "vanilla",
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write the page on runs, and their tables (Markdown, LaTeX, CSV) beside it.
+    """Write the page on runs, and their tables (Markdown, LaTeX, CSV) beside it; into a pipe or device the page alone.
 
     Args:
         paths: Directories of runs or of comparisons, and files of records.
@@ -99,13 +99,16 @@ def report(
         page = (places[0] if places[0].is_dir() else places[0].parent) / "report.html"
     found = list(records.values())
     written = Output(page, PAGE, overwrite)
-    for output in (written, *(Output(page.parent / name, kind, overwrite) for name, kind in TABLES.items())):
+    if page.name in TABLES:
+        raise ValueError(f"{page} is the name of a table that is written beside the page; choose another --out")
+    tables = {} if written.streams else TABLES  # beside a device is no place for files
+    for output in (written, *(Output(page.parent / name, kind, overwrite) for name, kind in tables.items())):
         output.check()
     notes = [note for path in places for note in _failed(path)]
     with _readable(some([str(path) for path in places])):
         text = format_report(found, root=Path(), title=title, reference=reference, notes=notes)
     written.write(text)
-    return [page, *write_tables(found, page.parent, reference)]
+    return [page, *(write_tables(found, page.parent, reference) if tables else [])]
 
 
 def _failed(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
-from stochnorm.files import atomic_path, locked, write_text
+from stochnorm.files import atomic_path, locked, refuse_url, write_text
 from stochnorm.kinds import parse_json, read_json
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
@@ -213,6 +213,9 @@ class Run:
         there = next((path for path in (self.path, *self.path.parents) if path.exists()), self.path)
         if not there.is_dir() and there.exists():
             raise FileExistsError(f"{there} is a file, not a run directory; choose another out (--out)")
+        refuse_url(self.path)
+        if "::" in str(self.path.absolute()):
+            raise ValueError(f"{self.path}: Lightning takes :: for a chain of URLs; choose another out (--out)")
         if not self.path.resolve().name:
             raise FileExistsError(
                 f"{self.path} is the root of the disk, not a run directory; choose another out (--out)"

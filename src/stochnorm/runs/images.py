@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stochnorm.runs.directory import Run
 from stochnorm.spreadsheet import format_csv, plain
 from stochnorm.text import some
 
-__all__ = ["check_images", "images_kept"]
+__all__ = ["changed_images", "check_images", "images_kept"]
 
 _COLUMNS = ["path", "size", "mtime", "ctime", "inode", "digest"]
 _PART = 1 << 20  # bytes that are read at a time
@@ -56,14 +56,28 @@ def check_images(run: Run, root: Path) -> None:
     Raises:
         ValueError: Some have another content.
     """
-    if not run.images.is_file():
-        return
-    other = [path for path, stamp, digest in _read(run.images) if not _same(root / path, stamp, digest)]
-    if other:
+    if other := changed_images(run, root):
         raise ValueError(
             f"cannot resume {run.path}: {len(other)} of its images have changed since it began ({some(other)}); "
             "restore the images, or start again with --overwrite or another --out"
         )
+
+
+def changed_images(run: Run, root: Path, paths: Collection[str] | None = None) -> list[str]:
+    """Return the images of a run that have another content than those that it began with, or are not there.
+
+    Args:
+        run: The run; of one of an earlier version nothing is known.
+        root: Folder that the paths are relative to.
+        paths: The images to look at; None: all.
+    """
+    if not run.images.is_file():
+        return []
+    return [
+        path
+        for path, stamp, digest in _read(run.images)
+        if (paths is None or path in paths) and not _same(root / path, stamp, digest)
+    ]
 
 
 def _same(path: Path, stamp: Stamp, digest: str) -> bool:

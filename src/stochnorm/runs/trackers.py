@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stochnorm.files import write_text
+from stochnorm.files import sqlite_url, write_text
 
 __all__ = ["TRACKERS", "Trackers", "remove_tracker", "tracker_names"]
 
@@ -51,7 +51,7 @@ class _CSV(_Tracker):
     def __init__(self, folder: Path, settings: dict[str, Any], id: str | None) -> None:
         from lightning_fabric.loggers.csv_logs import CSVLogger
 
-        self.logger = CSVLogger(folder.parent, name=None, version=folder.name, flush_logs_every_n_steps=1)
+        self.logger = CSVLogger(folder.parent.absolute(), name=None, version=folder.name, flush_logs_every_n_steps=1)
 
 
 class _TensorBoard(_Tracker):
@@ -61,7 +61,9 @@ class _TensorBoard(_Tracker):
     def __init__(self, folder: Path, settings: dict[str, Any], id: str | None) -> None:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-        self.logger = TensorBoardLogger(folder.parent, name=None, version=folder.name, default_hp_metric=False)
+        self.logger = TensorBoardLogger(
+            folder.parent.absolute(), name=None, version=folder.name, default_hp_metric=False
+        )
         self._settings = settings
 
     def log(self, metrics: dict[str, float], step: int) -> None:
@@ -89,7 +91,7 @@ class _MLflow(_Tracker):
         self.logger = MLFlowLogger(
             os.environ.get("MLFLOW_EXPERIMENT_NAME", "stochnorm"),
             run_name=folder.parent.name,
-            tracking_uri=elsewhere or f"sqlite:///{folder / 'mlflow.db'}",
+            tracking_uri=elsewhere or sqlite_url(folder / "mlflow.db"),
             artifact_location=None if elsewhere else (folder / "artifacts").as_uri(),
             run_id=id,
         )

@@ -29,7 +29,7 @@ def save_checkpoint(fabric: Fabric, run: Run, state: dict[str, Any]) -> None:
         OSError: It cannot be written, or read back.
     """
     with atomic_path(run.checkpoint) if fabric.is_global_zero else nullcontext(run.checkpoint) as path:
-        fabric.save(path, state)
+        fabric.save(path.absolute(), state)  # Lightning expands ~, and takes what begins with http for a URL
         if fabric.is_global_zero:
             if damage := damage_of(path):
                 raise OSError(errno.EIO, f"it cannot be read back ({damage})")
@@ -92,7 +92,7 @@ def load_checkpoint(fabric: Fabric, run: Run, stateful: dict[str, Any]) -> dict[
     optimizer = stateful["optimizer"]
     own = {name: optimizer.defaults[name] for name in ("fused", "capturable") if name in optimizer.defaults}
     try:
-        state = fabric.load(run.checkpoint, dict(stateful), weights_only=True)
+        state = fabric.load(run.checkpoint.absolute(), dict(stateful), weights_only=True)
         processes = state["processes"]
     except Exception as error:  # a damaged file can raise anything
         if ran_out(error):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from stochnorm.files import check_lock
+from stochnorm.files import check_lock, sqlite_url
 from stochnorm.runs.config import FinetuneConfig, flat
 from stochnorm.tuning.space import searched
 
@@ -64,7 +64,7 @@ def open_study(optuna: Any, out: Path, storage: str, prune: bool) -> optuna.Stud
         try:
             return optuna.create_study(  # type: ignore[no-any-return]
                 study_name=out.resolve().name if storage else "stochnorm",
-                storage=storage or f"sqlite:///{out.resolve() / 'study.db'}",
+                storage=storage or sqlite_url(out.resolve() / "study.db"),
                 direction="maximize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=5) if prune else optuna.pruners.NopPruner(),
                 load_if_exists=True,

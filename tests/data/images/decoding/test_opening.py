@@ -160,6 +160,20 @@ def test_too_little_memory_stops_and_names_the_image(tmp_path: Path, monkeypatch
     assert caught.value.filename == str(tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("error", [OSError("out of memory error when reading image file"), RuntimeError("bad_alloc")])
+def test_too_little_memory_is_not_damage_whatever_a_decoder_calls_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (800, 600)).save(tmp_path / "x.png")
+
+    def load(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(OSError, match="not enough memory to decode an image of 800 x 600 pixels"):
+        decode(tmp_path / "x.png")
+
+
 def test_an_error_of_any_kind_that_a_decoder_raises_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     for error in (

@@ -87,6 +87,20 @@ def test_16_bits_are_divided_by_257(tmp_path: Path) -> None:
     assert np.array_equal(pixels(tmp_path / "wide.tif"), right)
 
 
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_packed_12_bits_are_divided_by_their_own_top(white_is_zero: bool, tmp_path: Path) -> None:
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1 - white_is_zero, 273: 122, 277: 1, 278: 1, 279: 6}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    assert len(head) == 122
+    (tmp_path / "x.tif").write_bytes(head + bytes.fromhex("000fff800123"))  # 0, 4095, 2048, 291
+    if white_is_zero:  # Pillow reads none
+        with pytest.raises(DamagedImageError, match="whose pixels are stored in a way that Pillow does not read"):
+            pixels(tmp_path / "x.tif")
+    else:
+        assert pixels(tmp_path / "x.tif")[..., 0].tolist() == [[0, 255, 128, 18]]
+
+
 def test_floats_have_one_scale_for_all_images(tmp_path: Path) -> None:
     """Not each its own, which would make a dark image and a light one the same."""
     values = RNG.random((16, 24)).astype(np.float32)
@@ -149,6 +163,15 @@ def test_premultiplied_alpha_is_divided_first(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "x.tif").read_bytes())
     data[data.index(struct.pack("<HHII", 338, 3, 1, 2)) + 8] = 1  # its alpha is premultiplied
     (tmp_path / "x.tif").write_bytes(data)
+    assert np.abs(pixels(tmp_path / "x.tif") - right).max() <= 2
+
+
+def test_premultiplied_grey_is_divided_first(tmp_path: Path) -> None:
+    Image.new("LA", (8, 8), (100, 128)).save(tmp_path / "x.tif")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    data[data.index(struct.pack("<HHII", 338, 3, 1, 2)) + 8] = 1
+    (tmp_path / "x.tif").write_bytes(data)
+    right = on_white(np.full((8, 8), 199), np.full((8, 8), 128))  # 100 of 128 is 199 of 255
     assert np.abs(pixels(tmp_path / "x.tif") - right).max() <= 2
 
 

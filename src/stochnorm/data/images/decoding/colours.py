@@ -10,6 +10,7 @@ from stochnorm.data.images.decoding.transparency import opacity
 
 __all__ = ["to_rgb"]
 
+_BITS = 258  # tag of TIFF
 _WHITE_IS_ZERO = 262, 0  # tag and value in TIFF
 
 
@@ -50,9 +51,12 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale wide grey values to 8 bits: integers from 0 to 65,535, floats from 0 to 1."""
+    """Scale wide grey values to 8 bits: integers from 0 to 65,535 (TIFF files of 12 bits: 4,095), floats 0 to 1."""
     values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})
     top, kind = (1.0, "floats") if image.mode == "F" else (65535.0, "32-bit integers")
+    if tags.get(_BITS) == (12,):  # packed, three bytes for two pixels
+        top = 4095.0
     if not np.isfinite(values).all():
         raise ValueError("its values are not all finite")
     low, high = values.min(), values.max()
@@ -62,6 +66,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             "images of the set alike"
         )
     tag, value = _WHITE_IS_ZERO
-    if getattr(image, "tag_v2", {}).get(tag) == value:
+    if tags.get(tag) == value:
         values = top - values
     return Image.fromarray((values * 255 / top).round().clip(0, 255).astype(np.uint8))

@@ -16,6 +16,10 @@ does (Ghostscript), and a format that no photograph has is no more than a way in
 HEIC = frozenset({".heic", ".heif", ".hif"})
 """Extensions of HEIC images, in lower case. Pillow does not read them."""
 
+_UNREAD = (
+    "an image whose head is damaged, or whose pixels are stored in a way that Pillow does not read, such as several "
+    "floats each: convert it to PNG"
+)
 _OTHERS = (
     (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC image, which is not read: convert it to JPEG"),
     (rb"....ftyp|RIFF....AVI|\x1aE\xdf\xa3|\x00\x00\x01[\xb3\xba]", "a video: take images out of it"),
@@ -30,7 +34,7 @@ _OTHERS = (
     (rb"version https://git-lfs", "a pointer of Git LFS, not the image: get the image with git lfs pull"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing: convert it to PNG"),
     (rb"(?i)\s*(<!doctype html|<html|<head)", "a web page, not an image: the download failed"),
-    (rb"\xff\xd8\xff|\x89PNG|II\*\x00|MM\x00\*|GIF8|RIFF....WEBP", "an image whose head is damaged"),
+    (rb"\xff\xd8\xff|\x89PNG|II\*\x00|MM\x00\*|GIF8|RIFF....WEBP", _UNREAD),
     (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "an archive: unpack it"),
 )  # fmt: skip
 

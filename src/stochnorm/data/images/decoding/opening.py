@@ -15,6 +15,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from stochnorm.data.images.decoding.formats import readers, what_it_is
+from stochnorm.errors import ran_out
 
 __all__ = ["DamagedImageError", "opened"]
 
@@ -56,10 +57,10 @@ def opened(path: Path, *, head: bool = False) -> Iterator[Image.Image]:
         except UnidentifiedImageError as error:
             file.seek(0)
             raise DamagedImageError.of(path, what_it_is(file.read(_HEAD))) from error
-        except MemoryError as error:
-            size = "" if image is None else f" of {image.width:,} x {image.height:,} pixels"
-            raise OSError(errno.ENOMEM, f"not enough memory to decode an image{size}", str(path)) from error
         except Exception as error:  # decoders raise errors of any kind for damaged data
+            if ran_out(error):
+                size = "" if image is None else f" of {image.width:,} x {image.height:,} pixels"
+                raise OSError(errno.ENOMEM, f"not enough memory to decode an image{size}", str(path)) from error
             if head and isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise _of_disk(path, error) from error
             raise DamagedImageError.of(path, " ".join(str(error).split()) or type(error).__name__) from error

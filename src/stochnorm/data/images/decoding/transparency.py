@@ -29,4 +29,6 @@ def opacity(image: Image.Image) -> Image.Image | None:
         if not isinstance(value, int):
             return None
         return Image.fromarray(np.where(np.asarray(image) == value, 0, 255).astype(np.uint8))
+    if image.mode == "La":  # grey that is multiplied by its alpha, which Pillow converts to nothing else
+        image = image.convert("LA")
     return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
