@@ -13,6 +13,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 __all__ = ["check_kinds", "parse_json", "read_json"]
 
+_LARGE = " of 64 bits"
+
 
 def read_json(path: Path, kind: Any, remedy: str) -> Any:
     """Return the content of a JSON file of a known kind.
@@ -52,7 +54,8 @@ def parse_json(text: str, kind: Any) -> Any:
 
 
 def check_kinds(kind: type, settings: Mapping[str, Any]) -> None:
-    """Raise TypeError where a value, as JSON has it, is not of its field's type; name the field.
+    """Raise TypeError where a value, as JSON has it, is not of its field's type, ValueError for an integer beyond 64
+    bits; name the field.
 
     Args:
         kind: The dataclass.
@@ -60,7 +63,7 @@ def check_kinds(kind: type, settings: Mapping[str, Any]) -> None:
     """
     for name, value in settings.items():
         if fault := _fault(value, _hints(kind).get(name, Any), name):
-            raise TypeError(fault)
+            raise (ValueError if type(value) is int and _LARGE in fault else TypeError)(fault)
 
 
 _hints = cache(get_type_hints)
@@ -99,7 +102,7 @@ def _inside(name: str, key: str) -> str:
 
 def _refusal(value: Any, hint: Any, name: str) -> str:
     shown = repr(value)
-    size = " of 64 bits" if type(value) is int and hint in (int, float) else ""
+    size = _LARGE if type(value) is int and hint in (int, float) else ""
     return f"{name or 'it'} must be {_words(hint)}{size}, got {shown if len(shown) < 60 else f'{shown[:60]}...'}"
 
 

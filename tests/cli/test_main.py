@@ -179,6 +179,11 @@ def test_warnings_are_lines(photos: Path, tmp_path: Path, tiny_options: list[str
     assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")
 
 
+def test_a_number_beyond_64_bits_is_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", str(photos), "--seed", "9" * 20]) == 1
+    assert capsys.readouterr().err == f"error: seed must be int of 64 bits, got {'9' * 20}\n"
+
+
 def test_ctrl_c_while_the_command_is_imported_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

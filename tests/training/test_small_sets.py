@@ -49,3 +49,12 @@ def test_a_class_without_validation_images_is_named(
     (photos / "list.csv").write_text(format_manifest(rows))
     with pytest.warns(UserWarning, match="no validation image of 1 class, whose mistakes .* sees: red; add"):
         finetune(config(photos / "list.csv", tmp_path / "run", steps=1), quiet=True)
+
+
+@pytest.mark.parametrize("size", [1, 16, 31])
+def test_images_smaller_than_what_networks_halve_away_are_refused(
+    photos: Path, tmp_path: Path, config: Callable[..., FinetuneConfig], size: int
+) -> None:
+    with pytest.raises(ValueError, match=f"image_size {size} leaves nothing of an image, .* give --image-size 32"):
+        finetune(config(photos, tmp_path / "run", image_size=size), quiet=True)
+    assert not (tmp_path / "run").exists()

@@ -25,6 +25,7 @@ BOOKKEEPING = (
 )  # fmt: skip
 _DIVIDING = ("split_lists", "pool_val", "test_fraction", "test_seed")
 _MOST_EVALUATIONS = 15  # by default
+_LEAST_SIDE = 32  # pixels
 # The settings of the first version. A later one is in a run's name only where it is not the default.
 _FIRST = (
     "data method backbone weights steps batch_size image_size lr head_lr_factor momentum weight_decay decay_norm_bias "
@@ -90,11 +91,16 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         return asked or ("" if self.select == "last" else f"select {self.select}")
 
     def check_used(self) -> None:
-        """Raise ValueError where a setting that the method does not use is not the default.
+        """Raise ValueError where a setting that the method does not use is not the default, or no run can begin.
 
         Raises:
-            ValueError: The message names the setting and the methods that use it.
+            ValueError: The message names the setting, and what to do.
         """
+        if 0 < self.image_size < _LEAST_SIDE:  # and in bfloat16 CPUs compute wrong gradients where a map is one pixel
+            raise ValueError(
+                f"image_size {self.image_size} leaves nothing of an image, whose side networks halve five times; give "
+                f"--image-size {_LEAST_SIDE} or more: smaller images are enlarged"
+            )
         if not self.val_fraction and (chooser := self._chooser()):
             raise ValueError(f"val_fraction 0 leaves no image for {chooser} to choose by; give a fraction such as 0.2")
         for method in methods_of(self.method):

@@ -39,7 +39,7 @@ class RunSettings:
     batch_size: Annotated[int, Range(2)] = 32
     """Images per step, over all processes."""
     image_size: Annotated[int, Range(0)] = 0
-    """Side of the network's input, pixels; 0 for that of the backbone's weights, such as 224."""
+    """Side of the network's input, pixels, 32 at least; 0 for that of the backbone's weights, such as 224."""
     lr: Annotated[float, Range(0, above=True), Search(3e-4, 3e-2)] = 0.003
     """Learning rate of the backbone."""
     head_lr_factor: Annotated[float | None, Range(0, above=True)] = None
