@@ -12,7 +12,9 @@ import stochnorm
 import stochnorm.nn
 
 _TRITON = ("tiles", "forward", "backward", "launch", "autograd")
+_INTEGRATIONS = {"lightning": "pytorch_lightning", "transformers": "transformers", "fastai": "fastai"}
 collect_ignore = [] if find_spec("triton") else [f"src/stochnorm/nn/cuda/{name}.py" for name in _TRITON]
+collect_ignore += [f"src/stochnorm/integrations/{name}.py" for name, of in _INTEGRATIONS.items() if not find_spec(of)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,7 +22,7 @@ FLOORS = [
     {"evaluation", "report"},
     {"runs"},
     {"models", "methods"},
-    {"regularizers", "data"},
+    {"regularizers", "data", "integrations"},
     {"nn"},
     {"plotting"},
     {"outputs"},
