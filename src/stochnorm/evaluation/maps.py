@@ -24,8 +24,8 @@ def activation_maps(classifier: Classifier, images: Tensor, targets: Tensor) -> 
 
     $$M = \mathrm{relu} \sum_c \mathrm{relu}(\partial y / \partial A_c) \, A_c,$$
 
-    divided by its largest value; that of the stage before the last goes through tanh(2 M). Both maps are enlarged to the
-    image, and the larger one counts at each pixel.
+    divided by its largest value; that of the stage before the last goes through tanh(2 M). Both maps are enlarged to
+    the image, and the larger one counts at each pixel.
 
     Args:
         classifier: The network; its parameters get no gradients.
