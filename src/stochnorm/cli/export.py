@@ -31,7 +31,7 @@ class Export:
     """Maximum number of images of the check."""
     calibration: int = 128
     """Number of training images that int8 is calibrated on."""
-    max_drop: float = 2.0
+    max_drop: float = 5.0
     """Largest fall of the score that is accepted, points."""
     push: str = ""
     """OWNER/NAME: repository on the Hugging Face Hub to push the files and a model card to."""

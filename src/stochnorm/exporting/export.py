@@ -73,7 +73,7 @@ def export(
     check: bool = True,
     images: int = 1000,
     calibration: int = 128,
-    max_drop: float = 2.0,
+    max_drop: float = 5.0,
     overwrite: bool = False,
     repository: str = "",
     public: bool = False,

@@ -113,8 +113,8 @@ def _write_torch(model: Deployed, about: dict[str, Any], path: Path) -> None:
 def _write_torchscript(model: Deployed, about: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     with _quiet(), torch.no_grad():
-        traced: Any = torch.jit.trace(model, (example(model, about),), check_trace=False)
-        torch.jit.save(traced, buffer, _extra_files={f"{KEY}.json": json.dumps(about)})  # type: ignore[no-untyped-call]
+        traced: Any = torch.jit.trace(model, (example(model, about),), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files={f"{KEY}.json": json.dumps(about)})
     path.write_bytes(buffer.getvalue())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ class Squares(nn.Module):
         - Output: (b, 3, input_size, input_size), float32, in [0, 255].
     """
 
+    border: Tensor
+
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self._preprocessing = preprocessing
@@ -57,7 +60,8 @@ class Squares(nn.Module):
         if wanted.fit == "crop":
             side = torch.sym_min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            pixels = F.pad(pixels, (-left, side + left - width, -top, side + top - height))  # backed sizes, not slices
+            lines: Any = (-left, side + left - width, -top, side + top - height)
+            pixels = F.pad(pixels, lines)  # not slices, whose sizes torch.export does not know
         elif wanted.fit == "pad":
             side = torch.sym_max(height, width)
             top, left = (side - height) // 2, (side - width) // 2
@@ -97,4 +101,5 @@ class Deployed(nn.Module):
         logits = self.network(pixels).float()
         if self._flip:
             logits = (logits + self.network(pixels.flip(-1)).float()) / 2
-        return logits.sigmoid() if self._multi_label else logits.softmax(-1)
+        probabilities: Tensor = logits.sigmoid() if self._multi_label else logits.softmax(-1)
+        return probabilities

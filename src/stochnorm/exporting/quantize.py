@@ -15,6 +15,10 @@ from stochnorm.exporting.formats import label_onnx
 __all__ = ["quantize"]
 
 
+_OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "ReduceMean", "Clip", "Relu"]
+"""With the activations: else the output of a convolution has the range from before its ReLU6, which costs many digits."""
+
+
 def quantize(model: Path, about: dict[str, Any], inputs: Iterable[Tensor], path: Path) -> None:
     """Write an ONNX model whose convolutions and matrix products are of 8-bit integers.
 
@@ -49,7 +53,7 @@ def quantize(model: Path, about: dict[str, Any], inputs: Iterable[Tensor], path:
                 str(half_way),
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "ReduceMean"],
+                op_types_to_quantize=_OPERATIONS,
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
