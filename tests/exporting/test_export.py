@@ -144,7 +144,7 @@ def test_onnx_says_classes_preprocessing_and_open_sizes(onnx_files: Export, clas
         assert about["precision"] == precision
         assert about["threshold"] == "null"
         assert json.loads(about["preprocessing"]) == {
-            "in_graph": False, "fit": "squash", "resize": 37, "crop": 32, "interpolation": "bicubic", "antialias": True,
+            "in_graph": False, "fit": "squash", "resize": 37, "crop": 32, "interpolation": "bilinear", "antialias": True,
             "scale": 1 / 255, "mean": list(classifier.preprocessing.mean), "std": list(classifier.preprocessing.std),
             "flip": False,
         }  # fmt: skip
@@ -250,9 +250,8 @@ def test_nothing_of_others_is_replaced(run: Run, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is no file of"):  # the run itself
         export(run.path, "safetensors", run.model, check=False)
     assert (notes / "a.txt").read_text() == "mine"
-    again = [export(run.path, "torchscript", tmp_path / "x.pt", check=False).files[0].size for _ in range(2)]
-    assert again[0] == again[1]
-    for _ in range(2):
+    for _ in range(2):  # its own are
+        export(run.path, "torchscript", tmp_path / "x.pt", check=False)
         export(run.path, "timm", tmp_path / "folder", check=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "notes", "x.pt"]
 

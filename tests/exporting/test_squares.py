@@ -28,4 +28,4 @@ def test_squares_are_those_of_the_run(tmp_path: Path, fit: Any, interpolation: s
     away = (found - wanted).abs()
     if fit == "squash":
         assert away.max() <= 2
-    assert away.mean() < (1 if fit == "squash" else 4)  # crop and pad round to whole pixels in other places
+    assert away.mean() < (1 if fit == "squash" else 10)  # crop and pad round to whole pixels in other places
