@@ -25,9 +25,7 @@ from stochnorm.models import Classifier
 from stochnorm.runs.directory import Run
 from stochnorm.runs.predictions import Predictions, read_predictions
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit:FutureWarning", "ignore::DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore::DeprecationWarning")
 
 SETTINGS: dict[str, Any] = {
     "backbone": "test_resnet", "weights": "random", "image_size": 32, "batch_size": 8, "steps": 12, "eval_every": 4,
@@ -152,9 +150,7 @@ def test_onnx_says_classes_preprocessing_and_open_sizes(onnx_files: Export, clas
         assert (given.name, given.shape, returned.shape) == ("images", ["batch", 3, 32, 32], ["batch", 3])
 
 
-def test_timm_loads_the_folder_with_equal_logits(
-    other_files: Export, images: Images, classifier: Classifier
-) -> None:
+def test_timm_loads_the_folder_with_equal_logits(other_files: Export, images: Images, classifier: Classifier) -> None:
     model: Any = timm.create_model(f"local-dir:{file_of(other_files, 'timm')}", pretrained=True).eval()
     with torch.no_grad():
         assert torch.equal(model(images.inputs()), classifier.model(images.inputs()))
@@ -173,7 +169,13 @@ def test_the_model_card_has_data_method_figures_and_limits(other_files: Export, 
     test = run.read_result()["test"]
     low, high = test["top1_interval"]
     assert f"| test | 6 | {test['top1']:.1f} % | {low:.1f} to {high:.1f} |" in card
-    for said in ("library_name: timm", "`photos`; images: 18 train, 6 val, 6 test", "`stochnorm`", "## Limits", "random"):
+    for said in (
+        "library_name: timm",
+        "`photos`; images: 18 train, 6 val, 6 test",
+        "`stochnorm`",
+        "## Limits",
+        "random",
+    ):
         assert said in card
     assert str(run.path.parent) not in card
 

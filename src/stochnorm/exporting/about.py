@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import Any
 
-import stochnorm
 from stochnorm.models import Classifier
 
 __all__ = ["KEY", "about_of", "as_texts", "licence_of", "threshold_of"]
@@ -61,7 +61,7 @@ def about_of(
         dtype = "float32" if output == "probabilities" or precision == "fp32" else "float16"
         shape = {"dtype": dtype, "shape": ["batch", 3, side, side], "colours": "RGB"}
     return {
-        "made_by": f"stochnorm {stochnorm.__version__}",
+        "made_by": f"stochnorm {version('stochnorm')}",
         "run": name,
         "backbone": classifier.backbone,
         "classes": list(classifier.classes),

@@ -148,6 +148,7 @@ class _Job:
     def __init__(self, classifier: Classifier, run: Run, request: Request, calibration: int, max_drop: float) -> None:
         self._classifier, self._run, self._request = classifier, run, request
         self._calibration, self._max_drop = calibration, max_drop
+        self._whole: Path | None = None  # the ONNX file in fp32, which int8 is made from
 
     def reference(self, most: int) -> Reference:
         """Return the run's predictions for its test images, or those of validation."""
@@ -181,6 +182,8 @@ class _Job:
             else:
                 FORMATS[wanted.format].write(model, about, temporary)
             found = self._checked(wanted, temporary, model, reference)
+        if (wanted.format, wanted.precision) == ("onnx", "fp32"):
+            self._whole = wanted.path
         return Exported(wanted.path, wanted.format, wanted.precision, wanted.path.stat().st_size, about, found)
 
     def _write_folder(
@@ -204,8 +207,10 @@ class _Job:
                 yield images.raw(i) if self._request.preprocess else images.inputs_of(i)
 
         with tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder) / "fp32.onnx"
-            FORMATS["onnx"].write(model, about, whole)
+            whole = self._whole
+            if whole is None:
+                whole = Path(folder) / "fp32.onnx"
+                FORMATS["onnx"].write(model, about, whole)
             quantize(whole, about, inputs(), path)
 
     @torch.no_grad()

@@ -88,7 +88,9 @@ def _write_onnx(model: Deployed, about: dict[str, Any], path: Path) -> None:
 
 
 def label_onnx(proto: Any, about: dict[str, Any]) -> None:
-    """Put the metadata, and the names of the open sizes, into an ONNX model."""
+    """Put the metadata, and the names of the open sizes, into an ONNX model; say whether BatchNorm is left."""
+    plain = any(node.op_type == "BatchNormalization" for node in proto.graph.node)  # PyTorch's exporter folds most
+    about["batch_norm"] = "plain" if plain else "folded"
     del proto.metadata_props[:]
     for key, text in as_texts(about).items():
         proto.metadata_props.add(key=key, value=text)
