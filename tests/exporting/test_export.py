@@ -142,8 +142,8 @@ def test_onnx_says_classes_preprocessing_and_open_sizes(onnx_files: Export, clas
         assert about["precision"] == precision
         assert about["threshold"] == "null"
         assert json.loads(about["preprocessing"]) == {
-            "in_graph": False, "fit": "squash", "resize": 37, "crop": 32, "interpolation": "bilinear", "antialias": True,
-            "scale": 1 / 255, "mean": list(classifier.preprocessing.mean), "std": list(classifier.preprocessing.std),
+            "in_graph": False, "fit": "squash", "resize": 37, "crop": 32, "interpolation": "bilinear",
+            "antialias": True, "scale": 1 / 255, "mean": list(classifier.preprocessing.mean), "std": list(classifier.preprocessing.std),
             "flip": False,
         }  # fmt: skip
         (given,), (returned,) = session.get_inputs(), session.get_outputs()

@@ -16,7 +16,7 @@ __all__ = ["quantize"]
 
 
 _OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "ReduceMean", "Clip", "Relu"]
-"""With the activations: else the output of a convolution has the range from before its ReLU6, which costs many digits."""
+"""With the activations: else the output of a convolution has the range from before its ReLU6, which costs digits."""
 
 
 def quantize(model: Path, about: dict[str, Any], inputs: Iterable[Tensor], path: Path) -> None:
