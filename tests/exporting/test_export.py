@@ -141,11 +141,10 @@ def test_onnx_says_classes_preprocessing_and_open_sizes(onnx_files: Export, clas
         assert json.loads(about["classes"]) == ["blue", "green", "red"]
         assert about["precision"] == precision
         assert about["threshold"] == "null"
-        assert json.loads(about["preprocessing"]) == {
-            "in_graph": False, "fit": "squash", "resize": 37, "crop": 32, "interpolation": "bilinear",
-            "antialias": True, "scale": 1 / 255, "mean": list(classifier.preprocessing.mean), "std": list(classifier.preprocessing.std),
-            "flip": False,
-        }  # fmt: skip
+        how = json.loads(about["preprocessing"])
+        assert (how["fit"], how["resize"], how["crop"], how["interpolation"]) == ("squash", 37, 32, "bilinear")
+        assert (how["mean"], how["std"]) == (list(classifier.preprocessing.mean), list(classifier.preprocessing.std))
+        assert not how["in_graph"]
         (given,), (returned,) = session.get_inputs(), session.get_outputs()
         assert (given.name, given.shape, returned.shape) == ("images", ["batch", 3, 32, 32], ["batch", 3])
 
