@@ -58,8 +58,7 @@ def about_of(
         shape: dict[str, Any] = {"dtype": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     else:
         side = wanted.input_size
-        dtype = "float32" if output == "probabilities" or precision == "fp32" else "float16"
-        shape = {"dtype": dtype, "shape": ["batch", 3, side, side], "colours": "RGB"}
+        shape = {"dtype": "float32", "shape": ["batch", 3, side, side], "colours": "RGB"}
     return {
         "made_by": f"stochnorm {version('stochnorm')}",
         "run": name,

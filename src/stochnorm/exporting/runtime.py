@@ -42,8 +42,7 @@ def opened(path: Path, format: str, model: Deployed) -> Model:
         import timm
 
         network: nn.Module = timm.create_model(f"local-dir:{path.resolve()}", pretrained=True).eval()
-        half = next(network.parameters()).dtype == torch.float16
-        filled.network = network.half() if half else network
+        filled.network = network.to(next(model.parameters()).dtype)  # timm computes in float32 until told otherwise
         return filled
     from safetensors.torch import load_file
 
