@@ -72,7 +72,7 @@ def model_card(run: Run, classifier: Classifier, about: dict[str, Any], format: 
     parts = [
         "\n".join([*head, "---"]),
         f"# {_plain(name)}",
-        f"{_plain(classifier.backbone)}, fine-tuned with [stochnorm](https://pypi.org/project/stochnorm/) to tell "
+        f"{_plain(classifier.backbone)}, fine-tuned with stochnorm to tell "
         f"{len(classifier.classes)} {'findings' if classifier.multi_label else 'classes'} of images apart: "
         + ", ".join(_plain(each) for each in classifier.classes)
         + ".",

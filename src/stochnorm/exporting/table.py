@@ -16,7 +16,7 @@ __all__ = ["show"]
 def show(done: Export, console: Console) -> None:
     """Print a row per file, and how the files were checked."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", overflow="fold")
+    table.add_column("format")
     for title in ("precision", "MB", "ms", "differs", "same %", "score %", "change"):
         table.add_column(title, justify="right", no_wrap=True)
     if done.score is not None:
@@ -29,7 +29,7 @@ def show(done: Export, console: Console) -> None:
             if check.score is not None and check.change is not None:
                 score = [f"{check.score:.1f}", signed(check.change, 1)]
             numbers = [f"{check.latency:.1f}", f"{check.difference:.1g}", f"{check.agreement:.1f}", *score]
-        table.add_row(escape(file.path.name), file.precision, f"{file.size / 1e6:.2f}", *numbers)
+        table.add_row(file.format, file.precision, f"{file.size / 1e6:.2f}", *numbers)
     console.print(table)
     if check := done.files[0].check:
         console.print(
