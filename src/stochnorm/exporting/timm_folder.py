@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -83,4 +82,3 @@ def write_timm(
         if folder.is_dir():
             folder.replace(Path(temporary) / "old")
         half_written.replace(folder)
-    shutil.rmtree(temporary, ignore_errors=True)
