@@ -18,7 +18,7 @@ FLOORS = [
     {"paper"},
     {"comparison"},
     {"doctor", "tuning"},
-    {"training"},
+    {"training", "exporting"},
     {"evaluation", "report"},
     {"runs"},
     {"models", "methods"},
@@ -38,6 +38,7 @@ NEVER = {
     "methods": {"runs"},
     "report": {"training", "comparison"},
     "evaluation": {"training"},
+    "exporting": {"training", "report"},
 }
 """Besides what the floors say."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stochnorm.evaluation.evaluate import evaluate
     from stochnorm.evaluation.predict import Prediction, predict
     from stochnorm.evaluation.result import Evaluation
+    from stochnorm.exporting.export import Export, Exported, export
     from stochnorm.methods.bituning import BiTuningConfig
     from stochnorm.methods.bss import BSSConfig
     from stochnorm.methods.cotuning import CoTuningConfig
@@ -56,6 +57,8 @@ __all__ = [
     "DELTAConfig",
     "Diagnosis",
     "Evaluation",
+    "Export",
+    "Exported",
     "FinetuneConfig",
     "Grid",
     "L2SPConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "convert_batch_instance",
     "diagnose",
     "evaluate",
+    "export",
     "find_lr",
     "finetune",
     "freeze",
@@ -101,6 +105,8 @@ _LAZY = {
     "DELTAConfig": "stochnorm.methods.delta",
     "Diagnosis": "stochnorm.doctor.diagnosis",
     "Evaluation": "stochnorm.evaluation.result",
+    "Export": "stochnorm.exporting.export",
+    "Exported": "stochnorm.exporting.export",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
     "L2SPConfig": "stochnorm.methods.l2sp",
@@ -122,6 +128,7 @@ _LAZY = {
     "convert_batch_instance": "stochnorm.nn",
     "diagnose": "stochnorm.doctor.diagnose",
     "evaluate": "stochnorm.evaluation.evaluate",
+    "export": "stochnorm.exporting.export",
     "find_lr": "stochnorm.training.find_lr",
     "finetune": "stochnorm.training.finetune",
     "freeze": "stochnorm.nn",

@@ -14,7 +14,7 @@ from stochnorm.files import check_target, explained, write_all, write_text
 __all__ = ["LAYERS", "METRICS", "PAGE", "PICTURE", "PREDICTIONS", "RATE", "TABLES", "Kind", "Output"]
 
 _RECORDS = {"test_predictions.csv"}  # files of a run that are of a kind below
-_HEAD = 4096  # bytes that tell what a file is
+_HEAD = 4096  # bytes that tell what a file is, at its beginning and at its end
 
 
 class Kind(NamedTuple):
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     begins: tuple[bytes, ...]
     """One of these is its beginning."""
     holds: bytes = b""
-    """This is among its first bytes."""
+    """This is among its first bytes, or its last: a ZIP file has its list of names there."""
 
 
 PREDICTIONS = Kind("predictions", (b"path,predicted,probability,p(", b"path,label,predicted,probability,p("))
@@ -118,7 +118,9 @@ class Output:
         """Whether the file that is there is of the kind, or empty."""
         with self.path.open("rb") as file:
             head = file.read(_HEAD)
-        return not head or (head.startswith(self.kind.begins) and self.kind.holds in head)
+            file.seek(max(file.seek(0, os.SEEK_END) - _HEAD, 0))
+            tail = file.read(_HEAD)
+        return not head or (head.startswith(self.kind.begins) and (self.kind.holds in head or self.kind.holds in tail))
 
 
 def _is_open_file(path: Path) -> bool:

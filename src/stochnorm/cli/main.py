@@ -25,6 +25,7 @@ COMMANDS = {
     "finetune": "finetune.Finetune",
     "predict": "predict.Predict",
     "evaluate": "evaluate.Evaluate",
+    "export": "export.Export",
     "find-lr": "find_lr.FindLr",
     "tune": "tune.Tune",
     "compare": "compare.Compare",
