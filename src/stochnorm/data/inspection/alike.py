@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
 
 from stochnorm.data.copies import copies
@@ -45,7 +44,6 @@ def findings_of_pairs(rows: Sequence[Row], near: Sequence[Pair], same: Sequence[
         same: Places of images with the same bytes.
     """
     group = {i: number for number, members in enumerate(same) for i in members}
-    # All pairs of a few copies; of very many, each with the first of each split and class.
     exact = [pair for members in same for pair in _chained(rows, members)]
     found: dict[tuple[str, int], Finding] = {}
 
@@ -61,7 +59,8 @@ def findings_of_pairs(rows: Sequence[Row], near: Sequence[Pair], same: Sequence[
     for first, second, value in words:
         one, other = rows[first], rows[second]
         if one.split != other.split:
-            tell("leak", *sorted((second, first), key=lambda i: -_SPLITS.index(rows[i].split)), value)
+            by_split = sorted((first, second), key=lambda i: _SPLITS.index(rows[i].split))
+            tell("leak", by_split[1], by_split[0], value)
         if one.label != other.label:
             tell("contradiction", second, first, value)
         if one.split == other.split and one.label == other.label:
@@ -70,10 +69,11 @@ def findings_of_pairs(rows: Sequence[Row], near: Sequence[Pair], same: Sequence[
 
 
 def _chained(rows: Sequence[Row], members: Sequence[int]) -> list[tuple[int, int]]:
-    key: Callable[[int], tuple[str, str]] = lambda i: (rows[i].split, rows[i].label)  # noqa: E731
-    heads = {key(i): i for i in reversed(members)}
-    pairs = [(heads[key(i)], i) for i in members if heads[key(i)] != i]
-    return [*combinations(sorted(heads.values()), 2), *pairs]
+    """Return pairs of copies: each with the first of each split and class, so that they are few for many copies."""
+    heads: dict[tuple[str, str], int] = {}
+    for i in members:
+        heads.setdefault((rows[i].split, rows[i].label), i)
+    return sorted({(min(i, head), max(i, head)) for i in members for head in heads.values() if i != head})
 
 
 def _nearness(pair: Pair) -> str:

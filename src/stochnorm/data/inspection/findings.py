@@ -31,7 +31,8 @@ KINDS = {
         "or keep them in one split with a column group.",
     ),
     "contradiction": Kind(
-        "Copies under several classes", "The same image has two labels, and one of them is wrong. Decide which."
+        "Copies under several classes",
+        "An image and its (near) copy have two labels. One of them is wrong, or a small detail tells the images apart.",
     ),
     "duplicate": Kind(
         "Copies within a class",

@@ -111,5 +111,7 @@ def _words(finding: Finding) -> str:
         return finding.value
     if finding.other is None:
         return f"{finding.image.path} ({finding.value})"
-    labels = [f" ({row.label or 'none'})" if finding.kind == "contradiction" else "" for row in (finding.image, finding.other)]
+    labels = [
+        f" ({row.label or 'none'})" if finding.kind == "contradiction" else "" for row in (finding.image, finding.other)
+    ]
     return f"{finding.image.path}{labels[0]} = {finding.other.path}{labels[1]}"

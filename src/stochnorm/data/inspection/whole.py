@@ -11,7 +11,7 @@ from scipy.stats.contingency import crosstab
 
 from stochnorm.data.inspection.findings import Finding
 from stochnorm.data.inspection.look import Look
-from stochnorm.data.manifest import Row, Source, findings
+from stochnorm.data.manifest import Source, findings
 from stochnorm.text import printable
 
 __all__ = ["association", "odd_classes", "shortcuts"]
