@@ -143,8 +143,10 @@ def test_a_camera_that_tells_splits_apart_is_found(shop: Path) -> None:
             image.save(path, exif=exif)
     found = inspect_data(shop)
     assert found.cameras == {"Nikon X": 30, "Canon X": 30}
-    assert [f.value for f in found.findings] == ["camera tells splits apart: test is 100 % Canon X; train is 100 % Nikon X"]
-    assert "2 cameras by EXIF: Nikon X (30), Canon X (30)" in str(found)
+    assert [f.value for f in found.findings] == [
+        "camera tells splits apart: test is 100 % Canon X; train is 100 % Nikon X"
+    ]
+    assert "2 cameras by EXIF: Canon X (30), Nikon X (30)" in str(found)
 
 
 def test_listed_images_that_do_not_exist_are_unreadable(shop: Path) -> None:
@@ -160,10 +162,37 @@ def test_findings_are_a_row_each_and_safe_in_a_spreadsheet(shop: Path) -> None:
     (shop / f"train/{CLASSES[0]}/broken.jpg").write_bytes(b"")
     header, unreadable, leak = inspect_data(shop).csv().splitlines()
     assert header == "kind,path,other path,value,label,other label,split,other split"
-    assert unreadable.startswith("unreadable,train/Asparagus/broken.jpg,,cannot be read as an image (the file is empty)")
-    assert leak == f"leak,test/Asparagus/=1+1.jpg,train/Asparagus/{image.name},the same bytes,Asparagus,Asparagus,test,train"
+    assert unreadable.startswith(
+        "unreadable,train/Asparagus/broken.jpg,,cannot be read as an image (the file is empty)"
+    )
+    assert (
+        leak
+        == f"leak,test/Asparagus/=1+1.jpg,train/Asparagus/{image.name},the same bytes,Asparagus,Asparagus,test,train"
+    )
 
 
 def test_the_documentation_names_every_kind() -> None:
     text = (Path(__file__).parents[3] / "docs/inspect.md").read_text()
     assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
+
+
+def test_training_warns_of_images_that_are_nearly_the_same(
+    shop: Path, config: Callable[..., stochnorm.FinetuneConfig], tmp_path: Path
+) -> None:
+    worse(photo(shop)).save(shop / f"test/{CLASSES[0]}/z-worse.jpg", quality=90)
+    brighter(photo(shop, CLASSES[1])).save(shop / f"train/{CLASSES[2]}/z-brighter.jpg")
+    with pytest.warns(UserWarning) as caught:
+        stochnorm.finetune(config(shop, tmp_path / "run", steps=2, eval_every=0), quiet=True)
+    said = [str(warning.message) for warning in caught if "nearly" in str(warning.message)]
+    assert len(said) == 2
+    assert (
+        f"1 image nearly the same as others, in two splits, so scores are too optimistic: test/{CLASSES[0]}/z-w"
+        in said[0]
+    )
+    assert f"under two classes: train/{CLASSES[2]}/z-brighter.jpg = train/{CLASSES[1]}/" in said[1]
+
+
+def test_a_thing_in_another_colour_is_no_copy(shop: Path) -> None:
+    red, green, blue = photo(shop).split()
+    Image.merge("RGB", (blue, red, green)).save(shop / f"train/{CLASSES[1]}/recoloured.png")
+    assert inspect_data(shop).counts in ({}, {"shortcut": 1})

@@ -38,6 +38,8 @@ class Print:
     """(BITS,): the signs of its low frequencies, 1 or -1; all 0 of an image that is flat."""
     small: NDArray[np.uint8]
     """(SIDE, SIDE): the image, grey."""
+    tint: NDArray[np.float32]
+    """(2,): its mean colour, as Cb and Cr less 128; 0 if it is grey."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def look_at(path: Path) -> Look | str:
             mask = opacity(file)
             visible = 1.0 if mask is None else float(np.asarray(mask).mean()) / 255
             kind = "grey" if file.mode in ("1", "L", "LA", "I", "F") or file.mode.startswith("I;") else "colour"
-            grey = _reduced(image).convert("L")
-            values = np.asarray(grey, dtype=np.float32)
+            small = _reduced(image)
+            values = np.asarray(small.convert("L"), dtype=np.float32)
             return Look(
                 *size,
                 format=file.format or "",
@@ -88,7 +90,7 @@ def look_at(path: Path) -> Look | str:
                 light=float(np.percentile(values, 99)),
                 contrast=float(values.std()),
                 sharpness=_sharpness(values),
-                print=print_of(grey),
+                print=print_of(small),
             )
     except DamagedImageError as error:
         return str(error).removeprefix(f"{path}: ")
@@ -101,11 +103,13 @@ def print_of(image: Image.Image) -> Print:
     section 3.2.1, with 16 x 16 frequencies instead of 8 x 8 and the sign in place of the comparison with the median, so
     that the hash of the mirror image is that of the image with every second column negative.
     """
-    grey = np.asarray(image.convert("L").resize((2 * SIDE, 2 * SIDE), Image.Resampling.BOX), dtype=np.float32)
+    side = 2 * SIDE
+    coloured = image.convert("YCbCr").resize((side, side), Image.Resampling.BOX)
+    grey, blue, red = np.asarray(coloured, dtype=np.float32).transpose(2, 0, 1)
     low = scipy.fft.dctn(grey, norm="ortho")[:_FREQUENCIES, :_FREQUENCIES].ravel()[1:]
     signs = np.where(low > 0, 1, -1).astype(np.int8) if grey.std() >= _FLAT else np.zeros(BITS, np.int8)
     small = grey.reshape(SIDE, 2, SIDE, 2).mean((1, 3)).round().astype(np.uint8)
-    return Print(signs, small)
+    return Print(signs, small, np.array([blue.mean() - 128, red.mean() - 128], dtype=np.float32))
 
 
 def _enough(width: int, height: int) -> tuple[int, int]:

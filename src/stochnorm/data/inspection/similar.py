@@ -18,6 +18,8 @@ DISTANCE = 25
 LIKENESS = 0.97
 """Smallest correlation of two small images that are nearly the same, after what all images share is subtracted."""
 
+_GREY = 2.0  # mean Cb and Cr, of 128, of an image without colour, whose copy may have colours
+_TINT = 16.0  # largest difference of mean Cb or Cr of two images that are nearly the same
 _ENOUGH = 50  # images whose mean is what they share; of fewer it would be the images themselves
 _BLOCK = 512  # images that are compared with all others at a time
 _MOST = 200  # pairs of an image that are looked at, the nearest
@@ -37,10 +39,10 @@ class Pair(NamedTuple):
 def similar_pairs(prints: Sequence[Print]) -> list[Pair]:
     """Return the pairs of images that are nearly the same, the nearest first.
 
-    They are so after JPEG of any quality, another size, brightness or contrast, and a crop of about 1 % a side; not
-    after rotation or a larger crop. Hashes are compared by matrix products, 10,000 images in seconds. Photographs of
-    one kind, such as radiographs, share most of what a hash is made of; so candidates are compared by what is left of
-    their pixels when the mean of all images is subtracted.
+    They are so after JPEG of any quality, another size, brightness or contrast, without colours, mirrored, and after a
+    crop of about 1 % a side; not after rotation or a larger crop, and not in other colours. Hashes are compared by
+    matrix products, 10,000 images in seconds. Photographs of one kind, such as radiographs, share most of what a hash
+    is made of; so candidates are compared by what is left of their pixels when the mean of all images is subtracted.
 
     Args:
         prints: What the images are compared by; a pair names its images by their places here.
@@ -57,9 +59,16 @@ def similar_pairs(prints: Sequence[Print]) -> list[Pair]:
         for first, second, distance in _near(bits, others):
             one = _normal(plain[[first]] - shared)
             other = plain[[second]].reshape(1, SIDE, SIDE)[:, :, :: -1 if mirrored else 1].reshape(1, -1)
-            if (first, second) not in found and float((one * _normal(other - shared)).sum()) >= LIKENESS:
+            like = float((one * _normal(other - shared)).sum()) >= LIKENESS
+            if like and (first, second) not in found and _same_tint(prints[first], prints[second]):
                 found[first, second] = Pair(first, second, distance, mirrored)
     return sorted(found.values(), key=lambda pair: (pair.distance, pair.first, pair.second))
+
+
+def _same_tint(first: Print, second: Print) -> bool:
+    """Return whether two images have about the same colours (catalogues show a thing in many), or one has none."""
+    coloured = all(float(np.abs(print.tint).max()) > _GREY for print in (first, second))
+    return not coloured or float(np.abs(first.tint - second.tint).max()) <= _TINT
 
 
 def _near(bits: NDArray[np.float32], others: NDArray[np.float32]) -> list[tuple[int, int, int]]:
