@@ -26,6 +26,7 @@ COMMANDS = {
     "finetune": "finetune.Finetune",
     "predict": "predict.Predict",
     "evaluate": "evaluate.Evaluate",
+    "labels": "labels.Labels",
     "find-lr": "find_lr.FindLr",
     "tune": "tune.Tune",
     "compare": "compare.Compare",
