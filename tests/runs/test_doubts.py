@@ -97,7 +97,7 @@ def test_the_command_writes_page_and_file(run: Run, photos: Path, capsys: pytest
     page = (run.path / "labels.html").read_text()
     assert page.count("<img src=") == 2
     assert "Labels to check (1)" in page
-    assert "1 % likely; maybe red" in page
+    assert "1 % likely, maybe red" in page
     assert (run.path / "labels.csv").read_text() == doubts_of(run).manifest()
 
 

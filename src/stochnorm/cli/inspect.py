@@ -52,7 +52,7 @@ class Inspect:
         inspection = inspect_data(self.data, track=Display().track)
         console = Terminal(soft_wrap=True)
         console.print(str(inspection), markup=False)
-        folder = Path(self.out) if self.out else Path("inspection") / inspection.source.name
+        folder = Path(self.out) if self.out else Path("inspection") / inspection.name
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [(Output(folder / "findings.csv", FINDINGS, self.overwrite), inspection.csv)]
         if self.page:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stochnorm.data import Row, Source, findings, read_source
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import Run
+from stochnorm.runs.directory import Run, data_name
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.spreadsheet import format_csv
 from stochnorm.text import DASH, count
@@ -36,6 +36,8 @@ class Doubt:
 class Doubts:
     """The labels of a set of images, the least likely first."""
 
+    name: str
+    """Short name of the data."""
     source: Source
     """All images."""
     doubts: list[Doubt]
@@ -78,7 +80,7 @@ class Doubts:
         images = count(len(self.source.rows), "image")
         of = f"{len(self.doubts):,} of {images} predicted by models that have not seen them"
         lines = [
-            f"{self.source.name}: {of}",
+            f"{self.name}: {of}",
             f"{count(len(self.suspected), 'label')} suspected, {len(self.hard):,} hard",
         ]
         lines += [f"{d.row.path}: {d.row.label or DASH}, or {d.suggested or DASH}?" for d in self.suspected[:5]]
@@ -116,7 +118,12 @@ def doubts_of(run: Run) -> Doubts:
         Doubt(rows[path], said, float(confidence), bool(wrong))
         for path, (said, confidence, wrong) in zip(found.paths, known, strict=True)
     ]
-    return Doubts(source, sorted(doubts, key=lambda doubt: (doubt.confidence, doubt.row.path)), config.folds)
+    return Doubts(
+        data_name(config.data),
+        source,
+        sorted(doubts, key=lambda doubt: (doubt.confidence, doubt.row.path)),
+        config.folds,
+    )
 
 
 def confident_classes(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -49,7 +49,9 @@ KINDS = {
         "Their sharpest edges are about half as steep as those of the other images, at 256 pixels. Look whether you "
         "can tell the class.",
     ),
-    "odd-size": Kind("Small images", "Their shorter side is below 32 pixels, or a quarter of the median."),
+    "odd-size": Kind(
+        "Small images", "Their shorter side is below a quarter of the median, or 32 pixels where most are larger."
+    ),
     "odd-shape": Kind(
         "Unusual shapes",
         "They are more than twice as elongated as the median image; training squashes them into a square. See --fit.",

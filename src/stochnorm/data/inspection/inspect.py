@@ -34,6 +34,11 @@ class Inspection:
     """Number of images by camera, the commonest first; only of those whose EXIF data name one."""
 
     @property
+    def name(self) -> str:
+        """Short name of the data: that of its folder or file; for `manifest.csv` that of the folder around it."""
+        return self.source.root.name if self.source.name == "manifest" else self.source.name
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of findings of each kind, in the order of KINDS; kinds without one are left out."""
         found = Counter(finding.kind for finding in self.findings)
@@ -53,7 +58,7 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """Return the summary: what was inspected, and a line for each kind that was found."""
-        lines = [f"{self.source.name}: {tally(counts(self.source))}"]
+        lines = [f"{self.name}: {tally(counts(self.source))}"]
         for kind, n in self.counts.items():
             examples = [_words(finding) for finding in self.of(kind)]
             lines.append(f"{kind}: {n:,}  {some(examples, 2)}")

@@ -58,7 +58,7 @@ class Look:
     opacity: float
     """Share of the image that its transparency leaves visible, in [0, 1]."""
     light: float
-    """Grey value that 99 % of the pixels do not exceed, of 255."""
+    """What the brightest channel of 99 % of the pixels does not exceed, of 255."""
     contrast: float
     """Standard deviation of grey, of 255."""
     sharpness: float
@@ -87,7 +87,7 @@ def look_at(path: Path) -> Look | str:
                 colours=kind,
                 camera=camera,
                 opacity=visible,
-                light=float(np.percentile(values, 99)),
+                light=float(np.percentile(np.asarray(small).max(-1), 99)),
                 contrast=float(values.std()),
                 sharpness=_sharpness(values),
                 print=print_of(small),

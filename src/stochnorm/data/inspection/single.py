@@ -52,7 +52,7 @@ def _odd(look: Look | str, side: float, shape: float, sharpness: float) -> Itera
         yield "dark", f"99 % of the pixels below {look.light:.0f} of 255"
     elif look.sharpness < _SOFT * sharpness:
         yield "blurred", f"sharpness {look.sharpness:.2f}, median {sharpness:.2f}"
-    if min(look.width, look.height) < max(_TINY, _SMALL * side):
+    if min(look.width, look.height) < max(min(_TINY, side / 2), _SMALL * side):
         yield "odd-size", f"{look.width} x {look.height} pixels, median of the shorter side {side:.0f}"
     if _elongation(look) > _LONG * shape:
         yield "odd-shape", f"{look.width} x {look.height} pixels, {_elongation(look):.1f} to 1, median {shape:.1f}"

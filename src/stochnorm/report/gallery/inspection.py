@@ -37,7 +37,7 @@ def format_inspection(inspection: Inspection, *, csv: str = "findings.csv") -> s
     return format_gallery(
         Gallery(
             eyebrow="Inspection of the data, before training",
-            title=source.name,
+            title=inspection.name,
             lead=_lead(inspection),
             figures=figures,
             sections=[_section(inspection, kind, csv) for kind in found],
@@ -72,8 +72,9 @@ def _lead(inspection: Inspection) -> str:
 
 def _section(inspection: Inspection, kind: str, csv: str) -> Section:
     findings = inspection.of(kind)
-    shown = [finding for finding in findings if finding.image is not None][:_MOST]
-    lines = [finding.value for finding in findings if finding.image is None]
+    pictured = kind != "unreadable" and findings[0].image is not None
+    shown = findings[:_MOST] if pictured else []
+    lines = [] if pictured else [_line(finding) for finding in findings]
     left = len(findings) - len(shown) - len(lines)
     return Section(
         id=kind,
@@ -83,6 +84,10 @@ def _section(inspection: Inspection, kind: str, csv: str) -> Section:
         lines=lines[:_MOST] + ([f"and {len(lines) - _MOST} more, in {csv}"] if len(lines) > _MOST else []),
         more=f"{left:,} more in {csv}." if left else "",
     )
+
+
+def _line(finding: Finding) -> str:
+    return finding.value if finding.image is None else f"{finding.image.path}: {finding.value}"
 
 
 def _card(root: Path, finding: Finding) -> Card:

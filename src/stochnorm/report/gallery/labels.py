@@ -51,7 +51,7 @@ def format_doubts(doubts: Doubts, *, csv: str = "labels.csv") -> str:
     return format_gallery(
         Gallery(
             eyebrow="Labels that a model finds unlikely",
-            title=doubts.source.name,
+            title=doubts.name,
             lead=f"Each image was predicted by a model that has not seen it. {count(len(suspected), 'label')} may be "
             f"wrong. Correct them in {csv}, which finetune reads as its data.",
             figures=[
@@ -82,7 +82,7 @@ def _section(
 
 
 def _card(root: Path, doubt: Doubt) -> Card:
-    text = f"{100 * doubt.confidence:.0f} % likely; maybe {doubt.suggested or _NONE}"
+    text = f"{100 * doubt.confidence:.0f} % likely, maybe {doubt.suggested or _NONE}"
     return Card([Picture(root / doubt.row.path, doubt.row.path, [doubt.row.label or _NONE])], text)
 
 
