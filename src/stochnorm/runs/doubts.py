@@ -153,10 +153,10 @@ def _of_classes(found: Predictions) -> list[tuple[str, float, bool]]:
     """Return of each image the most probable class, the probability of its label, and whether that is suspected."""
     assert found.probabilities is not None
     place = {name: i for i, name in enumerate(found.classes)}
-    labels = np.array([place[name] for name in found.truth])
+    labels = np.array([place[name] for name in found.truth], dtype=np.int64)
     confident = confident_classes(found.probabilities, labels)
-    predicted = np.array([place[name] for name in found.predicted])
-    wrong = (confident >= 0) & (confident != labels) & (predicted != labels)
+    predicted = np.array([place[name] for name in found.predicted], dtype=np.int64)
+    wrong: NDArray[np.bool_] = (confident >= 0) & np.not_equal(confident, labels) & np.not_equal(predicted, labels)
     own = found.probabilities[np.arange(len(labels)), labels]
     return [(found.predicted[i], own[i], wrong[i]) for i in range(len(labels))]
 
@@ -173,15 +173,12 @@ def _of_findings(found: Predictions) -> list[tuple[str, float, bool]]:
         wrong[:, i] = (confident >= 0) & (confident != given) & (answers.argmax(1) != given)
     # The least likely finding among those that are suspected, if there is one.
     least = np.where(wrong.any(1)[:, None] & ~wrong, 2.0, own).argmin(1)
-    each = np.arange(len(own))
-    return [
-        (
-            _flipped(found.truth[i], found.classes, int(least[i])) if own[i, least[i]] < 0.5 else found.truth[i],
-            own[i, least[i]],
-            wrong[i].any(),
-        )
-        for i in each
-    ]
+    said = []
+    for truth, place, confidences, suspected in zip(found.truth, least, own, wrong.any(1), strict=True):
+        confidence = float(confidences[place])
+        other = _flipped(truth, found.classes, int(place)) if confidence < 0.5 else truth
+        said.append((other, confidence, bool(suspected)))
+    return said
 
 
 def _flipped(label: str, classes: Sequence[str], place: int) -> str:
