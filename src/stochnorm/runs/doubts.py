@@ -172,9 +172,10 @@ def _of_findings(found: Predictions) -> list[tuple[str, float, bool]]:
         confident = confident_classes(answers, given)
         wrong[:, i] = (confident >= 0) & (confident != given) & (answers.argmax(1) != given)
     # The least likely finding among those that are suspected, if there is one.
-    least = np.where(wrong.any(1)[:, None] & ~wrong, 2.0, own).argmin(1)
+    suspects = np.asarray(wrong.any(1))
+    least = np.where(suspects[:, None] & ~wrong, 2.0, own).argmin(1)
     said = []
-    for truth, place, confidences, suspected in zip(found.truth, least, own, wrong.any(1), strict=True):
+    for truth, place, confidences, suspected in zip(found.truth, least, own, suspects, strict=True):
         confidence = float(confidences[place])
         other = _flipped(truth, found.classes, int(place)) if confidence < 0.5 else truth
         said.append((other, confidence, bool(suspected)))
