@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stochnorm.comparison.compare import Comparison, compare
     from stochnorm.comparison.grid import Grid, Variant
+    from stochnorm.data.inspection.inspect import Inspection, inspect_data
     from stochnorm.doctor.diagnose import diagnose
     from stochnorm.doctor.diagnosis import Diagnosis
     from stochnorm.evaluation.evaluate import evaluate
@@ -61,6 +62,7 @@ __all__ = [
     "Exported",
     "FinetuneConfig",
     "Grid",
+    "Inspection",
     "L2SPConfig",
     "LwFConfig",
     "Prediction",
@@ -86,6 +88,7 @@ __all__ = [
     "freeze",
     "hold_statistics",
     "initialize_statistics",
+    "inspect_data",
     "load_classifier",
     "predict",
     "read_records",
@@ -109,6 +112,7 @@ _LAZY = {
     "Exported": "stochnorm.exporting.export",
     "FinetuneConfig": "stochnorm.runs.config",
     "Grid": "stochnorm.comparison.grid",
+    "Inspection": "stochnorm.data.inspection.inspect",
     "L2SPConfig": "stochnorm.methods.l2sp",
     "LwFConfig": "stochnorm.methods.lwf",
     "Prediction": "stochnorm.evaluation.predict",
@@ -134,6 +138,7 @@ _LAZY = {
     "freeze": "stochnorm.nn",
     "hold_statistics": "stochnorm.nn",
     "initialize_statistics": "stochnorm.nn",
+    "inspect_data": "stochnorm.data.inspection.inspect",
     "load_classifier": "stochnorm.models",
     "predict": "stochnorm.evaluation.predict",
     "read_records": "stochnorm.runs.records",

@@ -11,7 +11,19 @@ from typing import NamedTuple
 
 from stochnorm.files import check_target, explained, write_all, write_text
 
-__all__ = ["LAYERS", "METRICS", "PAGE", "PICTURE", "PREDICTIONS", "RATE", "TABLES", "Kind", "Output"]
+__all__ = [
+    "FINDINGS",
+    "LABELS",
+    "LAYERS",
+    "METRICS",
+    "PAGE",
+    "PICTURE",
+    "PREDICTIONS",
+    "RATE",
+    "TABLES",
+    "Kind",
+    "Output",
+]
 
 _RECORDS = {"test_predictions.csv"}  # files of a run that are of a kind below
 _HEAD = 4096  # bytes that tell what a file is, at its beginning and at its end
@@ -30,6 +42,8 @@ class Kind(NamedTuple):
 
 PREDICTIONS = Kind("predictions", (b"path,predicted,probability,p(", b"path,label,predicted,probability,p("))
 METRICS = Kind("metrics", (b'{\n  "run": ',), b'\n  "data": ')
+FINDINGS = Kind("findings", (b"kind,path,other path,value,",))
+LABELS = Kind("labels", (b"path,label",), b"suggested,suspected,confidence")
 LAYERS = Kind("layers", (b"name,channels,shift,",))
 RATE = Kind("learning rate", (b"{\n",), b'"suggested"')
 PAGE = Kind("report", (b"<!doctype html>",), b'<link rel="icon" href="data:,">')

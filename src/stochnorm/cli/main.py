@@ -22,10 +22,12 @@ from stochnorm.text import printable
 __all__ = ["COMMANDS", "main", "parse"]
 
 COMMANDS = {
+    "inspect": "inspect.Inspect",
     "finetune": "finetune.Finetune",
     "predict": "predict.Predict",
     "evaluate": "evaluate.Evaluate",
     "export": "export.Export",
+    "labels": "labels.Labels",
     "find-lr": "find_lr.FindLr",
     "tune": "tune.Tune",
     "compare": "compare.Compare",
@@ -48,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
     written for another reason, such as a full disk, it goes on too, and that is the error at its end.
 
     Returns:
-        The exit status: 0, 1 after an error, 130 after Ctrl-C.
+        The exit status: 0, 1 after an error, 130 after Ctrl-C; that of the command if it has its own.
     """
     args = sys.argv[1:] if args is None else list(args)
 
@@ -60,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
         try:
             with _harmless_errors(args):
                 command = parse(args)
-            command.run()
+            status = command.run() or 0
             output.flush()
         except KeyboardInterrupt as stop:
             _print_error(str(stop) or "stopped")
@@ -75,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if output.complaint:
             _print_error(f"error: {output.complaint}", style="red")
             return 1
-    return 0
+    return int(status)
 
 
 def parse(args: Sequence[str]) -> Any:

@@ -18,8 +18,8 @@ def verify(path: str | Path) -> Report:
     """Make the inventory of data on disk: its counts, missing images, surplus files and problems. Decodes no image.
 
     A published data set is compared with its official counts, lists and class names. For a folder per class or a CSV
-    manifest, surplus files are images next to listed ones, and notes tell of copies, byte for byte, in two splits or
-    under two classes; files of one size are read for it.
+    manifest, surplus files are images next to listed ones. Notes tell of copies, byte for byte, in two splits or under
+    two classes; files of one size are read for it. [stochnorm.inspect_data][] also looks at the images.
 
     Args:
         path: Folder of the data, or the one that its archive was unpacked in; a CSV file; or the name of a published

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from stochnorm.data import ImageStore, Split, format_manifest, read_source
 from stochnorm.data.copies import warnings_of
+from stochnorm.data.inspection.warn import near_warnings
 from stochnorm.evaluation.tasks import Task
 from stochnorm.methods.catalogue import trains
 from stochnorm.models import Classifier, build_classifier
@@ -145,6 +146,8 @@ def assemble(
         cache=config.cache,
         listed=[row.path for row in source.rows],
     )
+    for alike in near_warnings(store) if is_first_process() else ():
+        warnings.warn(f"{config.data}: {alike}", stacklevel=2)
     splits = {
         name: Split.of(store, name, source.classes, multi_label=source.multi_label) for name in ("train", "val", "test")
     }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stochnorm.data.copies import warnings_of
 from stochnorm.data.inventory import Report, counts, image_paths
 from stochnorm.data.manifest import Source
 from stochnorm.data.published.dataset import DataSet
@@ -51,7 +52,8 @@ def list_official(dataset: DataSet, root: Path) -> Source:
 def verify_official(dataset: DataSet, root: Path) -> Report:
     """Make the inventory of a published data set; lists that cannot be read are a problem of it, not an error."""
     try:
-        return _compare(dataset, dataset.list_images(root))
+        source = dataset.list_images(root)
+        return replace(_compare(dataset, source), notes=tuple(warnings_of(source.root, source.rows)))
     except (ValueError, OSError) as error:
         return Report(dataset.title, root, {}, dict(dataset.counts), problems=(" ".join(str(error).split()),))
 

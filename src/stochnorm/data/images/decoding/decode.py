@@ -12,7 +12,7 @@ from stochnorm.data.images.decoding.opening import opened
 from stochnorm.data.images.decoding.orientation import orientation, oriented_size, upright
 from stochnorm.data.images.decoding.transparency import scale_transparent_colour
 
-__all__ = ["decode", "size_of"]
+__all__ = ["decode", "pixels", "size_of"]
 
 Size = tuple[int, int]
 
@@ -33,12 +33,17 @@ def decode(path: Path, enough: Callable[[int, int], Size] = lambda *size: size) 
         OSError: The system cannot read the file.
     """
     with opened(path) as file:
-        scale_transparent_colour(file)
-        width, height = needed = enough(*oriented_size(file))
-        number = orientation(file)
-        file.draft("RGB", (height, width) if number > 4 else needed)
-        file.load()
-        return upright(to_rgb(file), number), needed
+        return pixels(file, enough)
+
+
+def pixels(file: Image.Image, enough: Callable[[int, int], Size]) -> tuple[Image.Image, Size]:
+    """Decode an image that is open, as [stochnorm.data.images.decoding.decode.decode][] does."""
+    scale_transparent_colour(file)
+    width, height = needed = enough(*oriented_size(file))
+    number = orientation(file)
+    file.draft("RGB", (height, width) if number > 4 else needed)
+    file.load()
+    return upright(to_rgb(file), number), needed
 
 
 def size_of(path: Path) -> Size:

@@ -1,0 +1,1 @@
+"""Pages of pictures to look through."""
