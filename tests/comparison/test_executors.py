@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_fails_its_run_alone(
         workers.close()
 
 
-@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1), ("ray", 2)])
+@pytest.mark.parametrize(("name", "processes"), [("local", 1), ("local", 2), ("ray", 1)])
 def test_closing_an_executor_stops_its_jobs_after_their_last_step(
     photos: Path,
     tmp_path: Path,

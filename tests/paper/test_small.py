@@ -1,9 +1,10 @@
-"""The small scale: its image sets, and every cell of every experiment once."""
+"""The small scale: its image sets, and every variant of every experiment once."""
 
 from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,13 @@ def small_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_cell_runs_at_the_smallest_size(name: str, small_out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole command: data, training, test, table, figure."""
-    experiment = EXPERIMENTS[name]
+def test_every_variant_runs_at_the_smallest_size(
+    name: str, small_out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command: data, training, test, table, figure; of several rates, at the first and the last."""
+    rates = EXPERIMENTS[name].rates
+    experiment = replace(EXPERIMENTS[name], rates=tuple(dict.fromkeys((rates[0], rates[-1]))))
+    monkeypatch.setitem(EXPERIMENTS, name, experiment)
     arguments = ["--scale", "small", "--repeats", "1", "--workers", "1", "--out", str(small_out)]
     assert main(["paper", name, *arguments]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
