@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import tyro
 
-from stochnorm import __version__
 from stochnorm.cli.help import has_short_help, show_short_help
 from stochnorm.cli.standard import lasting
 from stochnorm.cli.words import WrongWordsError, known_command, known_options
@@ -128,7 +128,7 @@ def in_our_words(args: Sequence[str]) -> list[str]:
 def _parse_without_command(args: Sequence[str]) -> Any:
     """Show the version or the list of commands, or write a completion for the shell."""
     if "--version" in args:
-        sys.stdout.write(f"stochnorm {__version__}\n")
+        sys.stdout.write(f"stochnorm {version('stochnorm')}\n")
         raise SystemExit(0)
     commands = {name: _command(name) for name in COMMANDS}
     description = "Fine-tune pre-trained ConvNets on small image data sets without over-fitting."
