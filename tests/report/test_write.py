@@ -77,9 +77,10 @@ def test_a_report_is_written_where_it_can_be(single: Callable[..., Record], tmp_
     assert read_records([tmp_path / "grid"])
 
 
-def test_what_has_no_finished_run_is_left_out_with_a_warning(grid: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("comparison")
+def test_what_has_no_finished_run_is_left_out_with_a_warning(tmp_path: Path) -> None:
     """As with `stochnorm report runs/*`, where one run is not finished."""
-    stopped = tmp_path / "stopped"
+    grid, stopped = tmp_path / "grid", tmp_path / "stopped"
     stopped.mkdir()
     with pytest.warns(UserWarning, match=f"no finished run in {stopped}; left out of the report"):
         page = report([stopped, grid], tmp_path / "page.html")[0]

@@ -19,7 +19,12 @@ __all__ = ["Row", "Source", "alike", "findings", "format_manifest", "list_manife
 _LONGEST = 1000  # digits of a class name that is sorted by its value
 _EMPTY = {"nan", "<na>", "#n/a", "nat"}  # how tables write a missing value, and nobody a name
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that each name means, of a folder or in a list."""
 
 
 class Row(NamedTuple):
