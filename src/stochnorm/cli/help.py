@@ -52,7 +52,8 @@ def _with_only(kind: type[Any], shown: set[str]) -> Any:
     """Return a class like a command's whose help has some of its options alone."""
     hints = get_type_hints(kind, include_extras=True)
     hidden = [f for f in fields(kind) if f.name not in shown]
-    annotations = {f.name: Suppress[hints[f.name]] for f in hidden}
+    suppress: Any = Suppress  # at run time
+    annotations = {f.name: suppress[hints[f.name]] for f in hidden}
     space: dict[str, Any] = {"__doc__": kind.__doc__, "__annotations__": annotations}
     for f in hidden:
         space[f.name] = field(default=f.default, default_factory=f.default_factory, kw_only=True)

@@ -50,7 +50,8 @@ def test_a_page_has_mistakes_and_advice_before_the_curves_and_folds_what_was_not
     single: Callable[..., Record], tmp_path: Path, words: Callable[[str], str]
 ) -> None:
     page = format_report([single()], root=tmp_path / "grid")
-    order = [page.index(f"<h3>{title}") for title in ("Most confident mistakes", "What to do next", "Loss during training")]
+    titles = "<h3>Most confident mistakes", "<h3>What to do next", ">Loss during training"
+    order = [page.index(title) for title in titles]
     assert order == sorted(order)
     assert "All settings" in words(page)
     head, _, folded = page.partition('id="settings"')[2].partition("<details>")
