@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 import torch
 
+import stochnorm.__main__
 import warm
 from processes import torchrun
 from stochnorm import cli
@@ -175,6 +177,20 @@ def test_warnings_are_lines(photos: Path, tmp_path: Path, tiny_options: list[str
     strict = run_command("finetune", photos, *tiny_options, "--no-report", "--out", tmp_path / "strict", "--strict")
     assert strict.returncode == 1
     assert strict.stderr.startswith(f"error: {photos}/red/000.png: cannot be read as an image")
+
+
+def test_ctrl_c_while_the_command_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stop(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "stochnorm.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "stochnorm.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Stop(), *sys.meta_path])
+    assert stochnorm.__main__.main() == 130
+    assert capsys.readouterr() == ("", "stopped\n")
 
 
 def written(run: Path) -> int:
