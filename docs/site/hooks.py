@@ -40,7 +40,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return "](" + posixpath.relpath("index.md", posixpath.dirname(here) or ".") + ")"
         return link[1] + posixpath.relpath(target, posixpath.dirname(here) or ".") + hash_ + anchor + link[3]
 
-    return _LINK.sub(moved, markdown)
+    # Commands stand there without a prompt: the highlighting of a console would take them for output.
+    return _LINK.sub(moved, markdown).replace("```console", "```sh")
 
 
 def _place(name: str) -> str:
