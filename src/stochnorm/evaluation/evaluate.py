@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 from stochnorm.data import ImageStore, Row, Source, Split, encode_labels, read_images, read_source
+from stochnorm.data.images.pictures import Picture
 from stochnorm.data.images.readable import Track
 from stochnorm.data.manifest import SPLITS, list_manifest
 from stochnorm.data.spelling import alike
 from stochnorm.evaluation.known_images import warn_of_known_images
 from stochnorm.evaluation.logits import evaluate_split
+from stochnorm.evaluation.pictures import evaluate_pictures
 from stochnorm.evaluation.result import Evaluation
 from stochnorm.evaluation.tasks import task_for
 from stochnorm.models import Classifier, load_classifier
-from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.hardware import launch
 from stochnorm.runs.images import changed_images
@@ -24,9 +28,10 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: str | Path,
-    data: str = "",
+    model: str | os.PathLike[str] | Classifier,
+    data: str | os.PathLike[str] | Sequence[Picture] = "",
     *,
+    labels: Sequence[str] | None = None,
     split: str = "auto",
     ten_crop: bool = False,
     flip: bool = False,
@@ -39,9 +44,11 @@ def evaluate(
     """Evaluate a run's model on labelled images.
 
     Args:
-        model: A run directory; with `data` also its `model.safetensors` alone.
+        model: A run directory, or the result of [stochnorm.finetune][]; with `data` also its `model.safetensors` alone,
+            or a loaded model, which is moved to the device.
         data: Labelled images, as for [stochnorm.finetune][]; their classes are some of the model's, by name. Empty: the
-            test images of the run.
+            test images of the run. With `labels`: the images themselves, as for [stochnorm.predict][].
+        labels: Class of each image in `data`; several findings are joined by "|".
         split: Split of `data`: train, val, test, all; or auto: the test split if there is one, else all.
         ten_crop: Average the logits of ten crops of each image, instead of using the center crop.
         flip: Average the logits of each image and its mirror image, also if the run did not.
@@ -65,21 +72,27 @@ def evaluate(
         >>> evaluate("runs/photos", "photos-of-this-year/").metrics["top1"]  # doctest: +SKIP
         83.1
     """
-    if split != "auto" and not data:
+    if split != "auto" and isinstance(data, str) and not data:
         raise ValueError(f"split {split} needs DATA, got none; leave split out to use the run's test images")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    classifier = load_classifier(model)
+    classifier = copy(model) if isinstance(model, Classifier) else load_classifier(model)
+    data = os.fspath(data) if isinstance(data, os.PathLike) else data
     if flip:
         classifier.preprocessing = replace(classifier.preprocessing, flip=True)
-    run = Run(Path(model))
+    if labels is not None or not isinstance(data, str):
+        fabric = launch(device, precision, classifier.model)
+        return evaluate_pictures(classifier, data, labels, fabric, batch_size=batch_size, ten_crop=ten_crop)
+    if isinstance(model, Classifier) and not data:
+        raise ValueError("a loaded model has no test images; give labelled images as data, or the run's directory")
+    run = Run(Path()) if isinstance(model, Classifier) else Run(Path(model))
     if data:
         source = _named_as(classifier, read_images(data))
         _check_labels(source, classifier, data)
         if split == "auto":
             split = "test" if any(row.split == "test" for row in source.rows) else "all"
         rows = _rows_of(source, split, data)
-        if run.config.is_file():
+        if not isinstance(model, Classifier) and run.config.is_file():
             warn_of_known_images(run, source, rows, data)
     else:
         split = "test"
@@ -142,15 +155,8 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
     """Return the test images of a run, and the data that they are part of."""
     if not run.config.is_file():
         raise ValueError(f"{run.path}: not a run directory, so there are no test images; give labelled images as DATA")
-    data = FinetuneConfig.load(run.config).data
-    try:
-        source = read_source(data)
-    except FileNotFoundError as error:
-        if Path(data).exists():
-            raise
-        raise FileNotFoundError(
-            f"{data}: the images of {run.path} are not there, as seen from {Path.cwd()}; give DATA"
-        ) from error
+    data = run.data()
+    source = read_source(data)
     names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
     if not names:
         raise ValueError(f"{run.path}: the run has no test images; give new labelled images as DATA")

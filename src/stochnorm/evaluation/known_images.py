@@ -9,7 +9,6 @@ from pathlib import Path
 from stochnorm.data import Row, Source, list_images
 from stochnorm.data.copies import copies
 from stochnorm.data.manifest import list_manifest
-from stochnorm.runs.config import FinetuneConfig
 from stochnorm.runs.directory import Run
 from stochnorm.runs.images import changed_images
 from stochnorm.text import some
@@ -27,7 +26,7 @@ def warn_of_known_images(run: Run, source: Source, rows: Sequence[Row], data: st
         data: Name of the images, for the message.
     """
     try:
-        root = list_images(FinetuneConfig.load(run.config).data).root
+        root = list_images(run.data()).root
         known = [root / row.path for row in list_manifest(run.split, exact=True).rows if row.split != "test"]
         asked = [source.root / row.path for row in rows]
         if changed := changed_images(run, root, {str(path.relative_to(root)) for path in known}):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from stochnorm.data.images.preprocessing import Preprocessing
+from stochnorm.data.images.pictures import Picture, is_picture, square
+from stochnorm.data.images.preprocessing import Preprocessing, stack
 from stochnorm.models.heads import names_of
 from stochnorm.models.parameters import parameter_groups
 
 __all__ = ["Classifier"]
 
 
-@dataclass
-class Classifier:
-    """A network with its head, classes and preprocessing."""
+@dataclass(eq=False)
+class Classifier(nn.Module):
+    """A network with its head, classes and preprocessing.
+
+    It is a module, which is called as its network is: `classifier(classifier.preprocess(["new.jpg"]))` gives logits.
+    """
 
     model: nn.Module
     """Network from images (b, 3, s, s) to logits (b, num_classes). In training mode it also returns the logits of its
@@ -37,6 +42,34 @@ class Classifier:
     """Weight of the loss of each auxiliary classifier, relative to the main one."""
     multi_label: bool = False
     """True if an image has any number of classes instead of one."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Classifier:
+        """Make the module, before the fields of the dataclass become its attributes."""
+        module = super().__new__(cls)
+        nn.Module.__init__(module)
+        return module
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the network gives for its input: logits (b, num_classes), in training also auxiliary ones.
+
+        Args:
+            images: Normalized images (b, 3, s, s), such as `preprocess` returns.
+        """
+        return self.model(images)
+
+    def preprocess(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Return the network's input for pictures, as in evaluation: float32 (b, 3, s, s), on the network's device.
+
+        Args:
+            images: A file, a PIL image, an array (h, w, 3) uint8 or a tensor (3, h, w) uint8, or several of them.
+
+        Raises:
+            ValueError: A file cannot be read as an image, or an array has another shape or dtype.
+        """
+        several = [cast("Picture", images)] if is_picture(images) else cast("Sequence[Picture]", images)
+        batch = stack([square(image, self.preprocessing) for image in several])
+        device = next(iter(self.model.parameters()), batch).device
+        return self.preprocessing.normalize(self.preprocessing.center_crop(batch).to(device))
 
     @property
     def new_layers(self) -> list[nn.Module]:

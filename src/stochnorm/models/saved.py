@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -75,8 +76,10 @@ def _read(file: Path) -> tuple[Any, dict[str, Tensor]]:
     return about, state
 
 
-def load_classifier(path: str | Path) -> Classifier:
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
     """Load the model of a run directory or a `model.safetensors`: in eval mode, on the CPU, without auxiliary heads.
+
+    It is an `nn.Module`: `model(model.preprocess(images))` gives logits.
 
     The layers are BatchNorm, or Batch-Instance Normalization where the file has its parameters.
 

@@ -104,8 +104,8 @@ def convert_batch_instance(model: ModelT, *, where: Where | None = None) -> Mode
 
     Example:
         >>> model = convert_batch_instance(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)))
-        >>> [name for name, _ in model.named_parameters()]
-        ['0.weight', '0.bias', '1.weight', '1.bias', '1.rho']
+        >>> print(*(name for name, _ in model.named_parameters()))
+        0.weight 0.bias 1.weight 1.bias 1.rho
     """
     picked = pick(model, where)
     new = [module for _, module in picked if family_of(module) is not BATCH_INSTANCE]

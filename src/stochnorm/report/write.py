@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,10 +84,11 @@ def report(
         >>> report(["runs/photos"])  # doctest: +SKIP
         [PosixPath('runs/photos/report.html'), PosixPath('runs/photos/results.md'), ...]
     """
-    places = [Path(path) for path in paths]
+    finished = _finished([Path(path) for path in paths])
+    places = list(finished)
     records: dict[str, Record] = {}
     for path in places:
-        for record in read_records([path]):
+        for record in finished[path]:
             # The runs of a file are relative to it.
             run = path.parent / record.run if path.is_file() else Path(record.run)
             records.setdefault(str(run.resolve()), replace(record, run=str(run)))
@@ -109,6 +111,29 @@ def report(
         text = format_report(found, root=Path(), title=title, reference=reference, notes=notes)
     written.write(text)
     return [page, *(write_tables(found, page.parent, reference) if tables else [])]
+
+
+def _finished(paths: Sequence[Path]) -> dict[Path, list[Record]]:
+    """Return the records of each path; warn of those without a finished run, unless there is no other.
+
+    Raises:
+        FileNotFoundError: There is no finished run, or no such path.
+    """
+    found: dict[Path, list[Record]] = {}
+    empty: list[FileNotFoundError] = []
+    for path in paths:
+        try:
+            found[path] = read_records([path])
+        except FileNotFoundError as error:
+            if not path.exists():
+                raise
+            empty.append(error)
+    if empty and not found:
+        raise empty[0]
+    if empty:
+        names = some([str(path) for path in paths if path not in found])
+        warnings.warn(f"no finished run in {names}; left out of the report", stacklevel=3)
+    return found
 
 
 def _failed(path: Path) -> list[str]:

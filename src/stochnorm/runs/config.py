@@ -12,6 +12,7 @@ from typing import Any
 from stochnorm.kinds import check_kinds, parse_json
 from stochnorm.methods.catalogue import METHODS, MethodSettings, check_method, concerns, methods_of, trains
 from stochnorm.methods.ranges import check_ranges
+from stochnorm.runs.paths import FROM, plain_path
 from stochnorm.runs.presets import preset_settings
 from stochnorm.runs.settings import ImageSettings, RecipeSettings, RunSettings
 from stochnorm.runs.trackers import tracker_names
@@ -59,6 +60,7 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
             if "\0" in os.fspath(path):
                 raise ValueError(f"{name} must be a path, which has no NUL, got {path!r}")
             object.__setattr__(self, name, os.fspath(path))
+        object.__setattr__(self, "data", plain_path(self.data))  # photos and photos/ are one run
         for name, method in METHODS.items():
             if method.group and not isinstance(group := getattr(self, name), method.group):
                 raise TypeError(f"{name} must be {method.group.__name__}, got {group!r}")
@@ -160,6 +162,7 @@ class FinetuneConfig(MethodSettings, ImageSettings, RecipeSettings, RunSettings)
         """
         try:
             settings = parse_json(Path(path).read_text(encoding="utf-8"), dict[str, Any])
+            settings.pop(FROM, None)
             check_kinds(cls, settings)
             return cls.from_dict(settings)
         except (ValueError, TypeError, AttributeError) as error:

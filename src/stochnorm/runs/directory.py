@@ -18,6 +18,7 @@ from stochnorm.kinds import parse_json, read_json
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
 from stochnorm.runs.kinds import ResultKind, is_validation
+from stochnorm.runs.paths import FROM, find_again, plain_path, working_directory
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
 __all__ = ["Run", "RunInUseError", "data_name", "run_name"]
@@ -143,6 +144,14 @@ class Run:
                 f"another process works on {self.path}; wait for it, or choose another out (--out)"
             ) from error
 
+    def data(self) -> str:
+        """Return the images of the run, as they are found from the working directory.
+
+        Raises:
+            ValueError: Its settings are damaged.
+        """
+        return find_again(self.path, FinetuneConfig.load(self.config).data)
+
     def check(self, config: FinetuneConfig) -> None:
         """Raise an error unless a run with these settings may use the directory.
 
@@ -192,7 +201,7 @@ class Run:
         for tracker in TRACKERS:
             remove_tracker(self.path, tracker)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config, json.dumps(asdict(config), indent=2) + "\n")
+        write_text(self.config, json.dumps(asdict(config) | {FROM: working_directory(self.path)}, indent=2) + "\n")
 
     def forget_progress(self) -> None:
         """Remove what a run is resumed from: it is finished, or begins again."""
@@ -244,6 +253,7 @@ class Run:
         now = asdict(config)
         wanted = {name: now[name] for name in added() if name in before and name not in BOOKKEEPING}
         wanted |= config.result_fields()
+        before["data"] = plain_path(str(before.get("data", "")))
         if before.get("head_lr_factor", 0) is None:  # resolved by the other settings, which are compared
             before["head_lr_factor"] = replace(config, head_lr_factor=None).head_lr_factor_used
         changed = [

@@ -71,7 +71,7 @@ class RunSettings:
     test_seed: int | None = None
     """Random seed for the test images, if DATA has no test split; None for --data-seed."""
     split_lists: str = ""
-    """Folder with train.txt[, val.txt][, test.txt], or one list of training images: a published split, not a sample."""
+    """Folder with train.txt and perhaps val.txt and test.txt, or one list of training images: a published split."""
     pool_val: bool = False
     """Add the validation images of DATA to the training images before sampling (as FGVC-Aircraft's lists)."""
     balance: bool = False

@@ -33,11 +33,12 @@ from stochnorm.training.probe.probe import Probe
 from stochnorm.training.probe.run import honest_validation, keep_probe, probe_facts
 from stochnorm.training.recovery import settle
 from stochnorm.training.selection import selected
+from stochnorm.training.shown import result_html, result_lines
 
 __all__ = ["Result", "conclude", "opened", "train", "write_page"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run."""
 
@@ -45,6 +46,17 @@ class Result:
     """Run directory."""
     record: dict[str, Any]
     """Content of `result.json`."""
+
+    def __repr__(self) -> str:
+        return "\n".join(result_lines(self.run, self.record))
+
+    def __fspath__(self) -> str:
+        """Return the run directory, so that the result can be given where a run is asked for."""
+        return str(self.run)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return result_html(self.run, self.record)
 
     @property
     def validation(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stochnorm.data.images.augmentation import Augmentation, Crop, cut
+from stochnorm.data.images.pictures import Picture, square
 from stochnorm.data.images.plan import Plans
 from stochnorm.data.images.preprocessing import Preprocessing, stack
 from stochnorm.data.images.readable import readable
@@ -173,25 +173,29 @@ def cut_batch(split: Split, plan: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def file_batches(
-    files: Sequence[Path], preprocessing: Preprocessing, batch_size: int, *, strict: bool
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Read image files and yield the readable ones in batches, in order; two batches are read ahead.
+    files: Sequence[Picture], preprocessing: Preprocessing, batch_size: int, *, strict: bool
+) -> Iterator[tuple[list[Picture], Tensor]]:
+    """Read images and yield the readable ones in batches, in order; two batches are read ahead.
 
     Args:
-        files: Paths of the images.
+        files: The images: paths, or as Python has them.
         preprocessing: Size of the images.
         batch_size: Images per batch.
         strict: Raise at the first unreadable image instead of skipping it.
 
     Returns:
-        The paths of each batch, and its images, uint8 (b, 3, resize, resize), channels_last.
+        The given images of each batch, and its pixels, uint8 (b, 3, resize, resize), channels_last.
 
     Raises:
         ValueError: No image can be read; or, with `strict`, one cannot.
     """
-    paths: list[Path] = []
+    paths: list[Picture] = []
     images: list[Tensor] = []
-    for path, image in readable(preprocessing.read, files, ahead=2 * batch_size, strict=strict):
+
+    def read(picture: Picture) -> Tensor:
+        return square(picture, preprocessing)
+
+    for path, image in readable(read, files, ahead=2 * batch_size, strict=strict):
         paths.append(path)
         images.append(image)
         if len(images) == batch_size:

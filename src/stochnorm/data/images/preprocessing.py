@@ -92,6 +92,10 @@ class Preprocessing:
         """
         return cast(Tensor, v2.functional.pil_to_tensor(self._square(*decode(path, self._size))))
 
+    def convert(self, image: Image.Image) -> Tensor:
+        """Resize an upright image of mode RGB to a square: (3, resize, resize), uint8."""
+        return cast(Tensor, v2.functional.pil_to_tensor(self._square(image, self._size(*image.size))))
+
     def _size(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height that an image is scaled to."""
         if self.fit == "squash":

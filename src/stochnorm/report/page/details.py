@@ -23,6 +23,7 @@ from stochnorm.report.page.settings import Setting, settings_of, show
 from stochnorm.report.page.thumbnails import Album
 from stochnorm.runs.calibration import Bin
 from stochnorm.runs.directory import Run
+from stochnorm.runs.paths import find_again
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.runs.records import Record
 from stochnorm.runs.scores import SCORES
@@ -106,7 +107,7 @@ def details_of(record: Record, name: str, root: Path, album: Album, reference: H
         return details
     try:
         predictions = read_predictions(run.predictions, multi_label=details.multi_label)
-        _add_predictions(details, predictions, result["config"]["data"], album)
+        _add_predictions(details, predictions, find_again(run.path, result["config"]["data"]), album)
     except (OSError, ValueError, LookupError, TypeError):
         details.notes.append(
             "test_predictions.csv is missing or damaged: no confusion matrix, calibration and mistakes."

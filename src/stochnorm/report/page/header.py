@@ -195,6 +195,9 @@ def _run_figures(records: Sequence[Record]) -> list[KeyFigure]:
     probe = record.probe.get(f"val_{record.score}")
     if probe is not None and record.settings.get("method") != "probe":
         figures.append(KeyFigure("Linear probe", f"{probe:.1f} %", "validation, where the training started"))
+    majority = (record.test or record.validation).get("majority")
+    if majority is not None:
+        figures.append(KeyFigure("Largest class", f"{majority:.1f} %", "always answering with it"))
     if record.test and record.test.get("ece") is not None:
         figures.append(KeyFigure("Calibration error", f"{record.test['ece']:.1f}", "points; 0 is ideal"))
     counts = " / ".join(f"{record.images.get(split, 0):,}" for split in ("train", "val", "test"))

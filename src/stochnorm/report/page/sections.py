@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from stochnorm.report.page.advice import advice
 from stochnorm.report.page.cases import cases
 from stochnorm.report.page.charts import Figure, Style
 from stochnorm.report.page.comparison_charts import accuracy_figure, gain_figure
@@ -208,6 +209,11 @@ def _mistakes(details: Details) -> Part | None:
     return Part() if details.mistakes else None
 
 
+def _next(details: Details) -> Part | None:
+    found = advice(details)
+    return Part({"advice": found}) if found else None
+
+
 def _calibration(details: Details) -> Part | None:
     if not details.bins:
         return None
@@ -220,11 +226,12 @@ _SPREAD, _GAIN, _RATE = "± (standard deviation)", "gain", "sampling rate"
 RUN_SECTIONS: tuple[Section[Details], ...] = (
     Section("scores", "", _scores, (_INTERVAL, _RATE, _ECE, "validation score")),
     Section("folds", "Folds", _folds, (_INTERVAL,)),
+    Section("mistakes", "Mistakes", _mistakes),
+    Section("next", "What to do next", _next),
     Section("tried", "What was tried", _tried, ("validation score",)),
     Section("curves", "Curves", _curves),
     Section("classes", "Classes", _classes),
     Section("confusion", "", _confusion),
-    Section("mistakes", "Mistakes", _mistakes),
     Section("calibration", "Calibration", _calibration),
 )
 """The sections of one run, in order; in a comparison inside the section ``runs``."""
