@@ -156,7 +156,14 @@ def _test_images(run: Run) -> tuple[Source, list[Row]]:
     if not run.config.is_file():
         raise ValueError(f"{run.path}: not a run directory, so there are no test images; give labelled images as DATA")
     data = run.data()
-    source = read_source(data)
+    try:
+        source = read_source(data)
+    except FileNotFoundError as error:
+        if Path(data).exists():
+            raise
+        raise FileNotFoundError(
+            f"{data}: the images of {run.path} are not there, as seen from {Path.cwd()}; give DATA"
+        ) from error
     names = [row.path for row in list_manifest(run.split, exact=True).rows if row.split == "test"]
     if not names:
         raise ValueError(f"{run.path}: the run has no test images; give new labelled images as DATA")
