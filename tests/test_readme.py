@@ -73,7 +73,7 @@ def test_the_python_of_a_card(card: Path) -> None:
 
 def test_the_python_of_the_guide_to_your_training_loop() -> None:
     names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/guides/loop.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loops.md").read_text(), flags=re.DOTALL)
     for block in blocks:
         exec(block, names)  # noqa: S102
     assert len(blocks) == 3
