@@ -295,7 +295,7 @@ def test_all_that_stochnorm_needs_is_carried_or_comes_with_pytorch(load: Any) ->
     project = (BENCHMARKS.parent / "pyproject.toml").read_text()
     needed = re.findall(r'"(.+?)"', project.partition("\ndependencies = [")[2].partition("]")[0])
     carried = (BENCHMARKS / "gpu_wheels.txt").read_text().splitlines()
-    there = {"torch", "torchvision", "timm", "safetensors", "scipy", "matplotlib", "pillow"}
+    there = {"torch", "torchvision", "timm", "safetensors", "numpy", "scipy", "matplotlib", "pillow"}
     assert {line for line in needed if re.split("[>=]", line)[0] not in there} <= set(carried)
 
 
@@ -304,9 +304,8 @@ def test_what_is_neither_there_nor_carried_is_named_before_anything_is_made(
 ) -> None:
     module = load("gpu_environment")
     assert module.missing() == []
-    there = [
-        SimpleNamespace(name=name) for name in ("scipy", "Matplotlib", "timm", "torchvision", "safetensors", "Pillow")
-    ]
+    names = ("numpy", "scipy", "Matplotlib", "timm", "torchvision", "safetensors", "Pillow")
+    there = [SimpleNamespace(name=name) for name in names]
     monkeypatch.setattr(module.metadata, "distributions", lambda **_: there)
     assert [re.split("[>=]", line)[0] for line in module.missing()] == ["torch"]
     monkeypatch.setattr("sys.argv", ["gpu_environment.py", str(tmp_path / "new"), "--wheels", str(tmp_path)])

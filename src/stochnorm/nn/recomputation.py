@@ -77,7 +77,8 @@ class Step(NamedTuple):
 
     def moving(self) -> tuple[Tensor, Tensor]:
         """Return copies of mean and variance, for a repetition to change."""
-        with nullcontext() if torch.compiler.is_compiling() else _disable_current_modes():
+        counted = not torch.compiler.is_compiling() and may_recompute()  # as in check_mean
+        with _disable_current_modes() if counted else nullcontext():
             return self.mean.clone(), self.var.clone()
 
 
