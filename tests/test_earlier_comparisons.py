@@ -14,7 +14,8 @@ import pytest
 from stochnorm import FinetuneConfig, read_records, tune
 from stochnorm.cli.main import main
 from stochnorm.paper.reproduce import reproduce
-from stochnorm.runs.directory import Run, run_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import run_name
 
 COMPARE = "compare images --backbone test_efficientnet --weights random --image-size 32 --batch-size 8 --steps 6 "
 COMPARE += "--eval-every 2 --precision 32 --device cpu --seeds 2 --workers 1 --out comparison --trials 2 "

@@ -19,7 +19,8 @@ import stochnorm
 from stochnorm import BSSConfig, DELTAConfig, FinetuneConfig, L2SPConfig, finetune, load_classifier, read_records
 from stochnorm.cli.main import main
 from stochnorm.regularizers.attention_cache import attention_key, cached_attention
-from stochnorm.runs.directory import Run, run_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import run_name
 from stochnorm.runs.records import record_of
 
 BASE = FinetuneConfig(

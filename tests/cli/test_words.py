@@ -54,7 +54,7 @@ def test_a_synonym_stands_for_something_and_hides_nothing() -> None:
         ("finetune photos --epochs 3", "error: unknown option --epochs; training is counted in steps: an epoch is"),
         ("finetun photos", "error: unknown command 'finetun', did you mean finetune?"),
         ("trian photos", "error: unknown command 'trian', did you mean finetune?"),
-        ("xyz", "error: unknown command 'xyz'; commands are finetune, predict"),
+        ("xyz", "error: unknown command 'xyz'; commands are inspect, finetune, predict"),
     ],
 )
 def test_wrong_words_are_one_line_with_a_hint(args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ tiny = "--backbone test_resnet --weights random --image-size 32 --batch-size 8 -
 tiny += ["--device", "cpu", "--precision", "32"]
 both = "noisy_norm+logit_decay"
 texts = {
-    "help": printed("finetune", "--help"),
+    "help": printed("finetune", "--help-all"),
     "ls": printed("ls", "methods"),
     "finetune": printed("finetune", "photos", "--method", both, "--logit-decay.strength", "0.5", "--out", "run", *tiny),
     "tune": printed("tune", "photos", "--method", both, "--trials", "2", "--out", "search", *tiny),

@@ -13,7 +13,7 @@ from stochnorm.paper import reproduce as paper
 from stochnorm.paper.catalogue import EXPERIMENTS
 from stochnorm.paper.outcome import Outcome, Place, lines_of
 from stochnorm.paper.reproduce import grids
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 from stochnorm.runs.records import Record
 
 DATA = {name: f"/data/{name}" for name in ("cub", "cars", "aircraft", "chestxray14")}

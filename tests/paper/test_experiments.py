@@ -17,7 +17,7 @@ from stochnorm.paper import NAMES, published
 from stochnorm.paper.catalogue import EXPERIMENTS
 from stochnorm.paper.published import read_published
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from stochnorm.paper.catalogue import EXPERIMENTS
 from stochnorm.paper.experiment import INCEPTION_V3, PAPER, RESNET50, VGG16_BN
 from stochnorm.paper.hours import Speeds, Work, hours_of, runs_of, work_of
 from stochnorm.paper.small import images_of, small_set
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 
 METHODS = ("vanilla", "l2sp", "delta", "bss", "stochnorm", "bin")
 EQUAL = Speeds(

@@ -18,7 +18,8 @@ from PIL import Image
 
 from stochnorm.evaluation.metrics import classification_metrics, multilabel_metrics
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import Run, run_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import run_name
 from stochnorm.runs.predictions import format_confusion, format_predictions
 from stochnorm.runs.records import Record, record_of
 

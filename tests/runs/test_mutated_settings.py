@@ -17,7 +17,7 @@ import pytest
 
 from stochnorm import FinetuneConfig
 from stochnorm.runs.config import flat
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 from stochnorm.training.display import describe
 
 VALUES: list[Any] = [

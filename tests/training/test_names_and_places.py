@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from stochnorm import FinetuneConfig, Result, evaluate, finetune, predict
-from stochnorm.runs.directory import Run, run_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import run_name
 from stochnorm.runs.paths import FROM, find_again
 
 

@@ -79,7 +79,7 @@ class Compare(RunOptions, CompareOptions):
         from stochnorm.comparison.publish import publish
         from stochnorm.comparison.tune import tune_variants
         from stochnorm.report.tables import show_results
-        from stochnorm.runs.directory import data_name
+        from stochnorm.runs.names import data_name
         from stochnorm.terminal import Terminal
 
         console = Terminal(soft_wrap=True)

@@ -16,9 +16,10 @@ from stochnorm.data import Source, read_source
 from stochnorm.files import refuse_url, write_text
 from stochnorm.kinds import read_json
 from stochnorm.outputs import PAGE, PICTURE, TABLES, Output
-from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.directory import Run
 from stochnorm.runs.images import check_images
 from stochnorm.runs.kinds import FailureKind
+from stochnorm.runs.names import data_name
 from stochnorm.runs.records import LABELS, Failure, Record, record_of
 from stochnorm.text import some
 

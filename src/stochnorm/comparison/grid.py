@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stochnorm.data.splits import derive_seed
 from stochnorm.methods.catalogue import check_method, concerns
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 from stochnorm.runs.presets import preset_settings
 
 __all__ = ["Grid", "GridRun", "Variant", "override", "parse_variant"]
@@ -36,7 +36,7 @@ class GridRun(NamedTuple):
     repeat: int
     """Number of the repetition, from 0."""
     config: FinetuneConfig
-    """Complete settings except `out`, which follows from [stochnorm.runs.directory.run_name][]."""
+    """Complete settings except `out`, which follows from [stochnorm.runs.names.run_name][]."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from stochnorm.comparison.grid import Grid, Variant
 from stochnorm.comparison.queue import perform_all
 from stochnorm.methods.catalogue import concerns, trains
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 from stochnorm.tuning.space import searched, strengths
 
 __all__ = ["tune_variants"]

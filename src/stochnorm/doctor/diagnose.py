@@ -22,8 +22,8 @@ from stochnorm.models.backbones import find_backbone
 from stochnorm.nn.hooks.modes import evaluating
 from stochnorm.nn.select import has_moving_statistics
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import data_name
 from stochnorm.runs.hardware import launch
+from stochnorm.runs.names import data_name
 from stochnorm.training.display import Display
 from stochnorm.training.images import split_rows
 

@@ -8,7 +8,8 @@ from typing import Any
 from stochnorm.exporting.about import licence_of
 from stochnorm.methods.catalogue import methods_of
 from stochnorm.models import Classifier
-from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import data_name
 from stochnorm.text import interval
 
 __all__ = ["model_card"]

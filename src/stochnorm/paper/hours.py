@@ -13,7 +13,7 @@ from stochnorm.paper.catalogue import EXPERIMENTS
 from stochnorm.paper.reproduce import Scale, grids
 from stochnorm.paper.small import images_of
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 
 __all__ = ["Estimate", "Hours", "Speeds", "Work", "hours_of", "runs_of", "work_of"]
 

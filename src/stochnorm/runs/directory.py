@@ -18,33 +18,17 @@ from stochnorm.kinds import parse_json, read_json
 from stochnorm.methods.catalogue import concerns
 from stochnorm.runs.config import BOOKKEEPING, FinetuneConfig, added
 from stochnorm.runs.kinds import ResultKind, is_validation
+from stochnorm.runs.names import run_name
 from stochnorm.runs.paths import FROM, find_again, plain_path, working_directory
 from stochnorm.runs.trackers import TRACKERS, remove_tracker
 
-__all__ = ["Run", "RunInUseError", "data_name", "run_name"]
+__all__ = ["Run", "RunInUseError"]
 
 State = Literal["absent", "running", "failed", "stopped", "done"]
 
 
 class RunInUseError(FileExistsError):
     """An error: another process works on the run."""
-
-
-def data_name(data: str) -> str:
-    """Return a short name of DATA: that of its folder or file; for `manifest.csv` that of the folder around it.
-
-    Example:
-        >>> data_name("photos/manifest.csv"), data_name("photos/birds.csv"), data_name("photos/")
-        ('photos', 'birds', 'photos')
-    """
-    path = Path(data).resolve()
-    return path.parent.name if path.name == "manifest.csv" else path.stem
-
-
-def run_name(config: FinetuneConfig) -> str:
-    """Return DATA-METHOD-HASH; the hash is that of the settings that change the result."""
-    digest = hashlib.sha256(json.dumps(config.result_fields(), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{data_name(config.data)}-{config.method}-{digest}"
 
 
 class Run:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from stochnorm.data import Row, Source, findings, read_source
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.directory import Run
+from stochnorm.runs.names import data_name
 from stochnorm.runs.predictions import Predictions, read_predictions
 from stochnorm.spreadsheet import format_csv
 from stochnorm.text import DASH, count

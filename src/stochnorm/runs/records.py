@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from stochnorm.files import write_text
 from stochnorm.kinds import check_kinds, parse_json, read_json
 from stochnorm.runs.config import FinetuneConfig
-from stochnorm.runs.directory import Run, data_name
+from stochnorm.runs.directory import Run
 from stochnorm.runs.kinds import RecordKind
+from stochnorm.runs.names import data_name
 
 __all__ = ["Cell", "Failure", "Record", "format_records", "read_records", "record_of", "write_records"]
 

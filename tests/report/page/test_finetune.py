@@ -10,7 +10,7 @@ import pytest
 
 from stochnorm import FinetuneConfig, finetune
 from stochnorm.cli.main import main
-from stochnorm.runs.directory import run_name
+from stochnorm.runs.names import run_name
 
 Configure = Callable[..., FinetuneConfig]
 
