@@ -23,6 +23,17 @@ def test_at_one_rate_a_row_has_its_runs_and_their_mean(build_records: Callable[.
     assert "n = 2" in axes.get_xlabel()
 
 
+def test_title_and_axis_fit_beside_long_names(build_records: Callable[..., list[Record]]) -> None:
+    records = build_records({"vanilla": [50.0, 52.0], "stochnorm:norm_momentum=0:p=0.1:head=probe": [53.0, 57.0]})
+    figure = draw_comparison(records)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for text in (axes.title, axes._left_title, axes.xaxis.label, *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+
+
 def test_over_rates_a_line_has_means_with_standard_deviations(build_records: Callable[..., list[Record]]) -> None:
     records = [
         record

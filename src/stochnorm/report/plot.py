@@ -17,6 +17,8 @@ from stochnorm.text import span
 
 __all__ = ["draw_comparison", "plot_comparison"]
 
+_LETTER, _SHORT = 0.08, 18  # inches of a letter of a row's name; letters that the usual width has room for
+
 
 def plot_comparison(records: Sequence[Record], path: Path, reference: str = "vanilla") -> None:
     """Write path.png and path.svg; see [stochnorm.report.plot.draw_comparison][]."""
@@ -39,7 +41,9 @@ def draw_comparison(records: Sequence[Record], reference: str = "vanilla") -> Fi
     panels = {summary.cell[:2]: [s for s in summaries if s.cell[:2] == summary.cell[:2]] for summary in summaries}
     over_rates = any(len({s.cell.rate for s in panel}) > 1 for panel in panels.values())
     height = 3.4 if over_rates else 1.2 + 0.3 * len(colors)
-    figure = Figure(figsize=(max(4.2 * len(panels), 6.0), height), layout="constrained")
+    longest = 0 if over_rates else max(map(len, colors), default=0)
+    width = max(4.2 * len(panels), 6.0) + _LETTER * max(longest - _SHORT, 0)
+    figure = Figure(figsize=(width, height), layout="constrained")
     if not panels:
         return figure
     several = len({backbone for _, backbone in panels}) > 1
