@@ -36,3 +36,18 @@ def test_a_run_continues_where_another_version_had_other_defaults_of_unused_sett
 def test_a_run_does_not_continue_with_another_method(config: FinetuneConfig) -> None:
     with pytest.raises(ValueError, match="method was 'frozen', now 'vanilla'"):
         Run.of(config).check(replace(config, method="vanilla"))
+
+
+def test_a_run_is_the_same_wherever_it_was_started(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint is known by the settings that change the result."""
+    config = replace(config, overwrite=True, resume=False)
+    identities = []
+    for place in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(place)
+        Run.of(config).open(config)
+        identities.append(Run.of(config).identity)
+    assert identities[0] == identities[1] != ""
+    Run.of(config).open(replace(config, seed=config.seed + 1))
+    assert Run.of(config).identity != identities[0]

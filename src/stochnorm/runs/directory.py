@@ -104,7 +104,7 @@ class Run:
         settings = self._settings()
         if settings is None:
             return ""
-        settings = {name: value for name, value in settings.items() if name not in BOOKKEEPING}
+        settings = {name: value for name, value in settings.items() if name not in (*BOOKKEEPING, FROM)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @contextmanager
