@@ -62,10 +62,6 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from "):  # as Python before 3.13 says
         return f"{text.removeprefix('Symlink loop from ')} is a link that goes round; remove it, or name another place"
-    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
-        return (
-            f"a process that reads images was killed ({_first_words(error)}); go on with --resume and fewer --workers"
-        )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
         return " ".join(text.split())

@@ -182,9 +182,10 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         if path.exists():
             raise
         raise OSError(f"{path} cannot be made, with which others are kept out; choose another place") from None
-    with lock:
-        lock.release()  # the first of two times
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_lock(path: Path) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the page needs the colors alone
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "color_numbers", "drawn", "save_figure", "tidy"]
+__all__ = ["PALETTE", "color_numbers", "drawn", "palette_css", "save_figure", "tidy"]
 
 PALETTE = (
     "#7b8694", "#0b6bcb", "#d9570a", "#0a8f68", "#a3459b", "#b58600", "#3fa2d9", "#8c2257", "#76771f", "#43389c",
@@ -36,6 +36,11 @@ def color_numbers(names: Iterable[str], reference: str) -> dict[str, int]:
     hues = len(PALETTE) - 1
     others = [name for name in dict.fromkeys(names) if name != reference]
     return {name: 0 if name == reference else others.index(name) % hues + 1 for name in names}
+
+
+def palette_css() -> str:
+    """Return the palette as names of a style sheet: --s0 for the grey of a reference, then --s1 to --s9."""
+    return f":root {{ {' '.join(f'--s{i}: {color};' for i, color in enumerate(PALETTE))} }}\n"
 
 
 def drawn(name: str) -> str:

@@ -90,3 +90,9 @@ def test_a_file_of_another_shape_is_no_file_of_settings(text: str, tmp_path: Pat
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=r"settings.json: not a file of stochnorm's settings \("):
         FinetuneConfig.load(tmp_path / "settings.json")
+
+
+def test_reading_processes_are_bounded() -> None:
+    assert FinetuneConfig("photos", workers=256).workers == 256
+    with pytest.raises(ValueError, match=r"workers must be in \[0, 256\], got 257"):
+        FinetuneConfig("photos", workers=257)

@@ -12,12 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from stochnorm.data.images.decoding.decode import decode
-from stochnorm.plotting import PALETTE
+from stochnorm.plotting import palette_css
 
 __all__ = ["Card", "Figure", "Gallery", "Picture", "Section", "format_gallery"]
 
@@ -84,7 +84,10 @@ def format_gallery(gallery: Gallery) -> str:
     """Return the text of the page. A picture whose file cannot be read is its name."""
     # What comes from files is escaped by autoescape. Only our own style sheets are not.
     environment = Environment(
-        loader=PackageLoader("stochnorm.report.gallery"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=ChoiceLoader([PackageLoader("stochnorm.report.gallery"), PackageLoader("stochnorm.report.page")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     seen: dict[Path, str] = {}
 
@@ -96,8 +99,7 @@ def format_gallery(gallery: Gallery) -> str:
     environment.filters["thumbnail"] = source
     report = files("stochnorm.report")
     sheets = [report / "page" / "page.css", report / "gallery" / "gallery.css"]
-    palette = " ".join(f"--s{i}: {color};" for i, color in enumerate(PALETTE))
-    css = f":root {{ {palette} }}\n" + "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+    css = palette_css() + "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
     return environment.get_template("gallery.html").render(
         gallery=gallery,
         css=Markup(css),  # noqa: S704 our own

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stochnorm.plotting import PALETTE
+from stochnorm.plotting import palette_css
 from stochnorm.report.page.content import Content, gather
 from stochnorm.report.page.glossary import glossary
 from stochnorm.report.page.header import header
@@ -84,7 +84,7 @@ def _render(context: dict[str, Any]) -> str:
     )
     return environment.get_template("page.html").render(
         {
-            "css": Markup(_palette() + _own("page.css")),  # noqa: S704 our own
+            "css": Markup(palette_css() + _own("page.css")),  # noqa: S704 our own
             "scripts": [Markup(script) for script in scripts],  # noqa: S704 our own and Plotly's
             "policy": policy,
             "version": version("stochnorm"),
@@ -93,11 +93,6 @@ def _render(context: dict[str, Any]) -> str:
             **context,
         }
     )
-
-
-def _palette() -> str:
-    """Return the colors of all figures as names of the style sheet."""
-    return f":root {{ {' '.join(f'--s{i}: {color};' for i, color in enumerate(PALETTE))} }}\n"
 
 
 def _own(name: str) -> str:
